@@ -1,0 +1,1 @@
+"""The contract between kernel and user space: the program, its maps, and the types both sides share."""

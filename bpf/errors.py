@@ -1,0 +1,36 @@
+"""The one error family of qosctl.
+
+Every error a user can cause carries one line that says what is wrong, and what to try. The command line turns
+the class into an exit code (see qosctl(1)); nothing below `supervisor` knows about exit codes.
+"""
+
+
+class QosctlError(Exception):
+    """Something a user can understand and mend.
+
+    `message` says what is wrong, without a full stop; `hint` is a command or a short advice, or empty.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} (try: {self.hint})" if self.hint else self.message
+
+
+class UsageError(QosctlError):
+    """The command line or an argument of a call makes no sense."""
+
+
+class RefusedError(QosctlError):
+    """The kernel or the server said no."""
+
+
+class NotAttachedError(QosctlError):
+    """There is no attached program, or no connection, to act on."""
+
+
+class NoPermissionError(QosctlError):
+    """The caller lacks the privilege (root, or CAP_BPF with CAP_NET_ADMIN)."""

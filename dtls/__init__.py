@@ -1,0 +1,1 @@
+"""The DTLS client: AnyConnect tunnels whose records carry their class in the ring."""

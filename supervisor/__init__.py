@@ -1,0 +1,1 @@
+"""Attach, detach, switch and report: the command line and its Python counterparts."""
