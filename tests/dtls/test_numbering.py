@@ -1,7 +1,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.dtls.numbering import (
     EPOCH_SHIFT,
