@@ -1,0 +1,111 @@
+"""AnyConnect frames: what kind of thing a DTLS record or a TLS record carries.
+
+    DTLS   | kind (1) | payload ...                                     one frame is one record
+    TLS    | 'S' 'T' 'F' 01 | length (2) | kind (1) | 00 | payload ...   ("CSTP") one frame must be one TLS record
+
+No I/O: bytes in, frames out. The TLS decoder takes a stream in pieces of any size, because TLS records may be
+read together, and refuses a stream that is not CSTP. A kind nobody here knows is passed over and counted.
+"""
+
+from __future__ import annotations
+
+import enum
+from struct import Struct
+from typing import NamedTuple
+
+from qosctl.bpf.errors import RefusedError
+
+MAX_PAYLOAD_BYTES = 0xFFFF
+_MAGIC = b"STF\x01"
+_HEADER = Struct(">4sHBB")
+
+
+class FrameKind(enum.IntEnum):
+    """The second-last byte of a CSTP header, the first of a DTLS plaintext."""
+
+    DATA = 0
+    DPD_OUT = 3
+    DPD_RESP = 4
+    DISCONN = 5
+    KEEPALIVE = 7
+    COMPRESSED = 8
+    TERM_SERVER = 9
+
+
+_KINDS: dict[int, FrameKind] = {kind.value: kind for kind in FrameKind}
+_DTLS_PREFIXES = {kind: bytes([kind]) for kind in FrameKind}
+
+DATA_PREFIX = _DTLS_PREFIXES[FrameKind.DATA]
+"""What a DTLS record with an inner packet begins with; compare `plaintext[0] == FrameKind.DATA` on the hot path."""
+
+
+class Frame(NamedTuple):
+    """One frame, from either channel."""
+
+    kind: FrameKind
+    payload: bytes
+
+
+class FrameError(RefusedError):
+    """The server sent something on the TLS channel that is not CSTP; the session cannot go on."""
+
+
+def encode_dtls(kind: FrameKind, payload: bytes = b"") -> bytes:
+    """Return the plaintext of the DTLS record that carries the frame."""
+    return _DTLS_PREFIXES[kind] + payload
+
+
+def decode_dtls(plaintext: bytes) -> Frame | None:
+    """Take a DTLS plaintext apart; None for an empty one and for a kind nobody here knows. Never raises."""
+    if not plaintext:
+        return None
+    kind = _KINDS.get(plaintext[0])
+    return None if kind is None else Frame(kind, plaintext[1:])
+
+
+def encode_cstp(kind: FrameKind, payload: bytes = b"") -> bytes:
+    """Return header and payload, to be written to TLS in one call; ValueError above 65,535 bytes of payload."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"{len(payload)} bytes do not fit a CSTP frame: {MAX_PAYLOAD_BYTES} do")
+    return _HEADER.pack(_MAGIC, len(payload), kind, 0) + payload
+
+
+class CstpDecoder:
+    """Cuts the byte stream of the TLS channel into frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._failed = False
+        self.unknown_kinds = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take `data`, return the frames it completes, in order.
+
+        FrameError when the stream is not CSTP, at the first byte that says so and at every call after it: nothing
+        tells where a next frame would begin. Frames before the bad header in the same call are lost with it.
+        """
+        if self._failed:
+            raise FrameError("the TLS channel is out of step", "connect again")
+        stream = self._rest + data
+        frames: list[Frame] = []
+        offset = 0
+        while True:
+            header = stream[offset : offset + _HEADER.size]
+            if header[: len(_MAGIC)] != _MAGIC[: len(header)] or (len(header) == _HEADER.size and header[-1] != 0):
+                self._failed = True
+                self._rest = b""
+                raise FrameError("the server sent something that is no CSTP frame", "connect again")
+            if len(header) < _HEADER.size:
+                break
+            _, length, kind, _ = _HEADER.unpack(header)
+            end = offset + _HEADER.size + length
+            if end > len(stream):
+                break
+            known = _KINDS.get(kind)
+            if known is None:
+                self.unknown_kinds += 1
+            else:
+                frames.append(Frame(known, stream[offset + _HEADER.size : end]))
+            offset = end
+        self._rest = stream[offset:]
+        return frames

@@ -1,0 +1,206 @@
+"""One DTLS 1.2 record, sealed and opened (RFC 6347 4.1, RFC 5288 for AES-GCM, RFC 7905 for ChaCha20-Poly1305).
+
+     0      1        3         5                11       13                 21
+    +------+--------+---------+----------------+--------+- - - - - - - - - +------------+-----+
+    | type | fe fd  |  epoch  | sequence number| length |  explicit nonce  | ciphertext | tag |
+    +------+--------+---------+----------------+--------+- - - - - - - - - +------------+-----+
+                    '---- record number -------'        '---- AES-GCM -----'              16
+
+    AAD    number (8), type (1), version (2), plaintext length (2)
+    nonce  AES-GCM: IV (4), explicit nonce (8); ChaCha20-Poly1305: IV (12) xor the number, nothing on the wire
+
+The record number is one int, epoch << 48 | sequence number; who gives numbers out is `numbering`'s business, and
+this file seals whatever number it is told. It does no I/O. What comes in is hostile: `RecordOpener.open` takes any
+bytes, raises nothing, and counts by name what it did with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from qosctl.dtls.keys import Cipher
+from qosctl.dtls.numbering import EPOCH_SHIFT
+from qosctl.dtls.replay import ReplayWindow
+
+ALERT = 21
+HANDSHAKE = 22
+APPLICATION_DATA = 23
+
+DTLS_1_2 = 0xFEFD
+HEADER_BYTES = 13
+EXPLICIT_NONCE_BYTES = 8
+TAG_BYTES = 16
+NONCE_BYTES = 12
+MAX_PLAINTEXT_BYTES = 1 << 14  # RFC 6347 4.1: as in TLS
+
+_HEADER = Struct(">BHQH")
+_HEADER_AND_NONCE = Struct(">BHQHQ")
+_AAD = Struct(">QBHH")
+
+
+def _aead(cipher: Cipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    if len(key) != cipher.key_bytes:
+        raise ValueError(f"{cipher.name} takes a key of {cipher.key_bytes} bytes, not {len(key)}")
+    return ChaCha20Poly1305(key) if cipher is Cipher.CHACHA20_POLY1305 else AESGCM(key)
+
+
+def _check_iv(cipher: Cipher, iv: bytes) -> bytes:
+    if len(iv) != cipher.iv_bytes:
+        raise ValueError(f"{cipher.name} takes an IV of {cipher.iv_bytes} bytes, not {len(iv)}")
+    return iv
+
+
+def _explicit_nonce_bytes(cipher: Cipher) -> int:
+    return NONCE_BYTES - cipher.iv_bytes
+
+
+class RecordSealer:
+    """Seals the records of one direction of one epoch."""
+
+    __slots__ = ("_aead", "_body", "_nonce_base", "overhead")
+
+    overhead: int
+    """Bytes a record is longer than its plaintext, header included."""
+
+    def __init__(self, cipher: Cipher, key: bytes, iv: bytes) -> None:
+        self._aead = _aead(cipher, key)
+        # With the IV moved to the front, both nonces are the same xor: AES-GCM's IV ends where the number begins.
+        explicit = _explicit_nonce_bytes(cipher)
+        self._nonce_base = int.from_bytes(_check_iv(cipher, iv)) << (8 * explicit)
+        self._body = HEADER_BYTES + explicit
+        self.overhead = self._body + TAG_BYTES
+
+    def seal_into(
+        self, buffer: memoryview, number: int, content_type: int, plaintext: bytes | memoryview, offset: int = 0
+    ) -> int:
+        """Write the record `number` holding `plaintext` to `buffer` from `offset` and return its size in bytes.
+
+        `number` has 64 bits and must never have been sealed before. ValueError when `plaintext` is longer than a
+        record may be or `buffer` has no room for it.
+        """
+        size = len(plaintext)
+        if size > MAX_PLAINTEXT_BYTES:
+            raise ValueError(f"{size} bytes do not fit a record: {MAX_PLAINTEXT_BYTES} do")
+        start = offset + self._body
+        end = start + size + TAG_BYTES
+        if end > len(buffer):
+            raise ValueError(f"a record of {end - offset} bytes does not fit the buffer")
+        # Where the cipher has no explicit nonce, the ciphertext goes over the second number again.
+        _HEADER_AND_NONCE.pack_into(buffer, offset, content_type, DTLS_1_2, number, end - offset - HEADER_BYTES, number)
+        self._aead.encrypt_into(
+            (self._nonce_base ^ number).to_bytes(NONCE_BYTES),
+            plaintext,
+            _AAD.pack(number, content_type, DTLS_1_2, size),
+            buffer[start:end],
+        )
+        return end - offset
+
+
+class OpenedRecord(NamedTuple):
+    """An authentic record, seen for the first time."""
+
+    number: int
+    content_type: int
+    plaintext: bytes
+
+
+@dataclass(slots=True)
+class OpenCounts:
+    """What became of the records that came in. One record, or one rest of a datagram, is counted once."""
+
+    opened: int = 0
+    """Authentic, new, of a known type: handed to the caller."""
+    truncated: int = 0
+    """Shorter than a header, or than the length in the header; ends the datagram."""
+    malformed: int = 0
+    """Not DTLS 1.2 or not a content type we know; ends the datagram."""
+    bad_length: int = 0
+    """Too short for nonce and tag, or longer than a record may be."""
+    wrong_epoch: int = 0
+    """Of the handshake's epoch, or of one for which there are no keys."""
+    replayed: int = 0
+    """Seen before, or too old to know."""
+    forged: int = 0
+    """Not sealed by the peer with these bytes in header and body."""
+
+
+class RecordOpener:
+    """Opens the records of one direction of one epoch, and keeps the replay window."""
+
+    __slots__ = ("_aead", "_epoch", "_explicit", "_iv", "_nonce_base", "_window", "counts")
+
+    counts: OpenCounts
+
+    def __init__(
+        self, cipher: Cipher, key: bytes, iv: bytes, *, epoch: int = 1, window: ReplayWindow | None = None
+    ) -> None:
+        self._aead = _aead(cipher, key)
+        self._iv = _check_iv(cipher, iv)
+        self._explicit = _explicit_nonce_bytes(cipher)
+        self._nonce_base = int.from_bytes(iv)
+        self._epoch = epoch
+        self._window = ReplayWindow() if window is None else window
+        self.counts = OpenCounts()
+
+    def open(self, datagram: memoryview | bytes) -> list[OpenedRecord]:
+        """Return the new, authentic records in `datagram`, in wire order. Never raises.
+
+        A datagram may hold several records (RFC 6347 4.1.1). A record that fails is skipped; one whose header makes
+        no sense ends the datagram, since nothing says where the next begins.
+        """
+        records: list[OpenedRecord] = []
+        counts = self.counts
+        size = len(datagram)
+        offset = 0
+        while offset < size:
+            if size - offset < HEADER_BYTES:
+                counts.truncated += 1
+                break
+            content_type, version, number, length = _HEADER.unpack_from(datagram, offset)
+            if version != DTLS_1_2 or not ALERT <= content_type <= APPLICATION_DATA:
+                # ChangeCipherSpec (20) never comes under a cipher, and the handshake's own epoch is over.
+                counts.malformed += 1
+                break
+            body = offset + HEADER_BYTES
+            offset = body + length
+            if offset > size:
+                counts.truncated += 1
+                break
+            plaintext = self._open_one(datagram[body:offset], content_type, number)
+            if plaintext is not None:
+                records.append(OpenedRecord(number, content_type, plaintext))
+        counts.opened += len(records)
+        return records
+
+    def _open_one(self, body: memoryview | bytes, content_type: int, number: int) -> bytes | None:
+        """Return the plaintext, or None once the reason is counted."""
+        explicit = self._explicit
+        size = len(body) - explicit - TAG_BYTES
+        if not 0 <= size <= MAX_PLAINTEXT_BYTES:
+            self.counts.bad_length += 1
+            return None
+        if number >> EPOCH_SHIFT != self._epoch:
+            self.counts.wrong_epoch += 1
+            return None
+        window = self._window
+        if not window.accepts(number):
+            self.counts.replayed += 1
+            return None
+        if explicit:
+            # The peer chooses its explicit nonces; only ours are the number (RFC 5288 3 allows both).
+            nonce = self._iv + body[:explicit]
+            body = body[explicit:]
+        else:
+            nonce = (self._nonce_base ^ number).to_bytes(NONCE_BYTES)
+        try:
+            # Not decrypt_into: it saves nothing at these sizes, and bytes of its own outlive the next datagram.
+            plaintext = self._aead.decrypt(nonce, body, _AAD.pack(number, content_type, DTLS_1_2, size))
+        except InvalidTag:
+            self.counts.forged += 1
+            return None
+        window.mark(number)
+        return plaintext

@@ -1,0 +1,163 @@
+"""The tunnel's network device (linux/if_tun.h): inner packets out of the stack and back into it.
+
+The device lives as long as its descriptor: closing it, or the end of the process by any death, removes it with its
+addresses and routes. We make new devices only, and never take over one that somebody else made.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+from ipaddress import IPv4Interface, IPv6Interface
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from qosctl.bpf.errors import NoPermissionError, NotAttachedError, RefusedError, UsageError
+
+_CLONE_DEVICE = "/dev/net/tun"
+_TUNSETIFF = 0x400454CA
+_IFF_TUN = 0x0001
+_IFF_NO_PI = 0x1000  # packets begin with their IP header
+_IFF_TUN_EXCL = 0x8000  # refuse a name that exists instead of taking the device over
+_IFREQ = struct.Struct("16sH22x")
+_NAME_BYTES = 15  # IFNAMSIZ less the final zero
+
+MIN_MTU = 68  # RFC 791; the kernel refuses less
+MIN_MTU_IPV6 = 1280  # RFC 8200 section 5; the kernel takes IPv6 off a device with less
+MAX_MTU = (1 << 14) - 1  # a DTLS record less the type byte
+
+READ_LIMIT = 64
+"""Packets of one `read_dry`: one full batch, so that a flood does not keep the loop from the downlink."""
+_GONE = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV})
+_WRITE_LOST = frozenset({errno.EINVAL, errno.EIO, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE})
+
+
+class Tun:
+    """A TUN device that is up. Make one with `Tun.create`; usable as a context manager."""
+
+    def __init__(self, descriptor: int, name: str, mtu: int) -> None:
+        """For `create`: take over an open descriptor of the device `name`."""
+        self._descriptor = descriptor
+        self.name = name
+        self.mtu = mtu
+        self.write_lost = 0
+        """Packets the kernel would not take: no IP packet, or no memory."""
+
+    @classmethod
+    def create(cls, name: str | None, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> Tun:
+        """Make the device, give it `addresses` with their prefixes, and set it up.
+
+        `name` None lets the kernel choose (tun0, tun1, ...); `mtu` is in bytes of inner packet. UsageError for a
+        name or MTU that cannot be, RefusedError for a name that is taken and for what the kernel refuses,
+        NoPermissionError without CAP_NET_ADMIN. Whatever fails, no device is left behind.
+        """
+        _check(name, mtu, addresses)
+        descriptor, given = _open(name)
+        try:
+            _configure(given, mtu, addresses)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor, given, mtu)
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector; -1 after `close`."""
+        return self._descriptor
+
+    def read_dry(self, limit: int = READ_LIMIT) -> list[bytes]:
+        """Return the packets that wait, `limit` at most, in order; empty when there are none.
+
+        NotAttachedError when the device is gone.
+        """
+        # A fresh bytes object for each is quicker than readv into slots of one buffer, and nobody overwrites it.
+        packets: list[bytes] = []
+        descriptor, size, read = self._descriptor, self.mtu, os.read
+        try:
+            for _ in range(limit):
+                packets.append(read(descriptor, size))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._raise_if_gone(error)
+            raise
+        return packets
+
+    def write(self, packet: bytes | memoryview) -> bool:
+        """Hand an inner packet to the stack; False, and counted, when the kernel does not take it.
+
+        The packet is the far end's: what is no IP packet is its mistake and not an error here. NotAttachedError
+        when the device is gone.
+        """
+        try:
+            os.write(self._descriptor, packet)
+        except OSError as error:
+            self._raise_if_gone(error)
+            if error.errno not in _WRITE_LOST:
+                raise
+            self.write_lost += 1
+            return False
+        return True
+
+    def close(self) -> None:
+        """Remove the device; twice is fine."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> Tun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _raise_if_gone(self, error: OSError) -> None:
+        if error.errno in _GONE:
+            raise NotAttachedError(f"{self.name}: the device is gone", "connect again") from error
+
+
+def _check(name: str | None, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
+    if name is not None:
+        fits = 0 < len(name.encode()) <= _NAME_BYTES and name not in (".", "..")
+        if not fits or any(c in "/:%" or c.isspace() or c == "\0" for c in name):
+            raise UsageError(f"{name!r} is not a device name", "1 to 15 letters and digits, as in vpn0")
+    least = MIN_MTU_IPV6 if any(address.version == 6 for address in addresses) else MIN_MTU
+    if not least <= mtu <= MAX_MTU:
+        raise UsageError(f"an MTU of {mtu} is out of range: {least} to {MAX_MTU}")
+
+
+def _open(name: str | None) -> tuple[int, str]:
+    """Return a descriptor of a new device and the device's name."""
+    try:
+        descriptor = os.open(_CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise NoPermissionError(f"{_CLONE_DEVICE}: {error.strerror}", "sudo") from error
+    except OSError as error:
+        raise RefusedError(f"{_CLONE_DEVICE}: {error.strerror}", "modprobe tun") from error
+    shown = name or "tun"
+    flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL
+    try:
+        answer = fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack((name or "").encode(), flags))
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno == errno.EBUSY:
+            raise RefusedError(f"{shown}: name is taken", "another name, or: ip link show " + shown) from error
+        if error.errno == errno.EPERM:
+            raise NoPermissionError(f"{shown}: making a tunnel device needs CAP_NET_ADMIN", "sudo") from error
+        raise RefusedError(f"{shown}: {error.strerror}") from error
+    return descriptor, _IFREQ.unpack(answer)[0].rstrip(b"\0").decode()
+
+
+def _configure(name: str, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
+    try:
+        with IPRoute() as ip:
+            (index,) = ip.link_lookup(ifname=name)
+            ip.link("set", index=index, mtu=mtu, state="up")
+            for address in addresses:
+                ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+    except NetlinkError as error:
+        if error.code == errno.EPERM:
+            raise NoPermissionError(f"{name}: configuring it needs CAP_NET_ADMIN", "sudo") from error
+        raise RefusedError(f"{name}: {os.strerror(error.code)}") from error

@@ -1,0 +1,212 @@
+"""The connected UDP socket of a tunnel: many records per system call, in both directions.
+
+Out, a batch is one `sendmsg` with UDP_SEGMENT: one walk through the stack for up to 64 records. In, UDP_GRO gives
+many datagrams of one size in one read. Where the kernel refuses UDP_SEGMENT, a batch goes out record by record.
+
+What the path answers (ICMP: nobody there, too big, no route) is loss, counted and not raised: a tunnel outlives
+it, and dead peer detection is the judge of the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+
+from qosctl.bpf.errors import QosctlError, RefusedError, UsageError
+from qosctl.dtls.uplink import Batch
+
+SOL_UDP = 17
+UDP_SEGMENT = 103  # linux/udp.h; the socket module names neither
+UDP_GRO = 104
+
+RECEIVE_BYTES = 1 << 16
+"""Room for one read: GRO never joins more than a UDP datagram's length."""
+RECEIVE_READS = 4
+SOCKET_BUFFER_BYTES = 4 << 20
+"""Wanted for each direction. The send buffer bounds what all classes together have in the local qdisc: as small as
+the usual default, a bulk queue there would block the urgent packets behind it in this process."""
+
+_GRO_SPACE = socket.CMSG_SPACE(4)
+_GSO_REFUSED = frozenset({errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.EMSGSIZE})
+_PATH_SAYS_NO = frozenset(
+    {
+        errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.EMSGSIZE,
+        errno.ENOBUFS, errno.EPERM, errno.EACCES, errno.EPROTO, errno.ENOPROTOOPT, errno.ENODEV, errno.EADDRNOTAVAIL,
+        errno.ENETRESET, errno.EINVAL, errno.EIO, errno.ETIMEDOUT,
+    }
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class UdpCounts:
+    """What the socket saw; datagrams, not system calls, unless named otherwise."""
+
+    sent: int = 0
+    received: int = 0
+    lost: int = 0
+    """Datagrams the kernel would not send and will not send later."""
+    full: int = 0
+    """Sends that found the socket buffer full."""
+    gso_refused: int = 0
+    """Batches that went record by record because the kernel refused UDP_SEGMENT for them."""
+    path_errors: int = 0
+    """Answers of the path that a read or a send reported."""
+
+
+class UdpSocket:
+    """A non-blocking, connected UDP socket. Make one with `UdpSocket.connect`."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Take over a connected socket; it must be non-blocking."""
+        self._socket = connected
+        self._buffer = memoryview(bytearray(RECEIVE_READS * RECEIVE_BYTES))
+        self._gso_works = True
+        self.counts = UdpCounts()
+
+    @classmethod
+    def connect(cls, address: tuple[str, int], local: tuple[str, int] | None = None) -> UdpSocket:
+        """Open a socket to `address`, a numeric IPv4 or IPv6 address (with %zone where it needs one) and a port.
+
+        `local` binds the near end; without it the kernel chooses. UsageError for an address that is none,
+        RefusedError where there is no route or the local address is taken.
+        """
+        family, target = _resolve(address)
+        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            _widen(opened)
+            opened.setsockopt(SOL_UDP, UDP_GRO, 1)
+            if local is not None:
+                opened.bind(_resolve(local)[1])
+            opened.connect(target)
+        except OSError as error:
+            opened.close()
+            raise RefusedError(f"UDP to {address[0]} port {address[1]}: {error.strerror}", "ip route get") from error
+        except QosctlError:
+            opened.close()
+            raise
+        return cls(opened)
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """Address and port of the near end."""
+        name = self._socket.getsockname()
+        return name[0], name[1]
+
+    @property
+    def remote(self) -> tuple[str, int]:
+        """Address and port of the far end."""
+        name = self._socket.getpeername()
+        return name[0], name[1]
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector; -1 after `close`."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket; twice is fine."""
+        self._socket.close()
+
+    def send(self, batch: Batch) -> bool:
+        """Send the batch; False when the socket is full and something of `batch` is left for another time.
+
+        Records the kernel will never take (no route, too big) count as `lost` and as done with.
+        """
+        count = batch.count
+        if count > 1 and self._gso_works:
+            try:
+                self._socket.sendmsg([batch.data], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", batch.segment_size))])
+            except BlockingIOError:
+                self.counts.full += 1
+                return False
+            except OSError as error:
+                if error.errno not in _PATH_SAYS_NO:
+                    raise
+                if error.errno in _GSO_REFUSED:
+                    # EIO and EOPNOTSUPP are about the device or the kernel, the others about this batch.
+                    self._gso_works = error.errno in (errno.EINVAL, errno.EMSGSIZE)
+                    self.counts.gso_refused += 1
+                else:
+                    # Most likely an answer to an earlier datagram, which this call only delivered: try once more.
+                    self.counts.path_errors += 1
+            else:
+                self.counts.sent += count
+                return True
+        return self._send_one_by_one(batch)
+
+    def _send_one_by_one(self, batch: Batch) -> bool:
+        while batch.count:
+            size = batch.segment_size if batch.count > 1 else len(batch.data)
+            if not self._send_one(batch.data[:size]):
+                self.counts.full += 1
+                return False
+            batch.data = batch.data[size:]
+            batch.count -= 1
+        return True
+
+    def _send_one(self, record: memoryview) -> bool:
+        """Send a datagram, or lose it; False when the socket is full."""
+        for _ in range(2):  # the first error may belong to an earlier datagram
+            try:
+                self._socket.send(record)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno not in _PATH_SAYS_NO:
+                    raise
+                self.counts.path_errors += 1
+            else:
+                self.counts.sent += 1
+                return True
+        self.counts.lost += 1
+        return True
+
+    def receive(self) -> list[memoryview]:
+        """Return the datagrams that wait, in order, up to a few reads of 64 kB; empty when there are none.
+
+        The memory is used again by the next call. A full list does not mean that there is no more.
+        """
+        datagrams: list[memoryview] = []
+        for start in range(0, RECEIVE_READS * RECEIVE_BYTES, RECEIVE_BYTES):
+            room = self._buffer[start : start + RECEIVE_BYTES]
+            try:
+                size, control, _, _ = self._socket.recvmsg_into([room], _GRO_SPACE)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno not in _PATH_SAYS_NO:
+                    raise
+                self.counts.path_errors += 1
+                continue
+            segment = size
+            for level, kind, value in control:
+                if level == SOL_UDP and kind == UDP_GRO:
+                    (segment,) = struct.unpack("=i", value)
+            if segment < size:
+                datagrams += [room[at : min(at + segment, size)] for at in range(0, size, segment)]
+            else:
+                datagrams.append(room[:size])
+        self.counts.received += len(datagrams)
+        return datagrams
+
+
+def _resolve(address: tuple[str, int]) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
+    """Return family and socket address of a numeric address; UsageError when it is none."""
+    host, port = address
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    try:
+        (family, _, _, _, target), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+    except (OSError, OverflowError, UnicodeError):
+        raise UsageError(f"{host!r} port {port} is not an address and a port") from None
+    return family, target  # type: ignore[return-value]  # a pair or, for IPv6, four
+
+
+def _widen(opened: socket.socket) -> None:
+    """Ask for large buffers: beyond the system's limit where we may, up to it where we may not."""
+    forced = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE: not in the module
+    for option, force in forced.items():
+        opened.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
+        with suppress(PermissionError):
+            opened.setsockopt(socket.SOL_SOCKET, force, SOCKET_BUFFER_BYTES)

@@ -1,0 +1,141 @@
+"""Inner packets in, marked and sealed batches out: everything that happens to a packet between TUN and UDP.
+
+    packets --> class of each --> numbers per class --> records in one buffer, marks in the ring --> batches
+
+A batch is what one UDP_SEGMENT send takes: records of one length and one class, the last one shorter perhaps. The
+kernel sees it as one packet and stamps it once, by its first record; each record gets its mark all the same, since a
+device without segmentation offload, or a batch sent in pieces, shows the kernel the others too.
+
+Order within a class is the order of the packets; which class goes first in a call is the order of their first
+packets. A mark is stored before `seal` returns, so before the record can be sent. No I/O and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qosctl.bpf.dscp import DF, Dscp
+from qosctl.bpf.layout import RING_WORDS, mark_word
+from qosctl.dtls.frames import DATA_PREFIX
+from qosctl.dtls.inner import dscp_of
+from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordSealer
+
+MAX_BATCH_RECORDS = 64
+"""UDP_MAX_SEGMENTS of kernels before 6.9 (128 since)."""
+MAX_BATCH_BYTES = 65_000
+"""Just below what one UDP datagram holds (65,535 with IP and UDP headers), IPv6 extension headers allowed for."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Sealed records for one send, all of one class.
+
+    A sender that gets rid of only some of them moves `data` and `count` on, so the batch is always what is left.
+    """
+
+    data: memoryview
+    """The records back to back; it lies in the uplink's buffer and is valid until the next `seal`."""
+    segment_size: int
+    """Bytes of each record; the last may have fewer."""
+    count: int
+    """Records in `data`, 1 to 64."""
+    dscp: Dscp
+    number: int
+    """The record number of the first record."""
+
+
+class Uplink:
+    """Seals what leaves; one per DTLS session.
+
+    `marks` is the ring of this flow as a memoryview of RING_WORDS 64-bit words (format "Q"), or None where nothing
+    stamps. `batch_bytes` bounds a batch, 65,000 at most: on a slow link a qdisc that does not split batches holds
+    up an urgent record for as long as the batch in front of it takes to send.
+    """
+
+    def __init__(
+        self,
+        sealer: RecordSealer,
+        numbering: Numbering,
+        marks: memoryview | None,
+        *,
+        batch_bytes: int = MAX_BATCH_BYTES,
+    ) -> None:
+        if marks is not None and (marks.format != "Q" or len(marks) != RING_WORDS):
+            raise ValueError(f"the ring is {RING_WORDS} words of format 'Q'")
+        self._sealer = sealer
+        self._numbering = numbering
+        # Without a ring the marks go where nobody looks: one path to test instead of two.
+        self._marks = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if marks is None else marks
+        self._batch_bytes = min(batch_bytes, MAX_BATCH_BYTES)
+        self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
+
+    def seal(self, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
+        """Seal inner packets (IP, without any header of a device) and return the batches in the order to send them.
+
+        `now` is a monotonic time in seconds, for the numbering. The batches share a buffer that the next call
+        overwrites: send them all first. NumbersExhaustedError when the epoch is used up; ValueError for a packet
+        that no record holds (16,383 bytes do).
+        """
+        classes: dict[Dscp, list[bytes | memoryview]] = {}
+        room = 0
+        for packet in packets:
+            room += len(packet)
+            dscp = dscp_of(packet)
+            if dscp in classes:
+                classes[dscp].append(packet)
+            else:
+                classes[dscp] = [packet]
+        room += len(packets) * (len(DATA_PREFIX) + self._sealer.overhead)
+        if room > len(self._buffer):
+            self._buffer = memoryview(bytearray(room))
+        batches: list[Batch] = []
+        offset = 0
+        for dscp, members in classes.items():
+            offset = self._seal_class(dscp, members, now, offset, batches)
+        return batches
+
+    def _seal_class(
+        self, dscp: Dscp, packets: list[bytes | memoryview], now: float, offset: int, batches: list[Batch]
+    ) -> int:
+        """Seal packets of one class into the buffer from `offset`, append their batches, return where they end."""
+        buffer, marks, limit = self._buffer, self._marks, self._batch_bytes
+        seal_into = self._sealer.seal_into
+        start, segment, count, first = offset, 0, 0, 0  # the batch under way
+        for packet, number in zip(packets, self._numbering.take(dscp, len(packets), now), strict=True):
+            size = seal_into(buffer, number, APPLICATION_DATA, DATA_PREFIX + packet, offset)
+            marks[number % RING_WORDS] = mark_word(number, dscp)
+            end = offset + size
+            if count and (size > segment or count == MAX_BATCH_RECORDS or end - start > limit):
+                batches.append(Batch(buffer[start:offset], segment, count, dscp, first))
+                count = 0
+            if not count:
+                start, segment, first = offset, size, number
+            count += 1
+            offset = end
+            if size < segment:  # a shorter record can only be the last of its batch
+                batches.append(Batch(buffer[start:offset], segment, count, dscp, first))
+                count = 0
+        if count:
+            batches.append(Batch(buffer[start:offset], segment, count, dscp, first))
+        return offset
+
+    def seal_control(self, frame: bytes, dscp: Dscp, now: float) -> Batch:
+        """Seal a frame that is no inner packet (DPD, keepalive; type byte first) and mark it as of class `dscp`.
+
+        The batch has memory of its own. It may be sent before or after batches of `seal`, in any class.
+        """
+        batch = self._seal_alone(APPLICATION_DATA, frame, dscp, now)
+        self._marks[batch.number % RING_WORDS] = mark_word(batch.number, dscp)
+        return batch
+
+    def seal_alert(self, alert: bytes, now: float) -> Batch:
+        """Seal a TLS alert (level, description). No record but application data is ever marked."""
+        return self._seal_alone(ALERT, alert, DF, now)
+
+    def _seal_alone(self, content_type: int, plaintext: bytes, dscp: Dscp, now: float) -> Batch:
+        (number,) = self._numbering.take(dscp, 1, now)
+        data = memoryview(bytearray(len(plaintext) + self._sealer.overhead))
+        size = self._sealer.seal_into(data, number, content_type, plaintext)
+        return Batch(data, size, 1, dscp, number)
