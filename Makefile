@@ -1,0 +1,62 @@
+# make demo     stamped packets from a bare Debian 12 machine, explained as it goes     (root)
+# make test     all checks and tests                                                   (root)
+# make check    style, types, import direction; changes nothing
+# make bench    our figures beside openconnect's, into build/bench.json                (root)
+# make fuzz     the program against its reference, for longer than the tests do        (root)
+# make clean    remove what these made
+#
+# Each installs what it needs first: Debian packages, then Python's into .venv. What runs and is tested is the
+# installed package, never the tree; a changed source reinstalls just that.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python
+PACKAGES := bpf dtls metrics supervisor
+# Folders are listed too: their time changes when a file goes.
+SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
+
+.PHONY: demo test check bench fuzz clean root system
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+demo: root $(VENV)/project
+	@$(PYTHON) -m tests.demo
+
+test: root check
+	@$(PYTHON) -m pytest
+
+check: $(VENV)/project
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(PACKAGES:%=-p qosctl.%) -p tests
+	@$(BIN)/lint-imports --no-cache
+
+bench: root $(VENV)/project
+	@$(PYTHON) -m tests.bench
+
+fuzz: root $(VENV)/project
+	@$(PYTHON) -m tests.fuzz
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+root:
+	@test "$$(id -u)" = 0 || { echo "qosctl builds network namespaces and loads BPF programs: run this as root \
+	(try: sudo make $(MAKECMDGOALS))" >&2; exit 1; }
+
+system:
+	@deploy/install-deps
+
+# bcc comes from the distribution, so the environment sees the distribution's packages.
+$(VENV)/dependencies: pyproject.toml | system
+	@echo "installing Python packages into $(VENV)" >&2
+	@/usr/bin/python3 -m venv --system-site-packages $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check 'setuptools>=75' '.[dev]'
+	@touch $@
+
+# The build folder of the last time would bring back modules that are gone.
+$(VENV)/project: $(VENV)/dependencies $(SOURCES)
+	@rm -rf build/lib build/bdist.*
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
+	@touch $@
