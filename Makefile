@@ -52,11 +52,11 @@ system:
 $(VENV)/dependencies: pyproject.toml | system
 	@echo "installing Python packages into $(VENV)" >&2
 	@/usr/bin/python3 -m venv --system-site-packages $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check 'setuptools>=75' '.[dev]'
+	@$(BIN)/pip install -qq --disable-pip-version-check 'setuptools>=75' '.[dev]'
 	@touch $@
 
 # The build folder of the last time would bring back modules that are gone.
 $(VENV)/project: $(VENV)/dependencies $(SOURCES)
 	@rm -rf build/lib build/bdist.*
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation .
 	@touch $@
