@@ -1,0 +1,157 @@
+"""The TLS channel to the server: one TCP socket and OpenSSL with memory BIOs between it and us, never blocking.
+
+What goes into one `send` leaves as exactly one TLS record, which is what a CSTP frame must be.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from cryptography import x509
+from OpenSSL import SSL
+from qosctl.bpf.errors import NotAttachedError
+from qosctl.dtls import openssl
+
+RECORD_BYTES_MAX = 16384
+_READ_BYTES = 65536
+
+
+class ConnectionLostError(NotAttachedError):
+    """The TLS channel broke, or the server closed it."""
+
+
+class Channel:
+    """TLS over one socket, which it owns. Make one with tls.open_channel; all methods return at once."""
+
+    def __init__(self, sock: socket.socket, tls: SSL.Connection, name: str) -> None:
+        self._socket = sock
+        self._tls = tls
+        self._name = name
+        self._unsent = bytearray()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._socket.fileno()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether records wait for room in the socket: call `flush` when it is writable."""
+        return bool(self._unsent)
+
+    @property
+    def peer(self) -> tuple[socket.AddressFamily, str]:
+        """The server's address family and IP address."""
+        return socket.AddressFamily(self._socket.family), str(self._socket.getpeername()[0])
+
+    @property
+    def description(self) -> str:
+        """Protocol and cipher, as in "TLSv1.3 TLS_AES_256_GCM_SHA384"."""
+        return f"{self._tls.get_protocol_version_name()} {self._tls.get_cipher_name()}"
+
+    def export(self, label: bytes, length: int) -> bytes:
+        """Return keying material of this session (RFC 5705, RFC 8446 section 7.5), without a context."""
+        return self._tls.export_keying_material(label, length)
+
+    def socket_option(self, level: int, option: int, length: int = 4) -> bytes:
+        """Read an option of the socket underneath."""
+        return self._socket.getsockopt(level, option, length)
+
+    def send(self, data: bytes) -> None:
+        """Send 1 to RECORD_BYTES_MAX bytes as one record; what the socket has no room for waits in `unsent`."""
+        if not 0 < len(data) <= RECORD_BYTES_MAX:
+            raise ValueError(f"{len(data)} bytes do not make one TLS record")
+        try:
+            self._tls.send(data)
+        except SSL.Error as error:
+            raise self._lost(openssl.reason(error)) from None
+        self.flush()
+
+    def flush(self) -> None:
+        """Give the socket what it takes."""
+        self._drain()
+        while self._unsent:
+            try:
+                sent = self._socket.send(self._unsent)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise self._lost(str(error.strerror).lower()) from None
+            del self._unsent[:sent]
+
+    def receive(self) -> bytes:
+        """Return what has arrived, b"" when nothing has; ConnectionLostError when nothing will any more."""
+        plaintext = self._decrypted()
+        if plaintext:
+            return plaintext
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise self._lost(str(error.strerror).lower()) from None
+        if not data:
+            raise self._lost("the server closed the connection")
+        self._tls.bio_write(data)
+        plaintext = self._decrypted()
+        self.flush()
+        return plaintext
+
+    def handshake_step(self) -> bool:
+        """Go on with the handshake; True once it is done. SSL.Error when it cannot be."""
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            self.flush()
+        except SSL.Error:
+            self.flush()  # the alert says to the server what was wrong
+            raise
+        else:
+            self.flush()
+            return True
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self._lost(str(error.strerror).lower()) from None
+        if not data:
+            raise self._lost("the server closed the connection during the TLS handshake")
+        self._tls.bio_write(data)
+        return self.handshake_step()
+
+    def peer_certificate(self) -> x509.Certificate | None:
+        """Return the certificate the server showed."""
+        return self._tls.get_peer_certificate(as_cryptography=True)
+
+    def close(self) -> None:
+        """Say goodbye where the socket has room for it, and close."""
+        try:
+            self._tls.shutdown()
+            self.flush()
+        except (SSL.Error, ConnectionLostError):  # then the server knows already
+            pass
+        self._socket.close()
+
+    def _decrypted(self) -> bytes:
+        pieces = []
+        try:
+            while True:
+                pieces.append(self._tls.recv(_READ_BYTES))
+        except SSL.WantReadError:
+            return b"".join(pieces)
+        except SSL.Error as error:
+            if pieces:  # hand over what came before the end; the end is found again next time
+                return b"".join(pieces)
+            if isinstance(error, SSL.ZeroReturnError):
+                raise self._lost("the server closed the connection") from None
+            raise self._lost(openssl.reason(error)) from None
+
+    def _drain(self) -> None:
+        try:
+            while True:
+                self._unsent += self._tls.bio_read(_READ_BYTES)
+        except SSL.WantReadError:
+            pass
+
+    def _lost(self, why: str) -> ConnectionLostError:
+        return ConnectionLostError(f"{self._name}: {why}")

@@ -1,0 +1,55 @@
+"""A server's address as the user writes it: https://HOST[:PORT][/path]."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from qosctl.bpf.errors import UsageError
+
+HTTPS_PORT = 443
+_HOST = re.compile(r"[0-9A-Za-z._:%-]{1,255}\Z")
+_PATH = re.compile(r"/[!-~]*\Z")
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Where the server is: `host` is ASCII (a name, IPv4, or IPv6 without brackets), `path` begins with a slash."""
+
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> Gateway:
+        """Take a URL apart; the scheme may be left out. UsageError says what is wrong with it.
+
+        A name that is not ASCII is turned into its IDNA form.
+        """
+        hint = "https://vpn.example or https://vpn.example:4443"
+        if any(ord(character) <= ord(" ") for character in url):
+            raise UsageError(f"{url!r}: blanks in a URL", hint)
+        try:
+            parts = urlsplit(url if "://" in url else f"https://{url}")
+            port = parts.port
+            host = (parts.hostname or "").encode("idna" if not (parts.hostname or "").isascii() else "ascii").decode()
+        except ValueError as error:
+            raise UsageError(f"{url}: not a URL: {error}", hint) from None
+        if parts.scheme != "https":
+            raise UsageError(f"{url}: only https is spoken here", hint)
+        if parts.username is not None or parts.password is not None:
+            raise UsageError("a URL is no place for a user name or a password", hint)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not _HOST.match(host) or not _PATH.match(path) or port == 0:
+            raise UsageError(f"{url}: not a URL with a host", hint)
+        return cls(host, HTTPS_PORT if port is None else port, path)
+
+    @property
+    def authority(self) -> str:
+        """The Host header's value (RFC 9112 section 3.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

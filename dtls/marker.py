@@ -1,0 +1,24 @@
+"""What the client needs from whoever owns the rings: a place to store marks for as long as a flow lives."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+Endpoint = tuple[str, int]
+"""An IP address in text form and a UDP port."""
+
+
+class Marker(Protocol):
+    """Makes one flow known to the kernel, and forgets it again."""
+
+    def flow_opened(self, local: Endpoint, remote: Endpoint, tunnel: str) -> memoryview | None:
+        """Register the flow of tunnel device `tunnel`.
+
+        Returns a memoryview("Q") of qosctl.bpf.layout.RING_WORDS words to store marks in, or None where marking is
+        not possible; the tunnel then works unmarked.
+        """
+        ...
+
+    def flow_closed(self) -> None:
+        """Remove what `flow_opened` registered; nothing to remove is fine. The memoryview is not used after it."""
+        ...

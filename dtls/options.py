@@ -1,0 +1,48 @@
+"""What a caller tells the client, and what the client tells back once the tunnel is up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from qosctl.dtls.credentials import Credentials
+from qosctl.dtls.marker import Endpoint
+from qosctl.dtls.numbering import Numbering, PlainNumbering
+from qosctl.dtls.session import Interface
+from qosctl.dtls.tally import Statistics
+from qosctl.dtls.trust import SystemTrust, Trust
+
+
+@dataclass(frozen=True)
+class ConnectOptions:
+    """One connection.
+
+    `url` is https://HOST[:PORT][/path]; `tunnel_name` None lets the kernel choose; `numbering` is called with the first
+    free record number of each new epoch; `timeout_s` bounds each step of connecting, in seconds.
+    """
+
+    url: str
+    credentials: Credentials
+    trust: Trust = field(default_factory=SystemTrust)
+    tunnel_name: str | None = None
+    numbering: Callable[[int], Numbering] = PlainNumbering
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class ConnectedInfo:
+    """A tunnel that is up. `local` and `remote` are the ends of the outer UDP flow; `mtu` is of inner packets.
+
+    `statistics` may be called at any time, from the thread that runs the client or another.
+    """
+
+    tunnel: str
+    addresses: tuple[Interface, ...]
+    mtu: int
+    local: Endpoint
+    remote: Endpoint
+    tls: str
+    dtls: str
+    server: str
+    marked: bool
+    statistics: Callable[[], Statistics] = field(repr=False, compare=False)

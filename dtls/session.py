@@ -1,0 +1,169 @@
+"""The CONNECT request, and what the server gives in answer to it. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+
+from qosctl.bpf.errors import RefusedError
+from qosctl.dtls.anyconnect import SESSION_COOKIE, common_fields, printable
+from qosctl.dtls.credentials import CookieLogin
+from qosctl.dtls.gateway import Gateway
+from qosctl.dtls.https import Response, request
+
+Interface = IPv4Interface | IPv6Interface
+
+APP_ID_BYTES = 32
+TUNNEL_MTU_MIN = 576
+IPV6_MTU_MIN = 1280
+"""Below it a link carries no IPv6 (RFC 8200 section 5)."""
+LINK_MTU_MAX = 9000
+_ADDRESSES_MAX = 8
+# A prefix as short as a default route would take the user's other traffic, which nobody asked for.
+_PREFIX_MIN = {4: 8, 6: 16}
+_DECIMAL = re.compile(r"[0-9]{1,9}\Z")
+
+
+class NoDtlsError(RefusedError):
+    """The server carries the tunnel over TLS only, where there is nothing to mark."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: server offers no DTLS, nothing could be marked",
+            "a server with udp-port and dtls-psk set, and a path that lets UDP pass",
+        )
+
+
+@dataclass(frozen=True)
+class Timers:
+    """What one channel is to do when it is quiet; seconds, 0 for never."""
+
+    dpd: int
+    keepalive: int
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the server gave; every value is checked. `app_id` names the session to the server's DTLS side."""
+
+    addresses: tuple[Interface, ...]
+    mtu: int
+    base_mtu: int
+    tls: Timers
+    dtls: Timers
+    dtls_port: int
+    app_id: bytes = field(repr=False)
+    server: str
+
+    def tunnel_mtu(self, outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
+        """Return the largest inner packet in bytes, given the server's address and the bytes a record adds."""
+        ip_header, udp_header, type_byte = (20 if outer.version == 4 else 40), 8, 1
+        return min(self.mtu, self.base_mtu - ip_header - udp_header - record_overhead - type_byte)
+
+
+def connect_request(gateway: Gateway, login: CookieLogin, hostname: str, base_mtu: int) -> bytes:
+    """Return the CONNECT request; `base_mtu` is the MTU of the path to the server in bytes.
+
+    No compression is asked for: it would make the length of a record tell what is in it.
+    """
+    return request(
+        "CONNECT",
+        "/CSCOSSLC/tunnel",
+        [
+            *common_fields(gateway),
+            ("Cookie", f"{SESSION_COOKIE}={login.cookie}"),
+            ("X-CSTP-Version", "1"),
+            ("X-CSTP-Hostname", re.sub(r"[^0-9A-Za-z.-]", "-", hostname)[:64] or "localhost"),
+            ("X-CSTP-Base-MTU", str(base_mtu)),
+            ("X-CSTP-Address-Type", "IPv6,IPv4"),
+            ("X-CSTP-Full-IPv6-Capability", "true"),
+            ("X-DTLS-CipherSuite", "PSK-NEGOTIATE"),
+        ],
+    )
+
+
+def parse_session(response: Response, gateway: Gateway) -> Session:
+    """Read the answer to CONNECT. RefusedError when the server refuses or gives what makes no sense; total."""
+    if response.status == 401:
+        raise RefusedError(f"{gateway}: the server does not know the cookie any more", "log in again")
+    if response.status != 200:
+        why = printable(response.first("x-reason") or response.reason)
+        raise RefusedError(f"{gateway}: the server refuses the tunnel: {response.status} {why}".rstrip())
+    number = _numbers(response)
+    base_mtu = number("x-cstp-base-mtu", TUNNEL_MTU_MIN, LINK_MTU_MAX, 1500)
+    mtu = number("x-cstp-mtu", TUNNEL_MTU_MIN, LINK_MTU_MAX, base_mtu)
+    addresses = _addresses(response)
+    if mtu < IPV6_MTU_MIN:
+        addresses = tuple(address for address in addresses if address.version == 4)
+    if not addresses:
+        raise RefusedError(f"{gateway}: the server gives no address for the tunnel")
+    if response.first("x-dtls-ciphersuite") != "PSK-NEGOTIATE" or response.first("x-dtls-app-id") is None:
+        raise NoDtlsError(str(gateway))
+    return Session(
+        addresses=addresses,
+        mtu=mtu,
+        base_mtu=base_mtu,
+        tls=Timers(number("x-cstp-dpd", 0, 86400, 0), number("x-cstp-keepalive", 0, 10**9, 0)),
+        dtls=Timers(number("x-dtls-dpd", 0, 86400, 0), number("x-dtls-keepalive", 0, 10**9, 0)),
+        dtls_port=number("x-dtls-port", 1, 65535, gateway.port),
+        app_id=_app_id(response.first("x-dtls-app-id") or "", gateway),
+        server=printable(response.first("x-cstp-server-name") or ""),
+    )
+
+
+def _numbers(response: Response) -> Callable[[str, int, int, int], int]:
+    def number(name: str, least: int, most: int, default: int) -> int:
+        text = response.first(name)
+        if text is None:
+            return default
+        if not _DECIMAL.match(text) or not least <= int(text) <= most:
+            raise RefusedError(f"the server sends {name} {printable(text)}, which is not within {least} to {most}")
+        return int(text)
+
+    return number
+
+
+def _app_id(text: str, gateway: Gateway) -> bytes:
+    if not re.fullmatch(rf"[0-9A-Fa-f]{{{2 * APP_ID_BYTES}}}", text):
+        raise RefusedError(f"{gateway}: the server sends an X-DTLS-App-ID that is none")
+    return bytes.fromhex(text)
+
+
+def _addresses(response: Response) -> tuple[Interface, ...]:
+    """Pair addresses with netmasks, of which there may be two each; X-CSTP-Address-IP6 carries its own prefix."""
+    bare = response.all("x-cstp-address")
+    masks = response.all("x-cstp-netmask")
+    texts = [*response.all("x-cstp-address-ip6")]
+    for text in bare:
+        try:
+            version = ip_address(text).version
+        except ValueError:
+            raise _bad_address(text) from None
+        if version == 4:
+            mask = next((mask for mask in masks if ":" not in mask), "255.255.255.255")
+        else:
+            # Either a prefix length behind a slash, or another way to write what X-CSTP-Address-IP6 says.
+            mask = next((mask.rpartition("/")[2] for mask in masks if ":" in mask), "128")
+        texts.append(f"{text}/{mask}")
+    found: list[Interface] = []
+    for text in texts[:_ADDRESSES_MAX]:
+        try:
+            address = ip_interface(text)
+        except ValueError:
+            raise _bad_address(text) from None
+        if (
+            address.is_loopback
+            or address.is_multicast
+            or address.ip.is_unspecified
+            or address.network.prefixlen < _PREFIX_MIN[address.version]
+        ):
+            raise _bad_address(text)
+        if all(address.ip != other.ip for other in found):
+            found.append(address)
+    return tuple(sorted(found, key=lambda address: address.version))
+
+
+def _bad_address(text: str) -> RefusedError:
+    return RefusedError(f"the server gives {printable(text)} as the tunnel's address, which is none")

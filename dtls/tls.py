@@ -1,0 +1,110 @@
+"""The TLS handshake with the server, and the check of who answered (RFC 8446, RFC 9525)."""
+
+from __future__ import annotations
+
+import ipaddress
+import select
+import socket
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL
+from qosctl.bpf.errors import RefusedError, UsageError
+from qosctl.dtls import openssl
+from qosctl.dtls.channel import Channel, ConnectionLostError
+from qosctl.dtls.gateway import Gateway
+from qosctl.dtls.stop import Stop, wait
+from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust
+
+
+class UntrustedError(RefusedError):
+    """The server's certificate is not what we were told to trust."""
+
+
+def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: float, stop: Stop) -> Channel:
+    """Do the handshake (TLS 1.2 or 1.3) on a connected, non-blocking socket, and check who answers.
+
+    The socket is taken over, and closed when this fails. UntrustedError when the server is not whom `trust` wants,
+    RefusedError when it does not speak TLS, ConnectionLostError when it goes away or says nothing until `deadline`.
+    """
+    try:
+        judge = _Judge()
+        tls = SSL.Connection(_context(trust, judge), None)
+        tls.set_connect_state()
+        if not _is_address(gateway.host):
+            tls.set_tlsext_host_name(gateway.host.encode("ascii"))
+        if not isinstance(trust, Pin):
+            openssl.expect_peer(tls, gateway.host)
+        channel = Channel(sock, tls, str(gateway))
+        try:
+            while not channel.handshake_step():
+                if not wait(stop, channel.fileno(), select.POLLIN, deadline):
+                    raise ConnectionLostError(f"{gateway}: no answer to the TLS handshake")
+        except SSL.Error as error:
+            raise judge.refusal(gateway) or RefusedError(
+                f"{gateway}: TLS handshake failed: {openssl.reason(error)}", "the port of an AnyConnect server"
+            ) from None
+        certificate = channel.peer_certificate()
+        if isinstance(trust, Pin) and (certificate is None or not trust.matches(certificate)):
+            raise UntrustedError(  # noqa: TRY301  (one way out closes the socket)
+                f"{gateway}: the server's key is not the pinned one", _pin_hint(certificate)
+            )
+    except BaseException:
+        sock.close()
+        raise
+    return channel
+
+
+class _Judge:
+    """Remembers OpenSSL's first objection while a chain is verified; it never overrules."""
+
+    def __init__(self) -> None:
+        self._words = ""
+        self._leaf: x509.Certificate | None = None
+
+    def __call__(self, _tls: SSL.Connection, certificate: Any, code: int, depth: int, good: int) -> bool:
+        if not good and not self._words:
+            self._words = openssl.verify_message(code).lower()
+            if depth == 0:
+                self._leaf = certificate.to_cryptography()
+        return bool(good)
+
+    def refusal(self, gateway: Gateway) -> UntrustedError | None:
+        """Return the error for what was objected to, or None."""
+        if not self._words:
+            return None
+        return UntrustedError(f"{gateway}: certificate not trusted: {self._words}", _pin_hint(self._leaf))
+
+
+def _context(trust: Trust, judge: _Judge) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    # A session is never resumed, and a half-closed one is closed.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    match trust:
+        case Pin():
+            context.set_verify(SSL.VERIFY_NONE)
+            return context
+        case CaFile(path):
+            try:
+                context.load_verify_locations(path)
+            except SSL.Error as error:
+                raise UsageError(f"{path}: no certificates to be read: {openssl.reason(error)}") from None
+        case SystemTrust():
+            context.set_default_verify_paths()
+    context.set_verify(SSL.VERIFY_PEER, judge)
+    return context
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _pin_hint(certificate: x509.Certificate | None) -> str:
+    if certificate is None:
+        return ""
+    return f"--servercert {Pin.of(certificate)}, after comparing it with what the server's operator says"
