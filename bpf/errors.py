@@ -4,6 +4,11 @@ Every error a user can cause carries one line that says what is wrong, and what 
 the class into an exit code (see qosctl(1)); nothing below `supervisor` knows about exit codes.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class QosctlError(Exception):
     """Something a user can understand and mend.
@@ -34,3 +39,14 @@ class NotAttachedError(QosctlError):
 
 class NoPermissionError(QosctlError):
     """The caller lacks the privilege (root, or CAP_BPF with CAP_NET_ADMIN)."""
+
+
+@contextmanager
+def kernel_errors(doing: str) -> Iterator[None]:
+    """Turn an OSError from the kernel into the family: what was being done, and what the kernel said of it."""
+    try:
+        yield
+    except PermissionError as error:
+        raise NoPermissionError(f"{doing} needs CAP_BPF and CAP_NET_ADMIN", "run it as root") from error
+    except OSError as error:
+        raise RefusedError(f"{doing}: the kernel refused: {error.strerror or error}", "qosctl status") from error

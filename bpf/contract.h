@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What kernel and user space agree on: structs and limits, nothing else.
+ * layout.py mirrors this file; tests/bpf/test_layout.py compares the two with the compiler's own idea of it.
+ */
+#ifndef QOSCTL_CONTRACT_H
+#define QOSCTL_CONTRACT_H
+
+#include <linux/types.h>
+
+/* Raise it whenever a struct, an enum or a limit below changes its meaning or its place. */
+#define LAYOUT_VERSION 1
+
+#define DSCP_COUNT 64
+#define POLICY_BANKS 2
+#define FLOWS_MAX 16384
+
+/* One word a record in flight between its mark and tc egress; a power of two, so that modulo is a mask. */
+#define RING_WORDS 8192
+/* Behind the marks, in the same memory: who owns the flow and what it says of itself (flow_info.py). One page. */
+#define FLOW_INFO_WORDS 512
+
+/* The one entry of `control`. Each field is stored and read as a whole, so no lock is needed to switch off. */
+struct control {
+	__u32 layout;	   /* LAYOUT_VERSION of whoever made the maps */
+	__u32 passtos;	   /* 0: leave every packet alone */
+	__u32 policy_bank; /* which half of `policy` counts: 0 or 1 */
+	__u32 generation;  /* raised at each change of the switch or the policy */
+};
+
+enum policy_action {
+	POLICY_LEAVE = 0,
+	POLICY_STAMP = 1,
+};
+
+/* policy[bank * DSCP_COUNT + inner DSCP] */
+struct policy_entry {
+	__u8 action;	   /* enum policy_action */
+	__u8 outer_dscp;   /* 0..63 */
+	__u8 set_priority; /* 0 or 1: whether `priority` goes to skb->priority */
+	__u8 reserved;
+	__u32 priority;
+};
+
+/* The outer five-tuple without the protocol (always UDP), as it leaves; IPv4 as ::ffff:a.b.c.d. Network order. */
+struct flow_key {
+	__u32 source[4];
+	__u32 destination[4];
+	__u16 source_port;
+	__u16 destination_port;
+};
+
+/*
+ * Every way out of the program. A packet has exactly one outcome; a GSO batch counts as its segments.
+ */
+enum outcome {
+	OUTCOME_OFF,		 /* passtos is off */
+	OUTCOME_NOT_IP,		 /* neither IPv4 nor IPv6, or behind more than two VLAN tags */
+	OUTCOME_NOT_UDP,	 /* another protocol, ESP and AH included */
+	OUTCOME_FRAGMENT,	 /* part of a fragmented datagram: all parts are left alone alike */
+	OUTCOME_EXTENSIONS,	 /* more IPv6 extension headers than EXTENSIONS_MAX */
+	OUTCOME_TRUNCATED,	 /* ends before its headers do, or a length field promises more than there is */
+	OUTCOME_NO_FLOW,	 /* not a tunnel of ours */
+	OUTCOME_NOT_DTLS,	 /* ours, but not a DTLS 1.2 record */
+	OUTCOME_NOT_DATA,	 /* handshake, alert, change cipher spec, heartbeat */
+	OUTCOME_CID_OR_DTLS13,	 /* a record whose number cannot be read: connection id, or DTLS 1.3 */
+	OUTCOME_RECORD_SPLIT,	 /* the record is longer than its datagram */
+	OUTCOME_RECORD_SEVERAL,	 /* the datagram holds more than one record */
+	OUTCOME_STALE,		 /* no mark, or another record's mark, under this record's number */
+	OUTCOME_POLICY_LEAVE,	 /* the policy says to leave this class alone */
+	OUTCOME_UNCHANGED,	 /* carries the wanted DSCP already */
+	OUTCOME_STAMPED,	 /* the DSCP was written */
+	OUTCOME_WRITE_FAILED,	 /* the kernel would not make the header writable */
+	OUTCOME_COUNT,
+};
+
+struct class_counter {
+	__u64 packets;
+	__u64 bytes; /* on the wire, link header included */
+};
+
+/* The one entry, per CPU, of each device's `counters`. */
+struct device_counters {
+	__u64 outcomes[OUTCOME_COUNT];
+	struct class_counter outer[DSCP_COUNT]; /* stamped or unchanged, by outer DSCP */
+};
+
+#endif

@@ -1,0 +1,67 @@
+"""The Python mirror of contract.h: limits, outcomes and struct formats, in native byte order and alignment.
+
+tests/bpf/test_layout.py compiles contract.h and compares every number here with the compiler's.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+from .dscp import DSCP_COUNT, Dscp
+
+LAYOUT_VERSION = 1
+POLICY_BANKS = 2
+FLOWS_MAX = 16384
+RING_WORDS = 8192
+FLOW_INFO_WORDS = 512
+
+WORD = struct.Struct("=Q")
+CONTROL = struct.Struct("=IIII")  # layout, passtos, policy_bank, generation
+POLICY_ENTRY = struct.Struct("=BBBBI")  # action, outer_dscp, set_priority, reserved, priority
+FLOW_KEY = struct.Struct("!16s16sHH")  # source, destination, source_port, destination_port
+
+_NUMBER_MASK = (1 << 56) - 1
+
+
+class PolicyAction(enum.IntEnum):
+    """What the policy says of one inner class."""
+
+    LEAVE = 0
+    STAMP = 1
+
+
+class Outcome(enum.IntEnum):
+    """Every way out of the program; contract.h says what each means."""
+
+    OFF = 0
+    NOT_IP = 1
+    NOT_UDP = 2
+    FRAGMENT = 3
+    EXTENSIONS = 4
+    TRUNCATED = 5
+    NO_FLOW = 6
+    NOT_DTLS = 7
+    NOT_DATA = 8
+    CID_OR_DTLS13 = 9
+    RECORD_SPLIT = 10
+    RECORD_SEVERAL = 11
+    STALE = 12
+    POLICY_LEAVE = 13
+    UNCHANGED = 14
+    STAMPED = 15
+    WRITE_FAILED = 16
+
+    @property
+    def label(self) -> str:
+        """The name that metrics and `--json` use."""
+        return self.name.lower()
+
+
+# outcomes, then (packets, bytes) for each outer DSCP
+DEVICE_COUNTERS = struct.Struct(f"={len(Outcome)}Q{2 * DSCP_COUNT}Q")
+
+
+def mark_word(number: int, dscp: Dscp) -> int:
+    """Return the ring word that gives the record `number` (epoch << 48 | sequence) the class `dscp`."""
+    return (number & _NUMBER_MASK) << 8 | dscp.value

@@ -1,0 +1,156 @@
+"""Attaching and detaching: the counterparts of `qosctl attach` and `qosctl detach`.
+
+Every call opens, acts and closes; the pins and the kernel's hooks are the state. Half an attach does not exist: whatever
+step a killed call reached, `status` tells the truth and the next call converges.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qosctl.bpf import bpffs, loader, syscall
+from qosctl.bpf.device import DevicePins, pinned_devices, pins_of
+from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
+from qosctl.bpf.state import create_state, folder, open_state, release_state
+
+from . import hooks, interfaces
+from .hooks import Hook, HookKind
+from .interfaces import Interface
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What one attach came to: `change` is "attached", "replaced" (another program was there) or "already"."""
+
+    device: str
+    hook: HookKind
+    change: str
+
+
+@dataclass(frozen=True)
+class Detached:
+    """What one detach came to; `gone` when the device itself had vanished before."""
+
+    device: str
+    gone: bool
+
+
+def attach(names: Sequence[str], hook: HookKind = HookKind.AUTO) -> list[Attached]:
+    """Attach the program to the egress of each device, or bring it up to date there.
+
+    passtos stays as it is where something is attached already, and is off otherwise. All names are checked before anything
+    is done. Raises RefusedError (no such device, the kernel or bcc says no) and NoPermissionError.
+    """
+    devices = [interfaces.find(name) for name in names]
+    bpffs.ensure_mounted()
+    with bpffs.locked(), kernel_errors("attach"):
+        create_state()
+        try:
+            _switch_off_if_first()
+            return _attach_each(devices, hook)
+        finally:
+            release_state()
+
+
+def detach(names: Sequence[str]) -> list[Detached]:
+    """Take the program off these devices; NotAttachedError, before anything is done, where it is not on one of them."""
+    with bpffs.locked(), kernel_errors("detach"):
+        pinned = [_pinned(name) for name in names]
+        return _detach(pinned)
+
+
+def detach_all() -> list[Detached]:
+    """Take the program off all devices of this namespace and forget the switch, the policy and the flows."""
+    with bpffs.locked(), kernel_errors("detach"):
+        if not folder().exists():
+            raise NotAttachedError("nothing is attached in this network namespace")
+        done = [_detach_one(pins) for pins in list(pinned_devices())]
+        bpffs.remove_tree(folder())
+        return done
+
+
+def _detach(pinned: list[DevicePins]) -> list[Detached]:
+    done = [_detach_one(pins) for pins in pinned]
+    release_state()
+    return done
+
+
+def _switch_off_if_first() -> None:
+    if not any(hooks.present(pins) for pins in pinned_devices()):
+        with open_state() as state:
+            state.control.passtos = False
+
+
+def _attach_each(devices: Sequence[Interface], kind: HookKind) -> list[Attached]:
+    """Attach to all of them or to none: what this call attached goes again when a later device refuses."""
+    done: list[Attached] = []
+    try:
+        for device in devices:
+            done.append(_attach_one(device, kind))
+    except BaseException:
+        new = {result.device for result in done if result.change == "attached"}
+        _detach([pins_of(device.index) for device in devices if device.name in new])
+        raise
+    return done
+
+
+def _attach_one(device: Interface, kind: HookKind) -> Attached:
+    pins = pins_of(device.index)
+    pins.create(device.name)
+    try:
+        return _hook_up(device, kind, pins)
+    except BaseException:
+        if hooks.present(pins) is None:
+            pins.remove()
+        raise
+
+
+def _hook_up(device: Interface, kind: HookKind, pins: DevicePins) -> Attached:
+    before = hooks.present(pins)
+    hook = before if before is not None and kind in (HookKind.AUTO, before.kind) else hooks.choose(kind, pins)
+    program = loader.load(folder(), pins.path, ethernet=device.ethernet)
+    try:
+        if before is hook and _same_program(hook, program):
+            return Attached(device.name, hook.kind, "already")
+        pins.next_program.unlink(missing_ok=True)
+        syscall.obj_pin(program, str(pins.next_program))
+        hook.attach(program)
+        if before is not None and before is not hook:
+            before.detach()
+        pins.next_program.rename(pins.program)
+    finally:
+        os.close(program)
+    return Attached(device.name, hook.kind, "attached" if before is None else "replaced")
+
+
+def _same_program(hook: Hook, program: int) -> bool:
+    present = hook.attached()
+    if present is None:
+        return False
+    fd = syscall.program_by_id(present)
+    try:
+        return syscall.program_info(fd).tag == syscall.program_info(program).tag
+    finally:
+        os.close(fd)
+
+
+def _pinned(name: str) -> DevicePins:
+    index = interfaces.find(name).index if interfaces.exists(name) else None
+    for pins in pinned_devices():
+        if pins.index == index or (interfaces.name_of(pins.index) is None and pins.device_name() == name):
+            return pins
+    if index is None:
+        raise RefusedError(f"{name}: no such device", "ip link")
+    raise NotAttachedError(f"{name}: nothing of ours is attached", "qosctl status")
+
+
+def _detach_one(pins: DevicePins) -> Detached:
+    name = interfaces.name_of(pins.index)
+    attached_as = pins.device_name()
+    for hook in (hooks.TcxHook(pins), hooks.ClsactHook(pins)):
+        if name is not None or hook.kind is HookKind.TCX:
+            hook.detach()
+    pins.remove()
+    return Detached(name or attached_as, gone=name is None)

@@ -1,0 +1,108 @@
+"""The command line: a table of commands, one line an error, one exit code a kind of error.
+
+`qosctl: eth0: no such device (try: ip link)` to stderr, results to stdout, no traceback without --debug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn, TextIO
+
+from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
+
+from .exits import Exit, exit_for
+
+COMMANDS: dict[str, str] = {
+    "attach": "put the marking program on a device's egress (or bring it up to date)",
+    "detach": "take it off again",
+    "passtos": "switch the copying of marks on or off, or ask",
+    "connect": "open a DTLS tunnel whose records are marked",
+    "status": "what is attached, whether it is on, what it did",
+    "flows": "the tunnels that are marked",
+    "metrics": "serve Prometheus metrics",
+}
+
+_DESCRIPTION = """\
+Carries the DSCP of what is inside a DTLS VPN tunnel onto its outer packets. Off until `qosctl passtos on`, because copying
+a mark shows the class of what is inside to everyone on the path."""
+
+_EPILOG = (
+    "Exit codes: 0 fine, 1 usage, 2 the kernel or the server refused, 3 not attached or not connected, 4 no permission."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our exit code for usage errors."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(Exit.USAGE, f"{self.prog}: {message} (try: {self.prog} --help)\n")
+
+
+class _PrintVersion(argparse.Action):
+    """Asks the package's metadata only when somebody wants to know: it costs 15 ms."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        del namespace, values, option_string
+        from importlib.metadata import version  # noqa: PLC0415 - as said
+
+        parser.exit(Exit.FINE, f"qosctl {version('qosctl')}\n")
+
+
+def command_module(name: str) -> ModuleType:
+    """Import the module of one command."""
+    return importlib.import_module(f"qosctl.supervisor.commands.{name}")
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the whole parser, or one that has the arguments of a single command, which imports only that one."""
+    parser = _Parser(prog="qosctl", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        command.add_argument("--debug", action="store_true", help="show where an error came from")
+        if only in (None, name):
+            command_module(name).add_arguments(command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: TextIO | None = None) -> int:
+    """Run one command; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    out, err = out or sys.stdout, err or sys.stderr
+    named = next((word for word in argv if word in COMMANDS), "")
+    arguments = build_parser(only=named).parse_args(argv)
+    try:
+        try:
+            return int(command_module(arguments.command).run(arguments, out))
+        except PermissionError as error:
+            raise NoPermissionError(
+                f"{error.filename or arguments.command}: permission denied", "run it as root"
+            ) from error
+    except QosctlError as error:
+        if arguments.debug:
+            raise
+        _report(error, arguments, out, err)
+        return exit_for(error)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left; so do we, without a word
+        return Exit.FINE
+
+
+def _report(error: QosctlError, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> None:
+    if getattr(arguments, "json", False):
+        from .output import error_document, write_json  # noqa: PLC0415 - json costs the quick commands
+
+        write_json(error_document(error), out)
+    line = str(error) if not isinstance(error, UsageError) else f"{arguments.command}: {error}"
+    print(f"qosctl: {line}", file=err)

@@ -1,0 +1,32 @@
+"""`qosctl attach IFACE...`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TextIO
+
+from qosctl.supervisor.attach import attach
+from qosctl.supervisor.exits import Exit
+from qosctl.supervisor.hooks import HookKind
+from qosctl.supervisor.passtos import passtos
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the devices and the hook."""
+    parser.add_argument("iface", nargs="+", metavar="IFACE", help="device whose outgoing packets are marked")
+    parser.add_argument(
+        "--hook",
+        choices=[kind.value for kind in HookKind],
+        default=HookKind.AUTO.value,
+        help="tcx: a TCX link (Linux 6.6); clsact: a tc filter; auto: tcx where the kernel has it (default)",
+    )
+
+
+def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
+    """Attach and say what came of it."""
+    sentences = {"attached": "attached", "replaced": "program replaced", "already": "attached already, up to date"}
+    for result in attach(arguments.iface, HookKind(arguments.hook)):
+        print(f"{result.device}: {sentences[result.change]} ({result.hook.value})", file=out)
+    if not passtos():
+        print("passtos is off: nothing is marked until `qosctl passtos on`", file=out)
+    return Exit.FINE

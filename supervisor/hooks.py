@@ -1,0 +1,142 @@
+"""The two places at tc egress where a program can stand, behind one small interface.
+
+TCX (Linux 6.6): a link, pinned so that it outlives us; ours goes to the head of the chain. clsact: a filter of a priority
+and handle of our own, in a qdisc that may be somebody else's. Both replace a program without a packet in between.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from qosctl.bpf import syscall
+from qosctl.bpf.device import DevicePins
+
+from . import clsact
+
+
+class HookKind(enum.Enum):
+    """Which hook to use; AUTO takes TCX where the kernel has it."""
+
+    AUTO = "auto"
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+
+class Hook(Protocol):
+    """One device's hook. Programs go by descriptor in, by id out."""
+
+    kind: HookKind
+
+    def attached(self) -> int | None:
+        """Return the id of our program there, as the kernel says, or None."""
+
+    def attach(self, program_fd: int) -> None:
+        """Put the program there, or in the place of the one that is there."""
+
+    def detach(self) -> None:
+        """Remove what attach made; nothing there is fine."""
+
+
+class TcxHook:
+    """The device's TCX egress hook."""
+
+    kind = HookKind.TCX
+
+    def __init__(self, pins: DevicePins) -> None:
+        self._pins = pins
+
+    @staticmethod
+    def supported(index: int) -> bool:
+        """Whether the kernel knows TCX."""
+        try:
+            syscall.tcx_programs(index)
+        except PermissionError:
+            raise
+        except OSError:
+            return False
+        return True
+
+    def attached(self) -> int | None:
+        """Return the id of our program there; a link of a deleted device has none."""
+        with self._link() as link:
+            if link is None:
+                return None
+            info = syscall.link_info(link)
+            return info.program_id if info.ifindex else None
+
+    def attach(self, program_fd: int) -> None:
+        """Update the link, or make one and pin it."""
+        with self._link() as link:
+            if link is not None and syscall.link_info(link).ifindex:
+                syscall.link_update(link, program_fd)
+                return
+        self._pins.link.unlink(missing_ok=True)
+        new = syscall.link_create_tcx_first(program_fd, self._pins.index)
+        try:
+            syscall.obj_pin(new, str(self._pins.link))
+        finally:
+            os.close(new)
+
+    def detach(self) -> None:
+        """Detach the link whoever else holds it, and drop the pin."""
+        with self._link() as link:
+            if link is not None and syscall.link_info(link).ifindex:
+                syscall.link_detach(link)
+        self._pins.link.unlink(missing_ok=True)
+
+    @contextmanager
+    def _link(self) -> Iterator[int | None]:
+        try:
+            fd = syscall.obj_get(str(self._pins.link))
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+class ClsactHook:
+    """The device's clsact qdisc, egress side."""
+
+    kind = HookKind.CLSACT
+
+    def __init__(self, pins: DevicePins) -> None:
+        self._pins = pins
+
+    def attached(self) -> int | None:
+        """Return the id of the program in our filter."""
+        return clsact.our_program(self._pins.index)
+
+    def attach(self, program_fd: int) -> None:
+        """Replace our filter, making the qdisc where there is none."""
+        if clsact.ensure_qdisc(self._pins.index):
+            self._pins.note_clsact_is_ours()
+        clsact.replace_filter(self._pins.index, program_fd)
+
+    def detach(self) -> None:
+        """Delete our filter; the qdisc too if we made it and nobody else uses it."""
+        clsact.delete_filter(self._pins.index)
+        if self._pins.clsact_is_ours:
+            clsact.delete_qdisc_if_empty(self._pins.index)
+            self._pins.forget_clsact()
+
+
+_HOOKS: tuple[Callable[[DevicePins], Hook], ...] = (TcxHook, ClsactHook)
+
+
+def present(pins: DevicePins) -> Hook | None:
+    """Return the hook where our program stands now, or None."""
+    return next((hook for hook in (make(pins) for make in _HOOKS) if hook.attached() is not None), None)
+
+
+def choose(kind: HookKind, pins: DevicePins) -> Hook:
+    """Return the hook to attach to."""
+    if kind is HookKind.CLSACT or (kind is HookKind.AUTO and not TcxHook.supported(pins.index)):
+        return ClsactHook(pins)
+    return TcxHook(pins)

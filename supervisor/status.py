@@ -1,0 +1,100 @@
+"""What is so, read from the kernel at the moment of asking: the counterpart of `qosctl status` and `qosctl flows`."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qosctl.bpf import syscall
+from qosctl.bpf.counters import DeviceCounters
+from qosctl.bpf.device import DevicePins, pinned_devices
+from qosctl.bpf.errors import kernel_errors
+from qosctl.bpf.flows import Flow
+from qosctl.bpf.policy import Policy
+from qosctl.bpf.state import folder, open_state
+from qosctl.bpf.syscall import ProgramInfo
+
+from . import hooks, interfaces
+from .hooks import HookKind
+
+
+class DeviceState(enum.Enum):
+    """What became of a device that was attached."""
+
+    ATTACHED = "attached"
+    DETACHED = "detached"  # the device is there, our program is not: someone removed it, or an attach was killed
+    GONE = "gone"  # the device was deleted, or moved to another namespace
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """One device. `hook` and `program` are None unless attached."""
+
+    name: str
+    index: int
+    state: DeviceState
+    hook: HookKind | None
+    program: ProgramInfo | None
+    counters: DeviceCounters
+
+
+@dataclass(frozen=True)
+class Status:
+    """All of one network namespace."""
+
+    passtos: bool
+    policy: Policy
+    devices: Sequence[DeviceStatus]
+    flows: Sequence[Flow]
+
+
+def status() -> Status:
+    """Read everything; where nothing is attached, an empty Status, switched off.
+
+    NoPermissionError without privilege.
+    """
+    with kernel_errors("status"):
+        if not folder().exists():
+            return Status(passtos=False, policy=Policy.identity(), devices=(), flows=())
+        devices = tuple(_device(pins) for pins in pinned_devices())
+        with open_state() as state:
+            return Status(state.control.passtos, state.policy.read(), devices, tuple(state.flows))
+
+
+def flows() -> Sequence[Flow]:
+    """Read the flows of this network namespace, none where there is no state."""
+    with kernel_errors("flows"):
+        if not folder().exists():
+            return ()
+        with open_state() as state:
+            return tuple(state.flows)
+
+
+def _device(pins: DevicePins) -> DeviceStatus:
+    name = interfaces.name_of(pins.index)
+    hook = hooks.present(pins) if name is not None else None
+    program_id = hook.attached() if hook is not None else None
+    return DeviceStatus(
+        name=name or pins.device_name(),
+        index=pins.index,
+        state=_state(name, hook),
+        hook=hook.kind if hook is not None else None,
+        program=_program(program_id) if program_id is not None else None,
+        counters=pins.read_counters(),
+    )
+
+
+def _state(name: str | None, hook: hooks.Hook | None) -> DeviceState:
+    if name is None:
+        return DeviceState.GONE
+    return DeviceState.DETACHED if hook is None else DeviceState.ATTACHED
+
+
+def _program(program_id: int) -> ProgramInfo:
+    fd = syscall.program_by_id(program_id)
+    try:
+        return syscall.program_info(fd)
+    finally:
+        os.close(fd)
