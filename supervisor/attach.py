@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from qosctl.bpf import bpffs, loader, syscall
 from qosctl.bpf.device import DevicePins, pinned_devices, pins_of
 from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
+from qosctl.bpf.policy import Policy
 from qosctl.bpf.state import create_state, folder, open_state, release_state
 
 from . import hooks, interfaces
@@ -62,12 +63,22 @@ def detach(names: Sequence[str]) -> list[Detached]:
 
 
 def detach_all() -> list[Detached]:
-    """Take the program off all devices of this namespace and forget the switch, the policy and the flows."""
+    """Take the program off all devices of this namespace, switch off and forget the policy.
+
+    The maps stay while a tunnel is up, so that it is marked again after the next attach; maps of another layout go at once.
+    """
     with bpffs.locked(), kernel_errors("detach"):
-        if not folder().exists():
+        pinned = list(pinned_devices())
+        if not pinned:
             raise NotAttachedError("nothing is attached in this network namespace")
-        done = [_detach_one(pins) for pins in list(pinned_devices())]
-        bpffs.remove_tree(folder())
+        done = [_detach_one(pins) for pins in pinned]
+        try:
+            with open_state() as state:
+                state.control.passtos = False
+                state.policy.write(Policy.identity())
+            release_state()
+        except RefusedError:
+            bpffs.remove_tree(folder())
         return done
 
 

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take the devices, or --all."""
     parser.add_argument("iface", nargs="*", metavar="IFACE", help="device to take the program off")
     parser.add_argument(
-        "--all", action="store_true", help="all devices of this network namespace; forgets switch, policy and flows too"
+        "--all", action="store_true", help="all devices of this network namespace; switches off and forgets the policy too"
     )
 
 

@@ -1,0 +1,103 @@
+"""`qosctl connect https://HOST[:PORT] -u USER`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from qosctl.bpf.errors import UsageError
+from qosctl.dtls.client import connect
+from qosctl.dtls.credentials import CookieLogin, Credentials, PasswordLogin
+from qosctl.dtls.gateway import Gateway
+from qosctl.dtls.options import ConnectedInfo, ConnectOptions
+from qosctl.dtls.stop import Stop
+from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust
+from qosctl.supervisor import secrets
+from qosctl.supervisor.exits import Exit
+from qosctl.supervisor.marker import FlowMarker
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the server, the login and whom to trust."""
+    parser.add_argument("url", metavar="URL", help="the server: https://HOST[:PORT]")
+    parser.add_argument("-u", "--user", help="user name to log in with")
+    secret = parser.add_mutually_exclusive_group()
+    secret.add_argument("--passwd-on-stdin", action="store_true", help="read the password from standard input")
+    secret.add_argument("--password-file", metavar="FILE", help="read the password from FILE (mode 0600)")
+    secret.add_argument(
+        "--cookie-on-stdin",
+        action="store_true",
+        help="read a session cookie from standard input: openconnect --authenticate logs in by every method it knows",
+    )
+    secret.add_argument("--cookie-file", metavar="FILE", help="read a session cookie from FILE (mode 0600)")
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument("--ca", metavar="FILE", help="trust the authorities in this PEM file, not the system's")
+    trust.add_argument("--servercert", metavar="PIN", help="trust the one key with this pin-sha256:BASE64")
+    parser.add_argument(
+        "-i", "--interface", metavar="NAME", help="name of the tunnel device (default: the kernel's choice)"
+    )
+
+
+def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
+    """Connect, say so, and stay until SIGINT or SIGTERM."""
+    options = ConnectOptions(
+        url=arguments.url,
+        credentials=_credentials(arguments),
+        trust=_trust(arguments),
+        tunnel_name=arguments.interface,
+    )
+    marker = FlowMarker(str(Gateway.parse(arguments.url)), warn=lambda line: print(f"qosctl: {line}", file=sys.stderr))
+    with _stop_on_signals() as stop:
+        connect(options, stop, marker=marker, on_connected=lambda info: _say_connected(info, out))
+    return Exit.FINE
+
+
+def _credentials(arguments: argparse.Namespace) -> Credentials:
+    if arguments.cookie_on_stdin:
+        return CookieLogin.parse(secrets.from_stdin())
+    if arguments.cookie_file:
+        return CookieLogin.parse(secrets.from_file(arguments.cookie_file))
+    if not arguments.user:
+        raise UsageError("who logs in?", "-u USER, or --cookie-on-stdin")
+    if arguments.passwd_on_stdin:
+        return PasswordLogin(arguments.user, secrets.from_stdin)
+    if arguments.password_file:
+        password = secrets.from_file(arguments.password_file)
+        return PasswordLogin(arguments.user, lambda: password)
+    return PasswordLogin(arguments.user, lambda: secrets.from_prompt(f"Password of {arguments.user}: "))
+
+
+def _trust(arguments: argparse.Namespace) -> Trust:
+    if arguments.ca:
+        return CaFile(arguments.ca)
+    if arguments.servercert:
+        return Pin.parse(arguments.servercert)
+    return SystemTrust()
+
+
+def _say_connected(info: ConnectedInfo, out: TextIO) -> None:
+    addresses = ", ".join(str(address) for address in info.addresses)
+    local, remote = (
+        f"{address}:{port}" if ":" not in address else f"[{address}]:{port}" for address, port in (info.local, info.remote)
+    )
+    print(f"connected {info.tunnel}: {addresses}, mtu {info.mtu}", file=out)
+    print(f"    outer {local} -> {remote}, {info.dtls}", file=out)
+    if info.marked:
+        print("    records are marked wherever the way out is attached and passtos is on (qosctl status)", file=out)
+    out.flush()
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Stop]:
+    stop = Stop()
+    before = {number: signal.signal(number, lambda *_: stop.request()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop.close()

@@ -1,0 +1,68 @@
+"""The real Marker of the DTLS client: a ring of its own, in the pinned flows map of this network namespace."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from qosctl.bpf import bpffs
+from qosctl.bpf.errors import QosctlError, kernel_errors
+from qosctl.bpf.flow_info import Owner, process_start_time
+from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.state import create_state, open_state, release_state
+
+
+class FlowMarker:
+    """Registers one flow for this process; satisfies qosctl.dtls.marker.Marker.
+
+    Where BPF is not to be had, `warn` gets one line and the tunnel works unmarked: fail open.
+    """
+
+    def __init__(self, server: str, warn: Callable[[str], None]) -> None:
+        self._server = server
+        self._warn = warn
+        self._ring: Ring | None = None
+        self._key: FlowKey | None = None
+
+    def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
+        """Make the maps if nobody has, clear flows of dead owners, and enter this one; None where that fails."""
+        key = FlowKey(local, remote)
+        try:
+            with kernel_errors("marking"):
+                self._ring = self._register(key, tunnel)
+        except QosctlError as error:
+            self._warn(f"nothing will be marked: {error}")
+            return None
+        self._key = key
+        return self._ring.marks
+
+    def flow_closed(self) -> None:
+        """Take the flow out, and the maps with it if this was their last use."""
+        if self._key is None or self._ring is None:
+            return
+        try:
+            with kernel_errors("marking"), bpffs.locked():
+                with open_state() as state:
+                    state.flows.remove(self._key)
+                release_state()
+        except QosctlError as error:
+            self._warn(f"the flow entry stays until the next attach or connect: {error}")
+        self._ring.close()
+        self._ring = self._key = None
+
+    def _register(self, key: FlowKey, tunnel: str) -> Ring:
+        pid = os.getpid()
+        owner = Owner(pid, process_start_time(pid) or 0, time.time_ns(), tunnel, self._server)
+        bpffs.ensure_mounted()
+        with bpffs.locked():
+            create_state()
+            try:
+                with open_state() as state:
+                    state.flows.reap()
+                    ring = Ring(owner)
+                    state.flows.add(key, ring)
+                    return ring
+            except BaseException:
+                release_state()
+                raise

@@ -1,0 +1,39 @@
+"""Secrets come from a prompt, from standard input or from a file; never from the command line, which `ps` shows."""
+
+from __future__ import annotations
+
+import getpass
+import stat
+import sys
+from pathlib import Path
+
+from qosctl.bpf.errors import RefusedError, UsageError
+
+
+def from_file(path: str) -> str:
+    """Read the first line of a file that only its owner can read."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(Path(path).stat().st_mode)
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise RefusedError(f"{path}: others than its owner can read or change it", f"chmod 600 {path}")
+            return file.readline().rstrip("\r\n")
+    except OSError as error:
+        raise RefusedError(f"{path}: {error.strerror}", f"ls -l {path}") from error
+    except UnicodeDecodeError:
+        raise RefusedError(f"{path}: not a text file") from None
+
+
+def from_stdin() -> str:
+    """Read one line from standard input."""
+    line = sys.stdin.readline()
+    if not line:
+        raise UsageError("standard input is empty")
+    return line.rstrip("\r\n")
+
+
+def from_prompt(question: str) -> str:
+    """Ask on the terminal, without echo; UsageError where there is none."""
+    if not sys.stdin.isatty():
+        raise UsageError("no terminal to ask for the password on", "--passwd-on-stdin or --password-file FILE")
+    return getpass.getpass(question)
