@@ -6,7 +6,8 @@
                fd91:1::2     fd91:1::1             fd91:2::1     fd91:2::2
 
 Each piece is a context manager and stands alone: `Namespace`, `veth`, `Topology`, `Ocserv`, `Capture`, `Bottleneck`,
-and the loads `call`, `bulk_udp`, `bulk_tcp`.
+the
+command under test as `Qosctl`, and the loads `call`, `bulk_udp`, `bulk_tcp`.
 
 Nothing outlives the process that built it, however it ends: `enter_sandbox` moves the process into a mount
 namespace of its own, where the names in /run/netns and the pins in /sys/fs/bpf live, and every process started in a
@@ -19,6 +20,7 @@ from tests.lab.capture import Capture, Frame
 from tests.lab.load import BulkResult, CallResult, Load, bulk_tcp, bulk_udp, call
 from tests.lab.namespace import LabError, Namespace, end, veth
 from tests.lab.ocserv import Ocserv
+from tests.lab.qosctl import Connection, Qosctl
 from tests.lab.sandbox import enter_sandbox, unwind_on_signals
 from tests.lab.topology import Topology
 
@@ -27,11 +29,13 @@ __all__ = [
     "BulkResult",
     "CallResult",
     "Capture",
+    "Connection",
     "Frame",
     "LabError",
     "Load",
     "Namespace",
     "Ocserv",
+    "Qosctl",
     "Topology",
     "bulk_tcp",
     "bulk_udp",

@@ -47,7 +47,7 @@ device = vpns
 predictable-ips = true
 ipv4-network = 192.168.77.0
 ipv4-netmask = 255.255.255.0
-ipv6-network = fd77::/64
+ipv6-network = {network6}
 ping-leases = false
 dtls-psk = true
 use-occtl = false
@@ -63,6 +63,7 @@ class Ocserv:
     """
 
     inner4, inner6 = "192.168.77.1", "fd77::1"
+    network6 = "fd77::/64"  # clients get single addresses of it, so reaching inner6 takes a route
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class Ocserv:
 
     def _write_configuration(self) -> None:
         udp = f"udp-port = {self.port}" if self._dtls else ""
-        text = _CONFIGURATION.format(folder=self.folder, port=self.port, udp=udp)
+        text = _CONFIGURATION.format(folder=self.folder, port=self.port, udp=udp, network6=self.network6)
         (self.folder / "ocserv.conf").write_text(text + self._more)
 
     def _write_users(self) -> None:

@@ -1,0 +1,98 @@
+"""The installed `qosctl` command, run in a namespace as a person would run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any, Self
+
+from tests.lab.namespace import LabError, Namespace, end
+from tests.lab.ocserv import Ocserv
+
+COMMAND = Path(sys.executable).with_name("qosctl")  # the console script beside this interpreter
+
+
+class Qosctl:
+    """`qosctl` inside `namespace`: call it with the words of the command line."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+
+    def __call__(self, *words: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run to the end; LabError with what it said if it fails and `check` is set."""
+        return self.namespace.run([str(COMMAND), *words], check=check, stdin=stdin)
+
+    def read(self, *words: str) -> dict[str, Any]:
+        """Return what a command says with --json."""
+        said: dict[str, Any] = json.loads(self(*words, "--json").stdout)
+        return said
+
+    def connect(self, server: Ocserv, address: str, *more: str, user: str = "alice") -> Connection:
+        """Connect to `server` at `address` with its pin and the user's password; `more` are further words."""
+        host = f"[{address}]" if ":" in address else address
+        url = f"https://{host}:{server.port}"
+        login = ["-u", user, "--password-file", str(server.password_file(user)), "--servercert", server.pin]
+        return Connection(self.namespace, ["connect", url, *login, *more])
+
+
+class Connection:
+    """A running `qosctl connect`. Inside the block the tunnel is up; leaving it says goodbye as Ctrl-C does."""
+
+    def __init__(self, namespace: Namespace, words: list[str], timeout: float = 20) -> None:
+        self._namespace = namespace
+        self._words = words
+        self._timeout = timeout
+
+    def __enter__(self) -> Self:
+        self._out: IO[bytes] = tempfile.TemporaryFile()  # a pipe could fill and block
+        self._err: IO[bytes] = tempfile.TemporaryFile()
+        self.process = self._namespace.popen([str(COMMAND), *self._words], stdout=self._out, stderr=self._err)
+        try:
+            self._wait_until_connected()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def device(self) -> str:
+        """The tunnel device, as the first line says: `connected tun0: ...`."""
+        return self.output.split()[1].rstrip(":")
+
+    @property
+    def output(self) -> str:
+        """What it has printed on stdout."""
+        return _text(self._out)
+
+    @property
+    def errors(self) -> str:
+        """What it has printed on stderr."""
+        return _text(self._err)
+
+    def stop(self, sign: signal.Signals = signal.SIGINT) -> int:
+        """End it and return its exit status."""
+        status = end(self.process, sign)
+        self._out.close()
+        self._err.close()
+        return status
+
+    def _wait_until_connected(self) -> None:
+        deadline = time.monotonic() + self._timeout
+        while not any(line.startswith("connected") for line in self.output.splitlines()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise LabError(f"qosctl connect: no tunnel, status {self.process.poll()}: {self.errors.strip()}")
+            time.sleep(0.02)
+
+
+def _text(file: IO[bytes]) -> str:
+    # The child shares our file offset: pread() leaves it alone.
+    return os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
