@@ -80,6 +80,11 @@ class Dscp:
         """Yield the 64 code points in ascending order."""
         return iter(cls._all)
 
+    @property
+    def assigned(self) -> bool:
+        """Whether the code point has a name of its own."""
+        return self.value in _ASSIGNED_NAMES
+
     def __repr__(self) -> str:
         return f"Dscp({self.name})"
 

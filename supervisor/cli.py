@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "attach": "put the marking program on a device's egress (or bring it up to date)",
     "detach": "take it off again",
     "passtos": "switch the copying of marks on or off, or ask",
+    "policy": "show or change what becomes of each inner class",
     "connect": "open a DTLS tunnel whose records are marked",
     "status": "what is attached, whether it is on, what it did",
     "flows": "the tunnels that are marked",

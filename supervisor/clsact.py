@@ -57,6 +57,13 @@ def our_program(index: int) -> int | None:
     return None
 
 
+def filters_ahead(index: int) -> list[str]:
+    """Describe the egress filters that run before ours: those of a lower priority number."""
+    with IPRoute() as ip:
+        ahead = [entry for entry in _filters(ip, index, _EGRESS) if entry["info"] >> 16 < PRIORITY and entry["handle"]]
+    return [f"filter of kind {entry.get_attr('TCA_KIND')}, priority {entry['info'] >> 16}" for entry in ahead]
+
+
 def delete_filter(index: int) -> None:
     """Delete our filter; nothing there is fine."""
     if our_program(index) is None:

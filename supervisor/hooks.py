@@ -7,9 +7,11 @@ and handle of our own, in a qdisc that may be somebody else's. Both replace a pr
 from __future__ import annotations
 
 import enum
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from qosctl.bpf import syscall
@@ -26,6 +28,14 @@ class HookKind(enum.Enum):
     CLSACT = "clsact"
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """Somebody else's program or filter that runs before ours and can end the chain there."""
+
+    where: HookKind
+    description: str
+
+
 class Hook(Protocol):
     """One device's hook. Programs go by descriptor in, by id out."""
 
@@ -33,6 +43,9 @@ class Hook(Protocol):
 
     def attached(self) -> int | None:
         """Return the id of our program there, as the kernel says, or None."""
+
+    def ahead(self) -> list[Foreign]:
+        """Return what runs before our program, in that order."""
 
     def attach(self, program_fd: int) -> None:
         """Put the program there, or in the place of the one that is there."""
@@ -67,6 +80,10 @@ class TcxHook:
                 return None
             info = syscall.link_info(link)
             return info.program_id if info.ifindex else None
+
+    def ahead(self) -> list[Foreign]:
+        """Return the TCX programs before ours."""
+        return _tcx_until(self._pins.index, self.attached())
 
     def attach(self, program_fd: int) -> None:
         """Update the link, or make one and pin it."""
@@ -113,6 +130,11 @@ class ClsactHook:
         """Return the id of the program in our filter."""
         return clsact.our_program(self._pins.index)
 
+    def ahead(self) -> list[Foreign]:
+        """Return all TCX programs, which run before clsact, and the filters of a lower priority number."""
+        filters = [Foreign(HookKind.CLSACT, text) for text in clsact.filters_ahead(self._pins.index)]
+        return _tcx_until(self._pins.index, None) + filters
+
     def attach(self, program_fd: int) -> None:
         """Replace our filter, making the qdisc where there is none."""
         if clsact.ensure_qdisc(self._pins.index):
@@ -125,6 +147,24 @@ class ClsactHook:
         if self._pins.clsact_is_ours:
             clsact.delete_qdisc_if_empty(self._pins.index)
             self._pins.forget_clsact()
+
+
+def _tcx_until(index: int, ours: int | None) -> list[Foreign]:
+    if not TcxHook.supported(index):
+        return []
+    before = itertools.takewhile(lambda program: program != ours, syscall.tcx_programs(index))
+    return [Foreign(HookKind.TCX, f"program {program} ({_program_name(program)})") for program in before]
+
+
+def _program_name(program_id: int) -> str:
+    try:
+        fd = syscall.program_by_id(program_id)
+    except FileNotFoundError:  # it left between the two calls
+        return "gone"
+    try:
+        return syscall.program_info(fd).name or "unnamed"
+    finally:
+        os.close(fd)
 
 
 _HOOKS: tuple[Callable[[DevicePins], Hook], ...] = (TcxHook, ClsactHook)

@@ -30,13 +30,14 @@ class DeviceState(enum.Enum):
 
 @dataclass(frozen=True)
 class DeviceStatus:
-    """One device. `hook` and `program` are None unless attached."""
+    """One device. `hook` and `program` are None unless attached; `ahead` is what others run before our program."""
 
     name: str
     index: int
     state: DeviceState
     hook: HookKind | None
     program: ProgramInfo | None
+    ahead: Sequence[hooks.Foreign]
     counters: DeviceCounters
 
 
@@ -82,6 +83,7 @@ def _device(pins: DevicePins) -> DeviceStatus:
         state=_state(name, hook),
         hook=hook.kind if hook is not None else None,
         program=_program(program_id) if program_id is not None else None,
+        ahead=tuple(hook.ahead()) if hook is not None else (),
         counters=pins.read_counters(),
     )
 

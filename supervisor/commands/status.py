@@ -43,6 +43,7 @@ def _device_json(device: DeviceStatus) -> Json:
         "state": device.state.value,
         "hook": device.hook.value if device.hook else None,
         "program": {"id": program.id, "tag": program.tag} if program else None,
+        "ahead": [{"hook": foreign.where.value, "description": foreign.description} for foreign in device.ahead],
         **counters_json(device.counters),
     }
 
@@ -67,6 +68,11 @@ def _print_device(device: DeviceStatus, out: TextIO) -> None:
             device.state, f"not attached any more (try: qosctl attach {device.name})"
         )
     print(f"{device.name}: {where}", file=out)
+    for foreign in device.ahead:
+        print(
+            f"    runs before us: {foreign.description}, {foreign.where.value}; if it ends the chain we see nothing",
+            file=out,
+        )
     outcomes = {o.label: n for o, n in device.counters.outcomes.items() if n}
     for label, count in sorted(outcomes.items(), key=lambda item: -item[1]):
         print(f"    {label:<18}{count:>14,}", file=out)
