@@ -23,7 +23,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from qosctl.dtls.keys import Cipher
-from qosctl.dtls.numbering import EPOCH_SHIFT
+from qosctl.dtls.numbering import EPOCH_SHIFT, FIRST_EPOCH
 from qosctl.dtls.replay import ReplayWindow
 
 ALERT = 21
@@ -37,9 +37,10 @@ TAG_BYTES = 16
 NONCE_BYTES = 12
 MAX_PLAINTEXT_BYTES = 1 << 14  # RFC 6347 4.1: as in TLS
 
-_HEADER = Struct(">BHQH")
 _HEADER_AND_NONCE = Struct(">BHQHQ")
-_AAD = Struct(">QBHH")
+_pack_header_and_nonce = _HEADER_AND_NONCE.pack_into
+_unpack_header_and_nonce = _HEADER_AND_NONCE.unpack_from
+_pack_aad = Struct(">QBHH").pack
 
 
 def _aead(cipher: Cipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
@@ -48,14 +49,15 @@ def _aead(cipher: Cipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
     return ChaCha20Poly1305(key) if cipher is Cipher.CHACHA20_POLY1305 else AESGCM(key)
 
 
-def _check_iv(cipher: Cipher, iv: bytes) -> bytes:
-    if len(iv) != cipher.iv_bytes:
-        raise ValueError(f"{cipher.name} takes an IV of {cipher.iv_bytes} bytes, not {len(iv)}")
-    return iv
-
-
 def _explicit_nonce_bytes(cipher: Cipher) -> int:
     return NONCE_BYTES - cipher.iv_bytes
+
+
+def _nonce_base(cipher: Cipher, iv: bytes) -> int:
+    """Return the IV as an int in its place in the nonce, so that both ciphers' nonces are base xor 64-bit number."""
+    if len(iv) != cipher.iv_bytes:
+        raise ValueError(f"{cipher.name} takes an IV of {cipher.iv_bytes} bytes, not {len(iv)}")
+    return int.from_bytes(iv) << (8 * _explicit_nonce_bytes(cipher))
 
 
 class RecordSealer:
@@ -68,10 +70,8 @@ class RecordSealer:
 
     def __init__(self, cipher: Cipher, key: bytes, iv: bytes) -> None:
         self._aead = _aead(cipher, key)
-        # With the IV moved to the front, both nonces are the same xor: AES-GCM's IV ends where the number begins.
-        explicit = _explicit_nonce_bytes(cipher)
-        self._nonce_base = int.from_bytes(_check_iv(cipher, iv)) << (8 * explicit)
-        self._body = HEADER_BYTES + explicit
+        self._nonce_base = _nonce_base(cipher, iv)
+        self._body = HEADER_BYTES + _explicit_nonce_bytes(cipher)
         self.overhead = self._body + TAG_BYTES
 
     def seal_into(
@@ -90,13 +90,11 @@ class RecordSealer:
         if end > len(buffer):
             raise ValueError(f"a record of {end - offset} bytes does not fit the buffer")
         # Where the cipher has no explicit nonce, the ciphertext goes over the second number again.
-        _HEADER_AND_NONCE.pack_into(buffer, offset, content_type, DTLS_1_2, number, end - offset - HEADER_BYTES, number)
-        self._aead.encrypt_into(
-            (self._nonce_base ^ number).to_bytes(NONCE_BYTES),
-            plaintext,
-            _AAD.pack(number, content_type, DTLS_1_2, size),
-            buffer[start:end],
-        )
+        length = end - offset - HEADER_BYTES
+        _pack_header_and_nonce(buffer, offset, content_type, DTLS_1_2, number, length, number)
+        nonce = (self._nonce_base ^ number).to_bytes(NONCE_BYTES)
+        aad = _pack_aad(number, content_type, DTLS_1_2, size)
+        self._aead.encrypt_into(nonce, plaintext, aad, buffer[start:end])
         return end - offset
 
 
@@ -115,7 +113,7 @@ class OpenCounts:
     opened: int = 0
     """Authentic, new, of a known type: handed to the caller."""
     truncated: int = 0
-    """Shorter than a header, or than the length in the header; ends the datagram."""
+    """Shorter than any record, or than the length in its header says; ends the datagram."""
     malformed: int = 0
     """Not DTLS 1.2 or not a content type we know; ends the datagram."""
     bad_length: int = 0
@@ -131,17 +129,16 @@ class OpenCounts:
 class RecordOpener:
     """Opens the records of one direction of one epoch, and keeps the replay window."""
 
-    __slots__ = ("_aead", "_epoch", "_explicit", "_iv", "_nonce_base", "_window", "counts")
+    __slots__ = ("_aead", "_epoch", "_explicit", "_nonce_base", "_window", "counts")
 
     counts: OpenCounts
 
     def __init__(
-        self, cipher: Cipher, key: bytes, iv: bytes, *, epoch: int = 1, window: ReplayWindow | None = None
+        self, cipher: Cipher, key: bytes, iv: bytes, *, epoch: int = FIRST_EPOCH, window: ReplayWindow | None = None
     ) -> None:
         self._aead = _aead(cipher, key)
-        self._iv = _check_iv(cipher, iv)
         self._explicit = _explicit_nonce_bytes(cipher)
-        self._nonce_base = int.from_bytes(iv)
+        self._nonce_base = _nonce_base(cipher, iv)
         self._epoch = epoch
         self._window = ReplayWindow() if window is None else window
         self.counts = OpenCounts()
@@ -153,54 +150,44 @@ class RecordOpener:
         no sense ends the datagram, since nothing says where the next begins.
         """
         records: list[OpenedRecord] = []
-        counts = self.counts
+        counts, window, explicit = self.counts, self._window, self._explicit
         size = len(datagram)
-        offset = 0
-        while offset < size:
-            if size - offset < HEADER_BYTES:
+        least = HEADER_BYTES + explicit + TAG_BYTES
+        end = 0
+        while end < size:
+            start = end
+            if size - start < least:
                 counts.truncated += 1
                 break
-            content_type, version, number, length = _HEADER.unpack_from(datagram, offset)
+            content_type, version, number, length, explicit_nonce = _unpack_header_and_nonce(datagram, start)
             if version != DTLS_1_2 or not ALERT <= content_type <= APPLICATION_DATA:
                 # ChangeCipherSpec (20) never comes under a cipher, and the handshake's own epoch is over.
                 counts.malformed += 1
                 break
-            body = offset + HEADER_BYTES
-            offset = body + length
-            if offset > size:
+            end = start + HEADER_BYTES + length
+            if end > size:
                 counts.truncated += 1
                 break
-            plaintext = self._open_one(datagram[body:offset], content_type, number)
-            if plaintext is not None:
-                records.append(OpenedRecord(number, content_type, plaintext))
+            plaintext_bytes = end - start - least
+            if not 0 <= plaintext_bytes <= MAX_PLAINTEXT_BYTES:
+                counts.bad_length += 1
+                continue
+            if number >> EPOCH_SHIFT != self._epoch:
+                counts.wrong_epoch += 1
+                continue
+            if not window.accepts(number):
+                counts.replayed += 1
+                continue
+            # An explicit nonce is the peer's choice; that ours is the number is one way of two (RFC 5288 3).
+            nonce = (self._nonce_base ^ (explicit_nonce if explicit else number)).to_bytes(NONCE_BYTES)
+            aad = _pack_aad(number, content_type, DTLS_1_2, plaintext_bytes)
+            try:
+                # Not decrypt_into: it saves nothing at these sizes, and bytes of its own outlive the next datagram.
+                plaintext = self._aead.decrypt(nonce, datagram[start + HEADER_BYTES + explicit : end], aad)
+            except InvalidTag:
+                counts.forged += 1
+                continue
+            window.mark(number)
+            records.append(OpenedRecord(number, content_type, plaintext))
         counts.opened += len(records)
         return records
-
-    def _open_one(self, body: memoryview | bytes, content_type: int, number: int) -> bytes | None:
-        """Return the plaintext, or None once the reason is counted."""
-        explicit = self._explicit
-        size = len(body) - explicit - TAG_BYTES
-        if not 0 <= size <= MAX_PLAINTEXT_BYTES:
-            self.counts.bad_length += 1
-            return None
-        if number >> EPOCH_SHIFT != self._epoch:
-            self.counts.wrong_epoch += 1
-            return None
-        window = self._window
-        if not window.accepts(number):
-            self.counts.replayed += 1
-            return None
-        if explicit:
-            # The peer chooses its explicit nonces; only ours are the number (RFC 5288 3 allows both).
-            nonce = self._iv + body[:explicit]
-            body = body[explicit:]
-        else:
-            nonce = (self._nonce_base ^ number).to_bytes(NONCE_BYTES)
-        try:
-            # Not decrypt_into: it saves nothing at these sizes, and bytes of its own outlive the next datagram.
-            plaintext = self._aead.decrypt(nonce, body, _AAD.pack(number, content_type, DTLS_1_2, size))
-        except InvalidTag:
-            self.counts.forged += 1
-            return None
-        window.mark(number)
-        return plaintext

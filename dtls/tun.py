@@ -30,7 +30,7 @@ MIN_MTU_IPV6 = 1280  # RFC 8200 section 5; the kernel takes IPv6 off a device wi
 MAX_MTU = (1 << 14) - 1  # a DTLS record less the type byte
 
 READ_LIMIT = 64
-"""Packets of one `read_dry`: one full batch, so that a flood does not keep the loop from the downlink."""
+"""Packets of one `read_dry`: enough for a full batch, few enough to look at the downlink in between."""
 _GONE = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV})
 _WRITE_LOST = frozenset({errno.EINVAL, errno.EIO, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE})
 

@@ -195,11 +195,14 @@ class UdpSocket:
 def _resolve(address: tuple[str, int]) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
     """Return family and socket address of a numeric address; UsageError when it is none."""
     host, port = address
+    wrong = UsageError(f"{host!r} port {port} is not an address and a port")
+    if not 0 <= port <= 0xFFFF:  # getaddrinfo would cut it to 16 bits
+        raise wrong
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     try:
         (family, _, _, _, target), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
-    except (OSError, OverflowError, UnicodeError):
-        raise UsageError(f"{host!r} port {port} is not an address and a port") from None
+    except (OSError, ValueError):
+        raise wrong from None
     return family, target  # type: ignore[return-value]  # a pair or, for IPv6, four
 
 

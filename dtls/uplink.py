@@ -23,7 +23,7 @@ from qosctl.dtls.numbering import Numbering
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordSealer
 
 MAX_BATCH_RECORDS = 64
-"""UDP_MAX_SEGMENTS of kernels before 6.9 (128 since)."""
+"""UDP_MAX_SEGMENTS of linux/udp.h, in the kernels that allow least."""
 MAX_BATCH_BYTES = 65_000
 """Just below what one UDP datagram holds (65,535 with IP and UDP headers), IPv6 extension headers allowed for."""
 
@@ -42,8 +42,8 @@ class Batch:
     count: int
     """Records in `data`, 1 to 64."""
     dscp: Dscp
-    number: int
-    """The record number of the first record."""
+    number: int = 0
+    """The record number of the first record; 0 for what is not ours to number, as the handshake's datagrams."""
 
 
 class Uplink:

@@ -1,0 +1,221 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qosctl.bpf.dscp import DF, EF, Dscp
+from qosctl.bpf.layout import RING_WORDS, mark_word
+from qosctl.dtls.frames import DATA_PREFIX, FrameKind, encode_dtls
+from qosctl.dtls.inner import dscp_of
+from qosctl.dtls.keys import Cipher
+from qosctl.dtls.numbering import PlainNumbering
+from qosctl.dtls.record import ALERT, APPLICATION_DATA, OpenedRecord, RecordOpener, RecordSealer
+from qosctl.dtls.replay import ReplayWindow
+from qosctl.dtls.uplink import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Batch, Uplink
+
+CIPHER = Cipher.AES_128_GCM
+KEY, IV = bytes(16), bytes(4)
+OVERHEAD = RecordSealer(CIPHER, KEY, IV).overhead + len(DATA_PREFIX)
+AF41 = Dscp.parse("AF41")
+
+
+class Ring:
+    """A ring of marks, all zero at first."""
+
+    def __init__(self) -> None:
+        self.words = memoryview(bytearray(8 * RING_WORDS)).cast("Q")
+
+    def marks(self) -> dict[int, int]:
+        return {index: word for index, word in enumerate(self.words) if word}
+
+
+class JumpingNumbering:
+    """Numbers as replay-safe numbering gives them: unique, with gaps, and for EF behind what others have used."""
+
+    def __init__(self) -> None:
+        self.next = (1 << 48) + 10_000
+        self.late = (1 << 48) + 9_000
+
+    def take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:  # noqa: ARG002
+        if dscp is EF:
+            self.late += count
+            return range(self.late - count, self.late)
+        self.next += 8 * count
+        return range(self.next - 8 * count, self.next, 8)
+
+
+def packet(dscp: Dscp, size: int, tag: int = 0) -> bytes:
+    """An IPv4 packet of `size` bytes, 24 at least, that carries `tag` behind its header."""
+    return bytes([0x45, dscp.value << 2]) + bytes(18) + tag.to_bytes(4) + bytes(size - 24)
+
+
+def uplink(ring: Ring | None = None, **more: int) -> Uplink:
+    words = None if ring is None else ring.words
+    return Uplink(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), words, **more)
+
+
+def cut(batch: Batch) -> list[memoryview]:
+    """Cut a batch as the kernel does for UDP_SEGMENT."""
+    size = batch.segment_size
+    return [batch.data[at : at + size] for at in range(0, len(batch.data), size)]
+
+
+def opened(batches: Sequence[Batch]) -> list[OpenedRecord]:
+    opener = RecordOpener(CIPHER, KEY, IV, window=ReplayWindow(1 << 20))
+    records = []
+    for batch in batches:
+        segments = cut(batch)
+        assert len(segments) == batch.count
+        for segment in segments:
+            (record,) = opener.open(segment)  # one record a datagram, whole
+            records.append(record)
+    return records
+
+
+packets = st.lists(
+    st.builds(packet, st.sampled_from([DF, EF, AF41]), st.sampled_from([24, 60, 61, 200, 1200, 1399]), st.integers(0, 9)),
+    max_size=200,
+)
+
+
+@given(packets)
+def test_every_packet_leaves_once_in_order_within_its_class_and_marked(inner: list[bytes]) -> None:
+    ring = Ring()
+    batches = uplink(ring).seal(inner, 0.0)
+    records = opened(batches)
+    for dscp in (DF, EF, AF41):
+        sent = [r.plaintext[1:] for r in records if dscp_of(r.plaintext[1:]) is dscp]
+        assert sent == [p for p in inner if dscp_of(p) is dscp]
+    assert len(records) == len(inner)
+    assert all(r.content_type == APPLICATION_DATA and r.plaintext[0] == FrameKind.DATA for r in records)
+    assert ring.marks() == {r.number % RING_WORDS: mark_word(r.number, dscp_of(r.plaintext[1:])) for r in records}
+
+
+@given(packets)
+def test_a_batch_is_what_one_segmented_send_may_be(inner: list[bytes]) -> None:
+    for batch in uplink().seal(inner, 0.0):
+        segments = cut(batch)
+        sizes = [len(segment) for segment in segments]
+        assert sizes[:-1] == [batch.segment_size] * (batch.count - 1)
+        assert 0 < sizes[-1] <= batch.segment_size
+        assert batch.count <= MAX_BATCH_RECORDS
+        assert len(batch.data) <= MAX_BATCH_BYTES
+        assert {dscp_of(record.plaintext[1:]) for record in opened([batch])} == {batch.dscp}
+        assert int.from_bytes(batch.data[3:11]) == batch.number
+
+
+def shape(batches: Sequence[Batch]) -> list[tuple[str, int, int]]:
+    return [(batch.dscp.name, batch.segment_size - OVERHEAD, batch.count) for batch in batches]
+
+
+RUNS: list[tuple[str, list[tuple[Dscp, int]], list[tuple[str, int, int]]]] = [
+    ("nothing", [], []),
+    ("one", [(DF, 100)], [("DF", 100, 1)]),
+    ("equal lengths are one run", [(DF, 100)] * 5, [("DF", 100, 5)]),
+    ("a shorter one ends its run", [(DF, 100), (DF, 100), (DF, 40), (DF, 100)], [("DF", 100, 3), ("DF", 100, 1)]),
+    ("an equally short one begins the next", [(DF, 100), (DF, 40), (DF, 40)], [("DF", 100, 2), ("DF", 40, 1)]),
+    ("a longer one begins the next", [(DF, 40), (DF, 100), (DF, 100)], [("DF", 40, 1), ("DF", 100, 2)]),
+    ("classes never share a run", [(DF, 100), (EF, 100), (DF, 100)], [("DF", 100, 2), ("EF", 100, 1)]),
+    ("classes go by their first packet", [(EF, 60), (DF, 60), (EF, 60)], [("EF", 60, 2), ("DF", 60, 1)]),
+    ("64 records at most", [(DF, 100)] * 130, [("DF", 100, 64), ("DF", 100, 64), ("DF", 100, 2)]),
+    ("65,000 bytes at most", [(DF, 1400)] * 64, [("DF", 1400, 45), ("DF", 1400, 19)]),
+    ("one large packet is a batch", [(DF, 16383), (DF, 16383)], [("DF", 16383, 2)]),
+]
+
+
+@pytest.mark.parametrize(("inner", "batches"), [run[1:] for run in RUNS], ids=[run[0] for run in RUNS])
+def test_runs(inner: list[tuple[Dscp, int]], batches: list[tuple[str, int, int]]) -> None:
+    sealed = uplink().seal([packet(dscp, size) for dscp, size in inner], 0.0)
+    assert shape(sealed) == batches
+    assert len(opened(sealed)) == len(inner)
+
+
+def test_a_smaller_bound_for_a_slow_link_is_kept() -> None:
+    sealed = uplink(batch_bytes=3000).seal([packet(DF, 1200)] * 5, 0.0)
+    assert shape(sealed) == [("DF", 1200, 2), ("DF", 1200, 2), ("DF", 1200, 1)]
+
+
+def test_a_bound_below_one_record_still_sends_each() -> None:
+    assert shape(uplink(batch_bytes=1).seal([packet(DF, 1200)] * 3, 0.0)) == [("DF", 1200, 1)] * 3
+
+
+class WatchfulNumbering(PlainNumbering):
+    """Looks, whenever numbers are taken, whether all earlier ones are marked."""
+
+    def __init__(self, ring: Ring) -> None:
+        super().__init__()
+        self.ring = ring
+        self.taken: list[tuple[int, Dscp]] = []
+
+    def take(self, dscp: Dscp, count: int, now: float) -> range:
+        self.assert_marked()
+        numbers = super().take(dscp, count, now)
+        self.taken += [(number, dscp) for number in numbers]
+        return numbers
+
+    def assert_marked(self) -> None:
+        for number, dscp in self.taken:
+            assert self.ring.words[number % RING_WORDS] == mark_word(number, dscp)
+
+
+def test_all_marks_are_stored_before_a_batch_can_be_sent() -> None:
+    ring = Ring()
+    numbering = WatchfulNumbering(ring)
+    up = Uplink(RecordSealer(CIPHER, KEY, IV), numbering, ring.words)
+    for _ in range(3):
+        up.seal([packet(DF, 100), packet(EF, 60), packet(DF, 100), packet(AF41, 70)], 0.0)
+        numbering.assert_marked()
+        up.seal_control(encode_dtls(FrameKind.DPD_OUT, b"id"), AF41, 0.0)
+        numbering.assert_marked()
+    assert len(numbering.taken) == 15
+
+
+def test_all_64_classes_are_marked_as_themselves_in_both_families() -> None:
+    v6 = [bytes([0x60 | d.value >> 2, (d.value & 3) << 6]) + bytes(38) for d in Dscp.all()]
+    for inner in ([packet(dscp, 60) for dscp in Dscp.all()], v6):
+        ring = Ring()
+        batches = uplink(ring).seal(inner, 0.0)
+        assert [batch.dscp for batch in batches] == list(Dscp.all())
+        words = [ring.words[batch.number % RING_WORDS] for batch in batches]
+        assert words == [mark_word(batch.number, dscp) for batch, dscp in zip(batches, Dscp.all(), strict=True)]
+
+
+def test_control_frames_are_application_data_of_the_class_they_are_told() -> None:
+    ring = Ring()
+    frame = encode_dtls(FrameKind.DPD_OUT, b"payload")
+    batch = uplink(ring).seal_control(frame, EF, 0.0)
+    (record,) = opened([batch])
+    assert (record.content_type, record.plaintext) == (APPLICATION_DATA, frame)
+    assert ring.marks() == {batch.number % RING_WORDS: mark_word(batch.number, EF)}
+
+
+def test_alerts_are_never_marked() -> None:
+    ring = Ring()
+    batch = uplink(ring).seal_alert(b"\1\0", 0.0)
+    (record,) = opened([batch])
+    assert (record.content_type, record.plaintext) == (ALERT, b"\1\0")
+    assert ring.marks() == {}
+
+
+def test_a_control_frame_does_not_overwrite_batches_that_wait() -> None:
+    up = uplink()
+    waiting = up.seal([packet(DF, 100, tag) for tag in range(3)], 0.0)
+    up.seal_control(encode_dtls(FrameKind.DPD_OUT), DF, 0.0)
+    up.seal_alert(b"\1\0", 0.0)
+    assert [record.plaintext[21:25] for record in opened(waiting)] == [tag.to_bytes(4) for tag in range(3)]
+
+
+def test_more_than_the_buffer_holds_is_no_trouble() -> None:
+    inner = [packet(DF, 1400, tag) for tag in range(500)]
+    assert [record.plaintext[1:] for record in opened(uplink().seal(inner, 0.0))] == inner
+
+
+def test_it_works_without_a_ring() -> None:
+    assert len(opened(uplink(None).seal([packet(EF, 60)], 0.0))) == 1
+
+
+def test_a_ring_of_another_form_is_refused() -> None:
+    sealer = RecordSealer(CIPHER, KEY, IV)
+    for words in (memoryview(bytearray(8 * RING_WORDS)), memoryview(bytearray(8)).cast("Q")):
+        with pytest.raises(ValueError, match="ring"):
+            Uplink(sealer, PlainNumbering(), words)
