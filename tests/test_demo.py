@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,18 @@ ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 60
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """For temporary files; unlike tmp_path it lets the server's unprivileged workers pass."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
 @contextmanager
-def demo(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def demo(folder: Path, figures: Path) -> Iterator[subprocess.Popen[str]]:
     """Run it with its temporary files in `folder`, in a session of its own as a terminal would."""
-    argv = [sys.executable, "-m", "tests.demo", "--seconds", "1", "--json", str(folder.parent / "demo.json")]
+    argv = [sys.executable, "-m", "tests.demo", "--seconds", "1", "--json", str(figures)]
     environment = {**os.environ, "TMPDIR": str(folder)}
     with subprocess.Popen(
         argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -66,11 +75,9 @@ def snapshot(folder: Path) -> dict[str, object]:
     }
 
 
-def test_the_demo_holds_its_promises_and_writes_its_figures(tmp_path: Path) -> None:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
+def test_the_demo_holds_its_promises_and_writes_its_figures(tmp_path: Path, folder: Path) -> None:
     before = snapshot(folder)
-    with demo(folder) as process:
+    with demo(folder, tmp_path / "demo.json") as process:
         said, _ = process.communicate(timeout=2 * PATIENCE_SECONDS)
     assert process.returncode == 0, said
     assert snapshot(folder) == before
@@ -86,25 +93,26 @@ def test_the_demo_holds_its_promises_and_writes_its_figures(tmp_path: Path) -> N
         assert set(figures["bottleneck"][state]) == {"ef_p50_ms", "ef_p99_ms", "ef_lost", "bulk_mbit", "replay_dropped"}
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "three machines",
-        "qosctl attach",
-        "qosctl connect",
-        "1  Marking",
-        "qosctl passtos on",
-        "qosctl passtos off",
-        "4  What",
-        "5  What",
-    ],
-)
-def test_interrupted_at_any_moment_it_leaves_nothing(tmp_path: Path, moment: str, sign: signal.Signals) -> None:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
+MOMENTS = [
+    ("three machines", signal.SIGINT),
+    ("qosctl attach", signal.SIGINT),
+    ("qosctl connect", signal.SIGINT),
+    ("qosctl connect", signal.SIGTERM),
+    ("1  Marking", signal.SIGINT),
+    ("qosctl passtos on", signal.SIGINT),
+    ("qosctl passtos off", signal.SIGINT),
+    ("4  What", signal.SIGINT),
+    ("4  What", signal.SIGTERM),
+    ("5  What", signal.SIGINT),
+]
+
+
+@pytest.mark.parametrize(("moment", "sign"), MOMENTS)
+def test_interrupted_at_any_moment_it_leaves_nothing(
+    tmp_path: Path, folder: Path, moment: str, sign: signal.Signals
+) -> None:
     before = snapshot(folder)
-    with demo(folder) as process:
+    with demo(folder, tmp_path / "demo.json") as process:
         text_until(process, moment)
         mounts = os.readlink(f"/proc/{process.pid}/ns/mnt")  # noqa: PTH115 - the text of a link that names no path
         assert mounts != os.readlink("/proc/self/ns/mnt")  # noqa: PTH115 - the same

@@ -60,7 +60,7 @@ def _play(seconds: float) -> dict[str, Any]:
         on = _on(stage)
         switched, off_again = _off_again(stage)
         loads = _uplink(stage, seconds)
-        _watch(stage)
+        resident_mb = _watch(stage)
     return {
         "schema_version": 1,
         "off": {"checked": len(off.seen), "marked": off.marked},
@@ -73,6 +73,8 @@ def _play(seconds: float) -> dict[str, Any]:
         "toggle_off_ms": round(switched.last_marked_ms, 2),
         "toggle_off": asdict(switched),
         "off_again": {"checked": len(off_again.seen), "marked": off_again.marked},
+        "attach_ms": stage.attach_ms,
+        "resident_mb": resident_mb,
         "bottleneck": {state: asdict(load) for state, load in loads.items()},
     }
 
@@ -182,11 +184,18 @@ def _uplink(stage: Stage, seconds: float) -> dict[str, Uplink]:
     return loads
 
 
-def _watch(stage: Stage) -> None:
+def _watch(stage: Stage) -> dict[str, float]:
     terminal.title("5  What qosctl says of it")
     stage.run("status", limit=12)
     stage.run("flows")
-    terminal.quote(watch.samples(watch.scrape(stage)))
+    scrape = watch.scrape(stage)
+    terminal.quote(watch.samples(scrape.text))
+    resident_mb = {"connect": watch.resident_mb(stage.connection.process.pid), "metrics": scrape.resident_mb}
+    terminal.say(f"""
+        Attaching took {stage.attach_ms:.0f} ms. Resident: {resident_mb["connect"]:.0f} MB the client,
+        {resident_mb["metrics"]:.0f} MB the endpoint.
+    """)
+    return resident_mb
 
 
 def _tell(outcome: Outcome, *rows: tuple[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Self
 
 from tests.demo import terminal
@@ -21,7 +22,9 @@ class Stage:
             stack.enter_context(self.net)
             self.server = stack.enter_context(Ocserv(self.net.server, [self.net.server4, self.net.server6]))
             self.qosctl = Qosctl(self.net.client)
+            started = time.monotonic()
             self.run("attach", self.net.client_if)
+            self.attach_ms = round((time.monotonic() - started) * 1000, 1)
             self.connection = stack.enter_context(self._connect())
             terminal.quote(self.connection.output)
             self._route()

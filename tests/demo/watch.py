@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
 
 from tests.demo import terminal
 from tests.demo.stage import Stage
@@ -12,8 +14,16 @@ from tests.lab.qosctl import COMMAND
 _PORT = 9472
 
 
-def scrape(stage: Stage) -> str:
-    """Start the endpoint on the client, scrape it once, end it, and return what it served."""
+@dataclass(frozen=True)
+class Scrape:
+    """What the endpoint served, and the memory it took for that."""
+
+    text: str
+    resident_mb: float
+
+
+def scrape(stage: Stage) -> Scrape:
+    """Start the endpoint on the client, scrape it once and end it."""
     client = stage.net.client
     terminal.command(f"qosctl metrics --listen 127.0.0.1:{_PORT} &")
     endpoint = client.popen([str(COMMAND), "metrics", "--listen", f"127.0.0.1:{_PORT}"])
@@ -22,9 +32,16 @@ def scrape(stage: Stage) -> str:
             raise LabError(f"qosctl metrics does not listen, status {endpoint.poll()}")
         terminal.command(f"curl -s http://127.0.0.1:{_PORT}/metrics | grep ^qosctl_")
         with client.entered(), urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/metrics", timeout=5) as answer:
-            return str(answer.read().decode())
+            return Scrape(answer.read().decode(), resident_mb(endpoint.pid))
     finally:
         end(endpoint)
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident size of a process in MB (10^6 bytes)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (kib,) = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return round(kib * 1024 / 1e6, 1)
 
 
 def samples(text: str) -> str:
