@@ -74,10 +74,11 @@ class Tun:
         """
         # A fresh bytes object for each is quicker than readv into slots of one buffer, and nobody overwrites it.
         packets: list[bytes] = []
-        descriptor, size, read = self._descriptor, self.mtu, os.read
+        # Always with room for the longest record: the operator may raise the MTU while we run, and room costs nothing.
+        descriptor, read = self._descriptor, os.read
         try:
             for _ in range(limit):
-                packets.append(read(descriptor, size))
+                packets.append(read(descriptor, MAX_MTU))
         except BlockingIOError:
             pass
         except OSError as error:

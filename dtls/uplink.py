@@ -12,6 +12,7 @@ packets. A mark is stored before `seal` returns, so before the record can be sen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,12 @@ MAX_BATCH_RECORDS = 64
 """UDP_MAX_SEGMENTS of linux/udp.h, in the kernels that allow least."""
 MAX_BATCH_BYTES = 65_000
 """Just below what one UDP datagram holds (65,535 with IP and UDP headers), IPv6 extension headers allowed for."""
+BATCH_S = 0.001
+"""How long a batch may take to leave at the rate we are sending. Most qdiscs send a batch in one piece: 64 records at
+20 Mbit/s would keep an urgent packet waiting for 25 ms. The kernel sizes TCP's batches by the same rule."""
+RATE_WINDOW_S = 0.05
+START_BYTES_PER_S = 1_250_000.0
+"""The rate we assume before there is one: 10 Mbit/s, which is single records."""
 
 
 @dataclass(slots=True)
@@ -50,17 +57,12 @@ class Uplink:
     """Seals what leaves; one per DTLS session.
 
     `marks` is the ring of this flow as a memoryview of RING_WORDS 64-bit words (format "Q"), or None where nothing
-    stamps. `batch_bytes` bounds a batch, 65,000 at most: on a slow link a qdisc that does not split batches holds
-    up an urgent record for as long as the batch in front of it takes to send.
+    stamps. `batch_s` bounds the length of a batch in seconds at the rate of the moment; math.inf gives batches as
+    long as they can be.
     """
 
     def __init__(
-        self,
-        sealer: RecordSealer,
-        numbering: Numbering,
-        marks: memoryview | None,
-        *,
-        batch_bytes: int = MAX_BATCH_BYTES,
+        self, sealer: RecordSealer, numbering: Numbering, marks: memoryview | None, *, batch_s: float = BATCH_S
     ) -> None:
         if marks is not None and (marks.format != "Q" or len(marks) != RING_WORDS):
             raise ValueError(f"the ring is {RING_WORDS} words of format 'Q'")
@@ -68,7 +70,10 @@ class Uplink:
         self._numbering = numbering
         # Without a ring the marks go where nobody looks: one path to test instead of two.
         self._marks = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if marks is None else marks
-        self._batch_bytes = min(batch_bytes, MAX_BATCH_BYTES)
+        self._batch_s = batch_s
+        self._batch_bytes = min(batch_s * START_BYTES_PER_S, MAX_BATCH_BYTES)
+        self._window_bytes = 0
+        self._window_began = -math.inf
         self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
 
     def seal(self, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
@@ -90,6 +95,7 @@ class Uplink:
         room += len(packets) * (len(DATA_PREFIX) + self._sealer.overhead)
         if room > len(self._buffer):
             self._buffer = memoryview(bytearray(room))
+        self._watch_rate(room, now)
         batches: list[Batch] = []
         offset = 0
         for dscp, members in classes.items():
@@ -120,6 +126,16 @@ class Uplink:
         if count:
             batches.append(Batch(buffer[start:offset], segment, count, dscp, first))
         return offset
+
+    def _watch_rate(self, size: int, now: float) -> None:
+        """Count `size` bytes sent, and size the batches to come by the rate of the window that ended."""
+        elapsed = now - self._window_began
+        if elapsed >= RATE_WINDOW_S:
+            rate = self._window_bytes / elapsed if self._window_bytes else START_BYTES_PER_S
+            self._batch_bytes = min(self._batch_s * rate, MAX_BATCH_BYTES)
+            self._window_bytes = 0
+            self._window_began = now
+        self._window_bytes += size
 
     def seal_control(self, frame: bytes, dscp: Dscp, now: float) -> Batch:
         """Seal a frame that is no inner packet (DPD, keepalive; type byte first) and mark it as of class `dscp`.

@@ -166,6 +166,13 @@ def test_a_packet_of_the_whole_mtu_fits(inside: Namespace) -> None:
         assert len(until(tun, b"x" * 1372)) == 1400
 
 
+def test_a_packet_of_an_mtu_that_was_raised_since_comes_whole(inside: Namespace) -> None:
+    with Tun.create("vpn0", 1400, [V4]) as tun, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        inside.run(["ip", "link", "set", "vpn0", "mtu", str(MAX_MTU)])
+        sender.sendto(b"x" * (MAX_MTU - 28), ("10.77.0.9", 9))
+        assert len(until(tun, b"x" * 5000)) == MAX_MTU
+
+
 def ipv4_udp(source: str, target: str, port: int, payload: bytes) -> bytes:
     header = struct.pack(
         ">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 1, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton(target)

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -49,9 +50,10 @@ def packet(dscp: Dscp, size: int, tag: int = 0) -> bytes:
     return bytes([0x45, dscp.value << 2]) + bytes(18) + tag.to_bytes(4) + bytes(size - 24)
 
 
-def uplink(ring: Ring | None = None, **more: int) -> Uplink:
+def uplink(ring: Ring | None = None, batch_s: float = math.inf) -> Uplink:
+    """An uplink whose batches are as long as they can be, unless told otherwise."""
     words = None if ring is None else ring.words
-    return Uplink(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), words, **more)
+    return Uplink(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), words, batch_s=batch_s)
 
 
 def cut(batch: Batch) -> list[memoryview]:
@@ -130,13 +132,27 @@ def test_runs(inner: list[tuple[Dscp, int]], batches: list[tuple[str, int, int]]
     assert len(opened(sealed)) == len(inner)
 
 
-def test_a_smaller_bound_for_a_slow_link_is_kept() -> None:
-    sealed = uplink(batch_bytes=3000).seal([packet(DF, 1200)] * 5, 0.0)
-    assert shape(sealed) == [("DF", 1200, 2), ("DF", 1200, 2), ("DF", 1200, 1)]
+def longest(up: Uplink, bytes_per_s: float, seconds: float, start: float) -> int:
+    """Offer bursts of 64 packets of 1,200 bytes at a rate; the most records a batch had in the second half."""
+    burst = [packet(DF, 1200)] * 64
+    bursts = int(bytes_per_s * seconds / (64 * (1200 + OVERHEAD)))
+    counts = [0]
+    for n in range(bursts):
+        batches = up.seal(burst, start + n * seconds / bursts)
+        if n > bursts / 2:
+            counts += [batch.count for batch in batches]
+    return max(counts)
 
 
-def test_a_bound_below_one_record_still_sends_each() -> None:
-    assert shape(uplink(batch_bytes=1).seal([packet(DF, 1200)] * 3, 0.0)) == [("DF", 1200, 1)] * 3
+@pytest.mark.parametrize(("mbit_per_s", "records"), [(2, 1), (10, 1), (40, 4), (100, 10), (1000, 52)])
+def test_a_batch_takes_no_longer_than_a_millisecond_at_the_rate_of_the_moment(mbit_per_s: int, records: int) -> None:
+    up = uplink(batch_s=0.001)
+    for start in (0.0, 100.0):  # and once more after a long silence
+        assert longest(up, mbit_per_s * 125_000, 4.0, start) == records
+
+
+def test_before_the_rate_is_known_records_go_one_by_one() -> None:
+    assert shape(uplink(batch_s=0.001).seal([packet(DF, 1200)] * 3, 5.0)) == [("DF", 1200, 1)] * 3
 
 
 class WatchfulNumbering(PlainNumbering):
