@@ -1,0 +1,136 @@
+"""What a scrape reads from the kernel, part by part: a damaged part must not take the others with it.
+
+So each function opens what it needs and no more, below `state`, the namespace's folder of pins (bpf/bpffs.py). A folder
+that is not there is a fine state: nothing is attached, passtos is off. Nothing here takes the lock or changes anything, so
+a scrape never waits for an attach, nor an attach for a scrape.
+
+Errors: OSError from the kernel, QosctlError where the maps are another layout's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from qosctl.bpf import syscall
+from qosctl.bpf.control import Control
+from qosctl.bpf.counters import DeviceCounters
+from qosctl.bpf.device import DevicePins
+from qosctl.bpf.errors import NoPermissionError, RefusedError
+from qosctl.bpf.flows import FLOWS_SHAPE, Flow, Flows
+from qosctl.bpf.layout import LAYOUT_VERSION
+from qosctl.bpf.policy import Policy, PolicyTable
+from qosctl.bpf.state import CONTROL_SHAPE, POLICY_SHAPE
+from qosctl.bpf.syscall import MapShape, ProgramInfo
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Our program at a device's egress: the kind of hook it stands at ("tcx", "clsact") and what the kernel says of it."""
+
+    hook: str
+    program: ProgramInfo
+
+
+# How the collector learns what stands at a device's hook: that takes netlink, which is the supervisor's business.
+AttachmentOf = Callable[[DevicePins], Attachment | None]
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that was attached; `attachment` is None where our program does not stand there now."""
+
+    name: str
+    attachment: Attachment | None
+    counters: DeviceCounters
+
+
+def require_privilege() -> None:
+    """Raise NoPermissionError where this process may not open kernel objects by their ids (0 is nobody's id)."""
+    try:
+        os.close(syscall.program_by_id(0))
+    except PermissionError as error:
+        raise NoPermissionError("reading flows and programs needs CAP_SYS_ADMIN", "run it as root") from error
+    except FileNotFoundError:
+        return
+
+
+def read_passtos(state: Path) -> bool:
+    """Whether marks are copied outwards."""
+    if not state.exists():
+        return False
+    with _control(state) as control:
+        return control.passtos
+
+
+def read_policy(state: Path) -> Policy:
+    """The policy in force."""
+    if not state.exists():
+        return Policy.identity()
+    with (
+        _control(state) as control,
+        _opened(state / "policy", POLICY_SHAPE) as fd,
+        closing(PolicyTable(fd, control)) as table,
+    ):
+        return table.read()
+
+
+def read_flows(state: Path) -> Sequence[Flow]:
+    """All flows, those of dead owners included."""
+    if not state.exists():
+        return ()
+    with _opened(state / "flows", FLOWS_SHAPE) as fd:
+        return tuple(Flows(fd))
+
+
+def device_pins(state: Path) -> Sequence[DevicePins]:
+    """The devices that are pinned, by interface index."""
+    try:
+        indices = sorted(int(path.name) for path in (state / "devices").iterdir() if path.name.isdigit())
+    except FileNotFoundError:
+        return ()
+    return tuple(DevicePins(state / "devices" / str(index)) for index in indices)
+
+
+def read_device(pins: DevicePins, attachment_of: AttachmentOf) -> Device:
+    """One device. It goes by its present name, or by the one it was attached under when it is gone."""
+    counters = pins.read_counters()
+    present = _name_of(pins.index)
+    if present is None:
+        return Device(_printable(pins.device_name()), None, counters)
+    return Device(_printable(present), attachment_of(pins), counters)
+
+
+@contextmanager
+def _control(state: Path) -> Iterator[Control]:
+    with _opened(state / "control", CONTROL_SHAPE) as fd, Control(fd) as control:
+        if control.layout != LAYOUT_VERSION:
+            raise RefusedError(f"the maps have layout {control.layout}, not {LAYOUT_VERSION}", "qosctl status")
+        yield control
+
+
+@contextmanager
+def _opened(path: Path, shape: MapShape) -> Iterator[int]:
+    fd = syscall.obj_get(str(path))
+    try:
+        if syscall.map_info(fd).shape != shape:
+            raise RefusedError(f"{path.name} has another layout than {LAYOUT_VERSION}", "qosctl status")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _name_of(index: int) -> str | None:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return None
+
+
+def _printable(name: str) -> str:
+    """Any bytes may be in an interface's name, but only UTF-8 in a label."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,165 @@
+"""The HTTP endpoint: prometheus-client's WSGI app behind waitress, one process, a few threads.
+
+waitress reads requests in one loop and wakes a thread only for a complete one, so idle and dribbling connections cost a
+descriptor each and delay nobody. What is added here: there is always room for one more connection, and none lives long.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from qosctl.bpf.errors import NoPermissionError, QosctlError, RefusedError
+from waitress import wasyncore  # type: ignore[import-untyped]
+from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]
+
+from .listen import Listen
+
+PATH = "/metrics"
+CONNECTIONS_MAX = 256  # a quarter of the usual limit of descriptors
+CONNECTION_SECONDS = 30  # a scrape takes milliseconds; Prometheus simply connects again
+_THREADS = 2
+_REQUEST_BYTES_MAX = 16384
+_BACKLOG = 128
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Stop(SystemExit):
+    """Raised by a signal; waitress lets its threads finish and returns."""
+
+
+class Endpoint:
+    """A listening endpoint for `registry`. It accepts from the start; `run` answers. Close it, or use it in a `with`.
+
+    RefusedError where the address is taken or not this machine's, NoPermissionError for a privileged port.
+    """
+
+    def __init__(self, registry: CollectorRegistry, listen: Listen) -> None:
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # two scrapes at a time are nothing to warn of
+        self._channels: dict[int, Any] = {}
+        sock = _listening_socket(listen)
+        self.url = f"http://{Listen(listen.address, sock.getsockname()[1])}{PATH}"
+        self._server = _Server(
+            _only_metrics(make_wsgi_app(registry)),
+            map=self._channels,
+            _sock=sock,
+            bind_socket=False,
+            sockinfo=(sock.family, sock.type, sock.proto, sock.getsockname()),
+            sockets=[sock],
+            threads=_THREADS,
+            backlog=_BACKLOG,
+            connection_limit=2 * CONNECTIONS_MAX,
+            channel_timeout=CONNECTION_SECONDS,
+            cleanup_interval=1,
+            max_request_header_size=_REQUEST_BYTES_MAX,
+            max_request_body_size=_REQUEST_BYTES_MAX,
+            asyncore_use_poll=True,  # select(2) knows no descriptor beyond 1023
+            log_socket_errors=False,
+            ident="qosctl",
+        )
+
+    def run(self) -> None:
+        """Answer until SIGINT or SIGTERM. Call it from the main thread."""
+        with suppress(_Stop), _signals_stop():
+            self._server.run()
+
+    def close(self) -> None:
+        """Let go of the address and of every connection."""
+        self._server.task_dispatcher.shutdown()
+        wasyncore.close_all(self._channels)
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Server(TcpWSGIServer):  # type: ignore[misc]
+    """waitress's server, which stops accepting when it has many connections; ours drops the one that waits longest."""
+
+    def handle_accept(self) -> None:
+        super().handle_accept()
+        if len(self.active_channels) > CONNECTIONS_MAX:
+            waiting = (channel for channel in self.active_channels.values() if not channel.requests)
+            longest = next(waiting, None)  # in the order they came
+            if longest is not None:
+                longest.handle_close()
+
+    def maintenance(self, now: float) -> None:
+        """Close connections by age and not by silence: a client that sends a byte a second is not silent."""
+        for channel in self.active_channels.values():
+            if not channel.requests and channel.creation_time < now - self.adj.channel_timeout:
+                channel.will_close = True
+
+
+@contextmanager
+def _signals_stop() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # a second one must not cut the stopping short
+        raise _Stop
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _only_metrics(metrics: WSGIApplication) -> WSGIApplication:
+    """Answer PATH, point there from /, and nothing else: the app itself would answer a scrape on every path."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == PATH:
+            return metrics(environ, start_response)
+        status, text = ("200 OK", f"qosctl: {PATH}\n") if path == "/" else ("404 Not Found", f"try {PATH}\n")
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))])
+        return [text.encode()]
+
+    return application
+
+
+def _listening_socket(listen: Listen) -> socket.socket:
+    ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
+        listen.address, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    )
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _no_listening(listen, error) from error
+    return sock
+
+
+def _no_listening(listen: Listen, error: OSError) -> QosctlError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return RefusedError(f"{listen}: something listens there already", f"ss -tlnp sport = :{listen.port}")
+        case errno.EADDRNOTAVAIL:
+            return RefusedError(f"{listen}: not an address of this machine", "ip address")
+        case errno.EACCES:
+            return NoPermissionError(f"{listen}: ports below 1024 are privileged", "a higher port")
+        case _:
+            return RefusedError(f"{listen}: cannot listen: {os.strerror(error.errno or 0)}", "ip address")

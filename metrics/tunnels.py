@@ -1,0 +1,138 @@
+"""What the clients say of their tunnels: flow_info.Statistic turned into metrics, by tunnel device.
+
+A tunnel can have two flows for a moment, when it reconnects; they are combined. Flows of dead owners are left out: what
+they last said is not true any more.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flows import Flow
+
+MICROSECOND, MILLISECOND = 1e-6, 1e-3
+
+
+@dataclass(frozen=True)
+class TunnelMetric:
+    """One metric family, label `device`, and `label` where it is made of several statistics (its value the key).
+
+    `unit` turns a statistic into the metric's base unit; `combine` makes one value of two flows' for the same tunnel.
+    """
+
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    name: str
+    help: str
+    statistics: Mapping[str, Statistic]
+    label: str = ""
+    unit: float = 1
+    combine: Callable[[Iterable[int]], int] = sum
+
+    def collect(self, tunnels: Mapping[str, Sequence[Flow]]) -> Metric:
+        """Return the family with a sample for each tunnel and statistic."""
+        metric = self.family(self.name, self.help, labels=["device", self.label] if self.label else ["device"])
+        for device, flows in tunnels.items():
+            for value, statistic in self.statistics.items():
+                combined = self.combine([flow.statistics[statistic] for flow in flows]) * self.unit
+                metric.add_metric([device, value] if self.label else [device], combined)
+        return metric
+
+
+def _counter(name: str, statistic: Statistic, text: str) -> TunnelMetric:
+    return TunnelMetric(CounterMetricFamily, name, text, {"": statistic})
+
+
+def _gauge(
+    name: str, statistic: Statistic, text: str, combine: Callable[[Iterable[int]], int], unit: float = 1
+) -> TunnelMetric:
+    return TunnelMetric(GaugeMetricFamily, name, text, {"": statistic}, unit=unit, combine=combine)
+
+
+TUNNEL_METRICS: Sequence[TunnelMetric] = (
+    _counter(
+        "qosctl_tunnel_sent_packets", Statistic.PACKETS_SENT,
+        "Packets that left through the tunnel, as counted by its client.",
+    ),
+    _counter(
+        "qosctl_tunnel_sent_bytes", Statistic.BYTES_SENT,
+        "Bytes of the inner packets that left through the tunnel, as counted by its client.",
+    ),
+    _counter(
+        "qosctl_tunnel_received_packets", Statistic.PACKETS_RECEIVED,
+        "Packets that arrived through the tunnel, as counted by its client.",
+    ),
+    _counter(
+        "qosctl_tunnel_received_bytes", Statistic.BYTES_RECEIVED,
+        "Bytes of the inner packets that arrived through the tunnel, as counted by its client.",
+    ),
+    TunnelMetric(
+        CounterMetricFamily,
+        "qosctl_tunnel_dropped_packets",
+        "Packets the client dropped, by reason. forged: failed authentication; replayed: seen before or too old; "
+        "malformed: not a record or frame it knows; socket_full: the kernel took no more to send; tunnel_full: the tunnel "
+        "device took no more. forged and malformed should stay near 0 on an honest path.",
+        {
+            "forged": Statistic.DROPPED_FORGED,
+            "replayed": Statistic.DROPPED_REPLAYED,
+            "malformed": Statistic.DROPPED_MALFORMED,
+            "socket_full": Statistic.DROPPED_SOCKET_FULL,
+            "tunnel_full": Statistic.DROPPED_TUNNEL_FULL,
+        },
+        label="reason",
+    ),
+    _gauge(
+        "qosctl_tunnel_dpd_round_trip_seconds", Statistic.DPD_ROUND_TRIP_US,
+        "Round trip of the last dead peer detection probe that the server answered; 0 until the first answer.",
+        max, MICROSECOND,
+    ),
+    _gauge(
+        "qosctl_tunnel_numbering_safe", Statistic.NUMBERING_SAFE,
+        "1 while record numbers are chosen so that the server's replay window lets overtaken records pass; at 0, bulk may "
+        "be dropped by the server whenever a priority class overtakes it.",
+        min,
+    ),
+    _counter(
+        "qosctl_tunnel_probes_sent", Statistic.PROBES_SENT,
+        "Probes sent to learn which record number has reached the server.",
+    ),
+    _counter(
+        "qosctl_tunnel_probes_echoed", Statistic.PROBES_ECHOED,
+        "Probes that the server echoed.",
+    ),
+    _counter(
+        "qosctl_tunnel_probes_lost", Statistic.PROBES_LOST,
+        "Probes given up on. Many of them against qosctl_tunnel_probes_sent_total make the numbering guess.",
+    ),
+    _gauge(
+        "qosctl_tunnel_backlog_records", Statistic.BACKLOG_RECORDS,
+        "Records estimated to be queued between this machine and the server.",
+        sum,
+    ),
+    _gauge(
+        "qosctl_tunnel_backlog_seconds", Statistic.BACKLOG_MS,
+        "Time that the estimated backlog takes to drain: the delay that bulk sees, and that priority classes are spared.",
+        max, MILLISECOND,
+    ),
+    _counter(
+        "qosctl_tunnel_gaps_used", Statistic.GAPS_USED,
+        "Record numbers left free by bulk that a record of a priority class took, to stay inside the replay window.",
+    ),
+    _counter(
+        "qosctl_tunnel_replay_losses_suspected", Statistic.REPLAY_LOSSES_SUSPECTED,
+        "Records that the server has probably dropped as replays, because others overtook them by too much.",
+    ),
+)  # fmt: skip
+
+
+def tunnel_families(flows: Sequence[Flow] | None) -> Iterator[Metric]:
+    """Yield every tunnel metric, without samples where the flows could not be read (None). `flows`: of live owners."""
+    tunnels: dict[str, list[Flow]] = defaultdict(list)
+    for flow in flows or ():
+        tunnels[flow.owner.tunnel].append(flow)
+    for metric in TUNNEL_METRICS:
+        yield metric.collect(tunnels)
