@@ -15,7 +15,7 @@ from pathlib import Path
 from .errors import RefusedError
 
 _SOURCES = Path(__file__).parent
-_ENTRY = "qosctl_egress"
+_ENTRY = b"qosctl_egress"
 _KERNEL_SOURCE = "BCC_KERNEL_SOURCE"  # read by bcc when it compiles
 
 
@@ -41,7 +41,7 @@ def load(state: Path, device: Path, *, ethernet: bool) -> int:
     ]
     with _kernel_source():
         try:
-            module = BPF(src_file=str(_SOURCES / "egress.c"), cflags=flags)
+            module = BPF(src_file=os.fsencode(_SOURCES / "egress.c"), cflags=flags)
             program = module.load_func(_ENTRY, BPF.SCHED_CLS)
         except Exception as error:  # bcc raises nothing more precise
             raise RefusedError(f"the kernel did not take the program: {error}", "dmesg | tail") from error

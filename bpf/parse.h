@@ -44,7 +44,7 @@ struct pppoe_session {
 	__u8 version_type;
 	__u8 code;
 	__be16 session;
-	__be16 length;
+	__be16 length; /* of what follows, the PPP protocol number included */
 	__be16 protocol;
 } __attribute__((packed));
 
@@ -65,7 +65,8 @@ struct dtls_record {
 struct cursor {
 	__u32 ip;
 	__u32 udp;
-	__u32 end; /* of the IP packet, as its own length field says */
+	__u32 end;   /* of the IP packet, as its own length field says */
+	__u32 limit; /* where it has to end at the latest, as the link says */
 	__u8 version;
 };
 
@@ -93,6 +94,7 @@ static __always_inline enum outcome find_ip_raw(struct __sk_buff *skb, struct cu
 	if (!first)
 		return OUTCOME_TRUNCATED;
 	at->ip = 0;
+	at->limit = skb->len;
 	at->version = *first >> 4;
 	return at->version == 4 || at->version == 6 ? PARSED : OUTCOME_NOT_IP;
 }
@@ -107,6 +109,7 @@ static __always_inline enum outcome find_ip_ethernet(struct __sk_buff *skb, stru
 		return OUTCOME_TRUNCATED;
 	protocol = ethernet->h_proto;
 	at->ip = sizeof(*ethernet);
+	at->limit = skb->len;
 
 #pragma unroll
 	for (int tags = 0; tags < VLAN_TAGS_MAX; tags++) {
@@ -129,6 +132,7 @@ static __always_inline enum outcome find_ip_ethernet(struct __sk_buff *skb, stru
 		if (!session)
 			return OUTCOME_TRUNCATED;
 		at->ip += sizeof(*session);
+		at->limit = at->ip - sizeof(session->protocol) + bpf_ntohs(session->length);
 		if (session->protocol == bpf_htons(PPP_IPV4))
 			protocol = bpf_htons(ETH_P_IP);
 		else if (session->protocol == bpf_htons(PPP_IPV6))
@@ -226,7 +230,7 @@ static __always_inline enum outcome check_lengths(struct __sk_buff *skb, struct 
 	if (!udp)
 		return OUTCOME_TRUNCATED;
 	length = bpf_ntohs(udp->len);
-	if (at->end > skb->len || length < sizeof(*udp) || at->udp + length > at->end)
+	if (at->limit > skb->len || at->end > at->limit || length < sizeof(*udp) || at->udp + length > at->end)
 		return OUTCOME_TRUNCATED;
 	*payload = length - sizeof(*udp);
 	return PARSED;
@@ -237,7 +241,8 @@ static __always_inline enum outcome parse_record(struct __sk_buff *skb, struct c
 {
 	struct dtls_record copy;
 	const struct dtls_record *record;
-	__u32 datagram = skb->gso_size ? skb->gso_size : payload;
+	__u32 segment = skb->gso_size;
+	__u32 datagram = segment && segment < payload ? segment : payload;
 	__u32 whole;
 
 	if (payload < sizeof(*record))
