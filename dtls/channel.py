@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import socket
 
-from cryptography import x509
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from qosctl.bpf.errors import NotAttachedError
 from qosctl.dtls import openssl
 
@@ -119,9 +119,9 @@ class Channel:
         self._tls.bio_write(data)
         return self.handshake_step()
 
-    def peer_certificate(self) -> x509.Certificate | None:
-        """Return the certificate the server showed."""
-        return self._tls.get_peer_certificate(as_cryptography=True)
+    def peer_certificate(self) -> X509 | None:
+        """Return the certificate the server showed; what is in it is not yet parsed."""
+        return self._tls.get_peer_certificate()
 
     def close(self) -> None:
         """Say goodbye where the socket has room for it, and close."""

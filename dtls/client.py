@@ -60,7 +60,7 @@ def connect(
         def statistics() -> Statistics:
             return tally.snapshot(
                 {
-                    **{f"record_{k}": v for k, v in dataclasses.asdict(opener.counts).items() if k != "opened"},
+                    **{k: v for k, v in dataclasses.asdict(opener.counts).items() if k != "opened"},
                     "udp_lost": udp.counts.lost,
                     "tun_refused": tun.write_lost,
                 }

@@ -34,8 +34,13 @@ class CookieLogin:
 
     @classmethod
     def parse(cls, text: str) -> CookieLogin:
-        """Take a cookie with or without `webvpn=` before it; UsageError when it cannot be one."""
-        return cls(text.strip().removeprefix("webvpn="))
+        """Take the bare value, or a list of cookies as openconnect prints it (`NAME=VALUE; webvpn=VALUE`).
+
+        UsageError when it cannot be one.
+        """
+        parts = [part.strip() for part in text.split(";")]
+        named = [part.removeprefix("webvpn=") for part in parts if part.startswith("webvpn=")]
+        return cls(named[0] if named else text.strip())
 
 
 Credentials = PasswordLogin | CookieLogin

@@ -28,6 +28,8 @@ class Gateway:
         A name that is not ASCII is turned into its IDNA form.
         """
         hint = "https://vpn.example or https://vpn.example:4443"
+        if "@" in url:  # and the URL, which may hold a password, is not repeated
+            raise UsageError("a URL is no place for a user name or a password", hint)
         if any(ord(character) <= ord(" ") for character in url):
             raise UsageError(f"{url!r}: blanks in a URL", hint)
         try:
@@ -38,8 +40,6 @@ class Gateway:
             raise UsageError(f"{url}: not a URL: {error}", hint) from None
         if parts.scheme != "https":
             raise UsageError(f"{url}: only https is spoken here", hint)
-        if parts.username is not None or parts.password is not None:
-            raise UsageError("a URL is no place for a user name or a password", hint)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if not _HOST.match(host) or not _PATH.match(path) or port == 0:
             raise UsageError(f"{url}: not a URL with a host", hint)

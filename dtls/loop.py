@@ -143,10 +143,10 @@ class Loop:
         self._poll.modify(self._udp.fileno(), select.EPOLLIN | (select.EPOLLOUT if alone else 0))
 
     def _take_datagrams(self, datagrams: Sequence[bytes | memoryview], now: float) -> None:
-        opener, tally, write = self._opener, self._tally, self._tun.write
+        open_records, tally, write, life = self._opener.open, self._tally, self._tun.write, self._dtls_life
         for datagram in datagrams:
-            for _, content_type, plaintext in opener.open(datagram):
-                self._dtls_life.heard = now
+            for _, content_type, plaintext in open_records(datagram):
+                life.heard = now
                 if content_type == APPLICATION_DATA and plaintext and plaintext[0] == FrameKind.DATA:
                     if write(plaintext[1:]):
                         tally.packets_in += 1
@@ -163,8 +163,10 @@ class Loop:
         frame = decode_dtls(plaintext)
         if frame is None:
             self._tally.drop("unknown_frame")
-        elif frame.kind == FrameKind.DPD_OUT:
-            self._send_dtls(encode_dtls(FrameKind.DPD_RESP, frame.payload), now)
+            return
+        self._tally.count_control(f"dtls {frame.kind.name.lower()} received")
+        if frame.kind == FrameKind.DPD_OUT:
+            self._send_dtls(FrameKind.DPD_RESP, frame.payload, now)
         elif frame.kind == FrameKind.DPD_RESP:
             if frame.payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):
                 self._tally.dpd_round_trip_s = now - self._dpd_asked
@@ -198,7 +200,9 @@ class Loop:
                 if self._tun.write(frame.payload):
                     self._tally.packets_in += 1
                     self._tally.bytes_in += len(frame.payload)
-            elif frame.kind == FrameKind.DPD_OUT:
+                continue
+            self._tally.count_control(f"tls {frame.kind.name.lower()} received")
+            if frame.kind == FrameKind.DPD_OUT:
                 self._send_tls(FrameKind.DPD_RESP, frame.payload, now)
             elif frame.kind != FrameKind.DPD_RESP:
                 self._take_other(frame)
@@ -227,16 +231,18 @@ class Loop:
             case Due.DPD:
                 self._dpd_id += 1
                 self._dpd_asked = now
-                self._send_dtls(encode_dtls(FrameKind.DPD_OUT, self._dpd_id.to_bytes(_DPD_ID_BYTES)), now)
+                self._send_dtls(FrameKind.DPD_OUT, self._dpd_id.to_bytes(_DPD_ID_BYTES), now)
             case Due.KEEPALIVE:
-                self._send_dtls(encode_dtls(FrameKind.KEEPALIVE), now)
+                self._send_dtls(FrameKind.KEEPALIVE, b"", now)
 
-    def _send_dtls(self, frame: bytes, now: float) -> None:
-        if not self._udp.send(self._uplink.seal_control(frame, DF, now)):
+    def _send_dtls(self, kind: FrameKind, payload: bytes, now: float) -> None:
+        self._tally.count_control(f"dtls {kind.name.lower()} sent")
+        if not self._udp.send(self._uplink.seal_control(encode_dtls(kind, payload), DF, now)):
             self._tally.drop("control_without_room")  # DPD asks again, and so does the server
         self._dtls_life.said = now
 
     def _send_tls(self, kind: FrameKind, payload: bytes, now: float) -> None:
+        self._tally.count_control(f"tls {kind.name.lower()} sent")
         # One frame is one record, and the server's longest request fits: it came in one.
         self._channel.send(encode_cstp(kind, payload))
         self._tls_life.said = now

@@ -25,6 +25,7 @@ NEEDED = (
     "X509_VERIFY_PARAM_set1_ip",
     "X509_VERIFY_PARAM_set_hostflags",
     "X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS",
+    "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT",
 )
 
 _PSK_CALLBACK = "unsigned int(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int)"
@@ -89,7 +90,9 @@ def expect_peer(connection: SSL.Connection, host: str) -> None:
         packed = ipaddress.ip_address(host.partition("%")[0]).packed
     except ValueError:
         name = host.encode("ascii")
-        _lib.X509_VERIFY_PARAM_set_hostflags(param, _lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS)
+        # The subject's common name is no longer a host name: only subjectAltName counts.
+        flags = _lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+        _lib.X509_VERIFY_PARAM_set_hostflags(param, flags)
         done = _lib.X509_VERIFY_PARAM_set1_host(param, name, len(name))
     else:
         done = _lib.X509_VERIFY_PARAM_set1_ip(param, packed, len(packed))

@@ -60,7 +60,7 @@ class Session:
     def tunnel_mtu(self, outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
         """Return the largest inner packet in bytes, given the server's address and the bytes a record adds."""
         ip_header, udp_header, type_byte = (20 if outer.version == 4 else 40), 8, 1
-        return min(self.mtu, self.base_mtu - ip_header - udp_header - record_overhead - type_byte)
+        return min(self.mtu, min(self.base_mtu, LINK_MTU_MAX) - ip_header - udp_header - record_overhead - type_byte)
 
 
 def connect_request(gateway: Gateway, login: CookieLogin, hostname: str, base_mtu: int) -> bytes:
@@ -92,8 +92,8 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
         why = printable(response.first("x-reason") or response.reason)
         raise RefusedError(f"{gateway}: the server refuses the tunnel: {response.status} {why}".rstrip())
     number = _numbers(response)
-    base_mtu = number("x-cstp-base-mtu", TUNNEL_MTU_MIN, LINK_MTU_MAX, 1500)
-    mtu = number("x-cstp-mtu", TUNNEL_MTU_MIN, LINK_MTU_MAX, base_mtu)
+    base_mtu = number("x-cstp-base-mtu", TUNNEL_MTU_MIN, 65535, 1500)
+    mtu = number("x-cstp-mtu", TUNNEL_MTU_MIN, 65535, base_mtu)
     addresses = _addresses(response)
     if mtu < IPV6_MTU_MIN:
         addresses = tuple(address for address in addresses if address.version == 4)

@@ -16,10 +16,15 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Statistics:
-    """A snapshot. `dropped` has a count for each reason that occurred; `dpd_round_trip_s` is the newest, or None."""
+    """A snapshot.
+
+    `control` counts frames that are no packets, as in "dtls dpd_out received"; `dropped` has a count for each reason
+    that occurred. `dpd_round_trip_s` is the newest of the DTLS channel, or None before the first.
+    """
 
     sent: Traffic
     received: Traffic
+    control: Mapping[str, int]
     dropped: Mapping[str, int]
     dpd_round_trip_s: float | None
 
@@ -27,16 +32,21 @@ class Statistics:
 class Tally:
     """The counts while they grow; plain attributes, because every packet passes here."""
 
-    __slots__ = ("bytes_in", "bytes_out", "dpd_round_trip_s", "dropped", "packets_in", "packets_out")
+    __slots__ = ("bytes_in", "bytes_out", "control", "dpd_round_trip_s", "dropped", "packets_in", "packets_out")
 
     def __init__(self) -> None:
         self.packets_in = self.bytes_in = self.packets_out = self.bytes_out = 0
+        self.control: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
         self.dpd_round_trip_s: float | None = None
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Count packets or records that went nowhere."""
+        """Count packets, frames or records that went nowhere."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def count_control(self, what: str) -> None:
+        """Count one frame that is no packet."""
+        self.control[what] = self.control.get(what, 0) + 1
 
     def snapshot(self, more_dropped: Mapping[str, int]) -> Statistics:
         """Freeze the counts, with those of `more_dropped` that are not 0."""
@@ -44,6 +54,7 @@ class Tally:
         return Statistics(
             Traffic(self.packets_out, self.bytes_out),
             Traffic(self.packets_in, self.bytes_in),
+            dict(self.control),
             dropped,
             self.dpd_round_trip_s,
         )

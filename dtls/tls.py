@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import select
 import socket
-from typing import Any
 
-from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from qosctl.bpf.errors import RefusedError, UsageError
 from qosctl.dtls import openssl
 from qosctl.dtls.channel import Channel, ConnectionLostError
@@ -44,10 +44,10 @@ def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: 
             raise judge.refusal(gateway) or RefusedError(
                 f"{gateway}: TLS handshake failed: {openssl.reason(error)}", "the port of an AnyConnect server"
             ) from None
-        certificate = channel.peer_certificate()
-        if isinstance(trust, Pin) and (certificate is None or not trust.matches(certificate)):
+        pin = _pin_of(channel.peer_certificate())
+        if isinstance(trust, Pin) and pin != trust:
             raise UntrustedError(  # noqa: TRY301  (one way out closes the socket)
-                f"{gateway}: the server's key is not the pinned one", _pin_hint(certificate)
+                f"{gateway}: the server's key is not the pinned one", _pin_hint(pin)
             )
     except BaseException:
         sock.close()
@@ -60,20 +60,20 @@ class _Judge:
 
     def __init__(self) -> None:
         self._words = ""
-        self._leaf: x509.Certificate | None = None
+        self._leaf: X509 | None = None
 
-    def __call__(self, _tls: SSL.Connection, certificate: Any, code: int, depth: int, good: int) -> bool:
+    def __call__(self, _tls: SSL.Connection, certificate: X509, code: int, depth: int, good: int) -> bool:
         if not good and not self._words:
             self._words = openssl.verify_message(code).lower()
             if depth == 0:
-                self._leaf = certificate.to_cryptography()
+                self._leaf = certificate
         return bool(good)
 
     def refusal(self, gateway: Gateway) -> UntrustedError | None:
         """Return the error for what was objected to, or None."""
         if not self._words:
             return None
-        return UntrustedError(f"{gateway}: certificate not trusted: {self._words}", _pin_hint(self._leaf))
+        return UntrustedError(f"{gateway}: certificate not trusted: {self._words}", _pin_hint(_pin_of(self._leaf)))
 
 
 def _context(trust: Trust, judge: _Judge) -> SSL.Context:
@@ -104,7 +104,15 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _pin_hint(certificate: x509.Certificate | None) -> str:
+def _pin_of(certificate: X509 | None) -> Pin | None:
+    """Return the pin of the server's key, None when there is no certificate or no key we can read in it."""
     if certificate is None:
-        return ""
-    return f"--servercert {Pin.of(certificate)}, after comparing it with what the server's operator says"
+        return None
+    try:
+        return Pin.of(certificate.to_cryptography())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def _pin_hint(pin: Pin | None) -> str:
+    return f"--servercert {pin}, after comparing it with what the server's operator says" if pin else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import hmac
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -51,10 +50,6 @@ class Pin:
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         return cls(hashlib.sha256(public).digest())
-
-    def matches(self, certificate: x509.Certificate) -> bool:
-        """Tell whether the certificate carries the pinned key."""
-        return hmac.compare_digest(self.digest, Pin.of(certificate).digest)
 
     def __str__(self) -> str:
         return _PREFIX + base64.b64encode(self.digest).decode()

@@ -1,0 +1,331 @@
+"""The client against a real ocserv, through a router:
+
+client (tun) === 10.91.1.2 --- router --- 10.91.2.2 === server (vpns): 192.168.77.1, fd77::1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from qosctl.bpf.dscp import Dscp
+from qosctl.bpf.errors import NotAttachedError
+from qosctl.bpf.layout import RING_WORDS
+from qosctl.dtls.credentials import CookieLogin, PasswordLogin
+from qosctl.dtls.loop import SessionEndedError
+from qosctl.dtls.marker import Endpoint
+from qosctl.dtls.options import ConnectOptions
+from qosctl.dtls.trust import CaFile, Pin
+
+from tests.dtls.tunnel import Tunnel
+from tests.lab import Capture, Frame, Namespace, Ocserv, Topology
+
+Connect = Callable[..., Tunnel]
+ROOT = Path(__file__).parent.parent.parent
+DPD_S = 1
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Topology]:
+    with Topology() as topology:
+        yield topology
+
+
+@pytest.fixture(scope="module")
+def server(lab: Topology) -> Iterator[Ocserv]:
+    with Ocserv(lab.server, [lab.server4, lab.server6], more=f"dpd = {DPD_S}\n") as server:
+        yield server
+
+
+def options_for(lab: Topology, server: Ocserv, family: int = 4, **changes: object) -> ConnectOptions:
+    host = lab.server4 if family == 4 else f"[{lab.server6}]"
+    options = ConnectOptions(
+        f"https://{host}:{server.port}",
+        PasswordLogin("alice", lambda: server.users["alice"]),
+        CaFile(str(server.ca)),
+        tunnel_name="vpn0",
+        timeout_s=20,
+    )
+    return dataclasses.replace(options, **changes)  # type: ignore[arg-type]  # the test names fields that exist
+
+
+def ping(namespace: Namespace, address: str, *more: str) -> None:
+    namespace.run(["ping", "-c", "2", "-i", "0.05", "-W", "5", *more, address])
+
+
+def links(namespace: Namespace) -> str:
+    return namespace.run(["ip", "-br", "link"]).stdout
+
+
+def route6(lab: Topology) -> None:
+    """The server gives one IPv6 address, not a network: reaching its own end takes a route."""
+    lab.client.run(["ip", "-6", "route", "add", "fd77::/64", "dev", "vpn0"])
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_a_login_by_password_carries_packets_both_ways(lab: Topology, server: Ocserv, outer: int) -> None:
+    with Tunnel(lab.client, options_for(lab, server, outer)) as tunnel:
+        route6(lab)
+        ping(lab.client, server.inner4)
+        ping(lab.client, server.inner6)
+        ping(lab.server, tunnel.address4)
+        ping(lab.server, tunnel.address6)
+        info = tunnel.info
+        assert info.tunnel == "vpn0"
+        assert info.remote == (lab.server_address(outer), server.port)
+        assert info.local[0] == (lab.client4 if outer == 4 else lab.client6)
+        assert info.dtls == "PSK-AES256-GCM-SHA384"
+        assert info.server.startswith("ocserv")
+        assert info.mtu == 1500 - (20 if outer == 4 else 40) - 8 - 37 - 1
+        assert not info.marked
+        statistics = tunnel.wait_for(lambda counts: counts.received.packets >= 8)
+        assert statistics.sent.packets >= 8
+        assert not statistics.dropped
+    assert tunnel.error is None
+    assert tunnel.final is not None
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_the_largest_packet_fits_and_the_next_is_too_big(lab: Topology, server: Ocserv, outer: int) -> None:
+    with (
+        Tunnel(lab.client, options_for(lab, server, outer)) as tunnel,
+        Capture(lab.client, lab.client_if, lambda frame: frame.destination_port == server.port) as wire,
+    ):
+        most = tunnel.info.mtu - 28
+        ping(lab.client, server.inner4, "-M", "do", "-s", str(most))
+        assert lab.client.run(["ping", "-c1", "-M", "do", "-s", str(most + 1), server.inner4], check=False).returncode
+        largest = max(len(frame.payload) for frame in wire.wait_for(bool) if frame.protocol == socket.IPPROTO_UDP)
+        assert largest == 1500 - (20 if outer == 4 else 40) - 8
+
+
+def test_packets_travel_in_dtls_and_not_in_tls(lab: Topology, server: Ocserv) -> None:
+    def tunnel_frames(frame: Frame) -> bool:
+        return server.port in (frame.source_port, frame.destination_port)
+
+    with (
+        Tunnel(lab.client, options_for(lab, server)) as tunnel,
+        Capture(lab.client, lab.client_if, tunnel_frames) as wire,
+    ):
+        ping(lab.client, server.inner4, "-s", "1000")
+        frames = wire.wait_for(lambda frames: sum(len(frame.payload) > 1000 for frame in frames) >= 4)
+        assert {frame.protocol for frame in frames if len(frame.payload) > 1000} == {socket.IPPROTO_UDP}
+        records = [frame for frame in frames if len(frame.payload) > 1000 and frame.outgoing]
+        assert all(frame.payload.startswith(b"\x17\xfe\xfd\x00\x01") for frame in records)
+        assert {frame.source_port for frame in records} == {tunnel.info.local[1]}
+
+
+@pytest.mark.parametrize("priorities", ["NORMAL:-VERS-TLS1.3", "NORMAL:-VERS-TLS-ALL:+VERS-TLS1.3:+VERS-DTLS1.2"])
+def test_the_key_comes_out_of_both_versions_of_tls(lab: Topology, priorities: str) -> None:
+    with (
+        Ocserv(lab.server, [lab.server4], port=4444, more=f'tls-priorities = "{priorities}"\n') as server,
+        Tunnel(lab.client, options_for(lab, server)) as tunnel,
+    ):
+        assert tunnel.info.tls.startswith("TLSv1.2" if "-VERS-TLS1.3" in priorities else "TLSv1.3")
+        ping(lab.client, server.inner4)
+
+
+@pytest.mark.parametrize("suite", ["AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305"])
+def test_every_cipher_we_offer_carries_packets(lab: Topology, suite: str) -> None:
+    others = {"AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305"} - {suite}
+    priorities = "NORMAL:" + ":".join(f"-{other}" for other in sorted(others))
+    with (
+        Ocserv(lab.server, [lab.server4], port=4444, more=f'tls-priorities = "{priorities}"\n') as server,
+        Tunnel(lab.client, options_for(lab, server)) as tunnel,
+    ):
+        assert suite.replace("AES-", "AES") in tunnel.info.dtls
+        ping(lab.client, server.inner4, "-s", "1000")
+        assert not tunnel.info.statistics().dropped
+
+
+def cookie_of(lab: Topology, server: Ocserv) -> CookieLogin:
+    with server.password_file("alice").open() as password:
+        printed = subprocess.run(
+            lab.client.argv(
+                [
+                    *("openconnect", "--authenticate", "--non-inter", "--passwd-on-stdin", "--user=alice"),
+                    *(f"--servercert={server.pin}", f"https://{lab.server4}:{server.port}"),
+                ]
+            ),
+            stdin=password,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        ).stdout
+    values = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+    return CookieLogin.parse(values["COOKIE"].strip("'"))
+
+
+def test_a_cookie_from_openconnect_is_enough_and_a_goodbye_spends_it(lab: Topology, server: Ocserv) -> None:
+    cookie = cookie_of(lab, server)
+    options = options_for(lab, server, credentials=cookie, trust=Pin.parse(server.pin))
+    with Tunnel(lab.client, options):
+        ping(lab.client, server.inner4)
+    with pytest.raises(Exception, match=r"does not know the cookie any more \(try: log in again\)"):
+        Tunnel(lab.client, options).__enter__()
+
+
+def test_a_goodbye_leaves_no_device_and_ends_the_session_at_once(lab: Topology, server: Ocserv) -> None:
+    with (
+        Tunnel(lab.client, options_for(lab, server)) as tunnel,
+        Capture(lab.client, lab.client_if, lambda frame: frame.destination_port == server.port) as wire,
+    ):
+        ping(lab.client, server.inner4)
+        assert "vpn0" in links(lab.client)
+        tunnel.end()
+        assert "vpn0" not in links(lab.client)
+        wire.wait_for(lambda frames: any(frame.payload.startswith(b"\x15\xfe\xfd\x00\x01") for frame in frames))
+        deadline = time.monotonic() + 10
+        while "vpns" in links(lab.server):
+            assert time.monotonic() < deadline, links(lab.server)
+            time.sleep(0.02)
+
+
+def test_both_channels_are_asked_and_answer_for_longer_than_the_server_bears_silence(lab: Topology, server: Ocserv) -> None:
+    """The server ends a session whose TLS channel is silent for three times its DPD: five rounds are more than that."""
+    with Tunnel(lab.client, options_for(lab, server)) as tunnel:
+        statistics = tunnel.wait_for(
+            lambda counts: all(counts.control.get(f"{channel} dpd_resp received", 0) >= 5 for channel in ("tls", "dtls"))
+        )
+        assert statistics.dpd_round_trip_s is not None
+        assert 0 < statistics.dpd_round_trip_s < 20
+        ping(lab.client, server.inner4)
+
+
+def test_forged_and_truncated_datagrams_are_counted_and_nothing_else(lab: Topology, server: Ocserv) -> None:
+    with Tunnel(lab.client, options_for(lab, server)) as tunnel:
+        record = bytes.fromhex("17fefd0001000000001000") + (40).to_bytes(2)
+        junk = {
+            "forged": record + bytes(40),
+            "truncated": record + bytes(39),
+            "malformed": b"\x16\x03\x03" + bytes(40),
+            "wrong_epoch": bytes.fromhex("17fefd0000000000001000") + (40).to_bytes(2) + bytes(40),
+            "bad_length": record[:-2] + (3).to_bytes(2) + bytes(40),
+        }
+        with lab.server.entered():
+            sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+        with sender:
+            for datagram in [*junk.values(), b"", b"\x17"]:
+                header = b"".join(
+                    number.to_bytes(2) for number in (server.port, tunnel.info.local[1], 8 + len(datagram), 0)
+                )
+                sender.sendto(header + datagram, (lab.client4, 0))
+        statistics = tunnel.wait_for(lambda counts: counts.dropped.get("truncated", 0) >= 2)
+        assert set(statistics.dropped) == set(junk)
+        ping(lab.client, server.inner4)
+
+
+class RecordingMarker:
+    """A marker without a kernel behind it: the ring is plain memory, and calls are noted."""
+
+    def __init__(self, *, possible: bool = True) -> None:
+        self.ring = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if possible else None
+        self.calls: list[tuple[object, ...]] = []
+
+    def flow_opened(self, local: Endpoint, remote: Endpoint, tunnel: str) -> memoryview | None:
+        self.calls.append((local, remote, tunnel))
+        return self.ring
+
+    def flow_closed(self) -> None:
+        self.calls.append(())
+
+
+def test_the_marker_learns_of_the_flow_and_gets_the_class_of_each_record(lab: Topology, server: Ocserv) -> None:
+    marker = RecordingMarker()
+    with Tunnel(lab.client, options_for(lab, server), marker=marker) as tunnel:
+        assert marker.calls == [(tunnel.info.local, tunnel.info.remote, "vpn0")]
+        assert tunnel.info.marked
+        ping(lab.client, server.inner4, "-Q", "0xb8")
+    assert marker.ring is not None
+    classes = {Dscp.of(word & 0xFF) for word in marker.ring if word}
+    assert Dscp.parse("EF") in classes
+    assert marker.calls[1:] == [()]
+
+
+def test_a_marker_that_cannot_mark_leaves_a_working_tunnel(lab: Topology, server: Ocserv) -> None:
+    marker = RecordingMarker(possible=False)
+    with Tunnel(lab.client, options_for(lab, server), marker=marker) as tunnel:
+        assert not tunnel.info.marked
+        ping(lab.client, server.inner4)
+    assert len(marker.calls) == 2
+
+
+def test_the_end_of_the_server_is_the_end_of_the_session(lab: Topology) -> None:
+    marker = RecordingMarker()
+    with Ocserv(lab.server, [lab.server4], port=4444) as server:
+        tunnel = Tunnel(lab.client, options_for(lab, server), marker=marker)
+        with tunnel:
+            ping(lab.client, server.inner4)
+            server.stop()
+            tunnel.join()
+    assert isinstance(tunnel.error, NotAttachedError)
+    assert "vpn0" not in links(lab.client)
+    assert marker.calls[1:] == [()]
+
+
+def test_a_path_that_goes_silent_ends_the_session_by_dead_peer_detection(lab: Topology, server: Ocserv) -> None:
+    with Tunnel(lab.client, options_for(lab, server)) as tunnel:
+        ping(lab.client, server.inner4)
+        lab.router.run(["ip", "link", "set", "dev", lab.router_client_if, "down"])
+        try:
+            tunnel.join()
+        finally:
+            lab.router.run(["ip", "link", "set", "dev", lab.router_client_if, "up"])
+            lab.router.run(["ip", "addr", "replace", "fd91:1::1/64", "dev", lab.router_client_if, "nodad"])
+    assert isinstance(tunnel.error, SessionEndedError)
+    assert "stopped answering" in str(tunnel.error)
+
+
+def test_a_device_removed_by_someone_else_ends_the_session(lab: Topology, server: Ocserv) -> None:
+    with Tunnel(lab.client, options_for(lab, server)) as tunnel:
+        lab.client.run(["ip", "link", "del", "vpn0"])
+        tunnel.join()
+    assert isinstance(tunnel.error, NotAttachedError)
+    assert str(tunnel.error).startswith("vpn0: the device is gone")
+
+
+PROGRAM = """
+import signal, sys
+from pathlib import Path
+from qosctl.dtls.client import connect
+from qosctl.dtls.credentials import PasswordLogin
+from qosctl.dtls.options import ConnectOptions
+from qosctl.dtls.stop import Stop
+from qosctl.dtls.trust import Pin
+
+url, pin, password = sys.argv[1:]
+stop = Stop()
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: stop.request())
+login = PasswordLogin("alice", lambda: Path(password).read_text().rstrip())
+options = ConnectOptions(url, login, Pin.parse(pin), tunnel_name="vpn0")
+print(connect(options, stop, on_connected=lambda info: print("up", flush=True)).sent.packets, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_clean_goodbye_of_a_small_process(lab: Topology, server: Ocserv, number: signal.Signals) -> None:
+    arguments = f"https://{lab.server4}:{server.port}", server.pin, str(server.password_file("alice"))
+    process = lab.client.popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    ping(lab.client, server.inner4)
+    status = dict(line.split(":\t") for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    assert int(status["VmRSS"].split()[0]) < 100_000
+    assert "1" in status["Threads"]
+    process.send_signal(number)
+    assert process.wait(10) == 0
+    assert int(process.stdout.readline()) >= 2
+    assert "vpn0" not in links(lab.client)
