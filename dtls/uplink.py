@@ -79,9 +79,9 @@ class Uplink:
     def seal(self, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
         """Seal inner packets (IP, without any header of a device) and return the batches in the order to send them.
 
-        `now` is a monotonic time in seconds, for the numbering. The batches share a buffer that the next call
-        overwrites: send them all first. NumbersExhaustedError when the epoch is used up; ValueError for a packet
-        that no record holds (16,383 bytes do).
+        `now` is a monotonic time in seconds, for the numbers and the length of batches. The batches share a buffer
+        that the next call overwrites: send them all first. NumbersExhaustedError when the epoch is used up;
+        ValueError for a packet that no record holds (16,383 bytes do).
         """
         classes: dict[Dscp, list[bytes | memoryview]] = {}
         room = 0

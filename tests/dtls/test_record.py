@@ -271,6 +271,7 @@ def test_another_content_type_is_malformed(pair: tuple[RecordSealer, RecordOpene
     sealer, opener = pair
     assert opener.open(seal(sealer, EPOCH_1 | 500, b"x", content_type)) == []
     assert opener.counts == OpenCounts(malformed=1)
+    assert_still_opens(sealer, opener)
 
 
 @pytest.mark.parametrize("content_type", [ALERT, HANDSHAKE, APPLICATION_DATA])
@@ -298,6 +299,22 @@ def test_a_record_longer_than_records_are_has_a_bad_length(pair: tuple[RecordSea
     header = bytes([APPLICATION_DATA, 0xFE, 0xFD]) + (EPOCH_1 | 500).to_bytes(8) + length.to_bytes(2)
     assert opener.open(header + bytes(length)) == []
     assert opener.counts == OpenCounts(bad_length=1)
+    assert_still_opens(sealer, opener)
+
+
+def test_a_lying_length_is_truncated_or_forged_or_bad(pair: tuple[RecordSealer, RecordOpener]) -> None:
+    sealer, opener = pair
+    whole = seal(sealer, EPOCH_1 | 500, bytes(200))
+    for told in (told for told in range(1 << 16) if told != len(whole) - 13):
+        before = dataclasses.asdict(opener.counts)
+        assert opener.open(whole[:11] + told.to_bytes(2) + whole[13:]) == []
+        grown = {name for name, count in dataclasses.asdict(opener.counts).items() if count != before[name]}
+        if told > len(whole) - 13:
+            assert grown == {"truncated"}
+        else:  # the rest is taken for a further record, and is none
+            assert grown & {"forged", "bad_length"}
+            assert grown <= {"forged", "bad_length", "truncated", "malformed"}
+    assert_still_opens(sealer, opener)
 
 
 def test_a_forged_record_does_not_hide_the_next_in_its_datagram(pair: tuple[RecordSealer, RecordOpener]) -> None:
