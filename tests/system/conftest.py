@@ -1,0 +1,43 @@
+"""One line a module, and proof after each test that the machine is as it was before."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.inside import Inside
+from tests.system.line import Line
+from tests.system.traces import traces
+from tests.system.wiretap import Wiretap
+
+
+@pytest.fixture(scope="module")
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
+    """Topology and server; a module says with OCSERV what else is in the server's configuration."""
+    with Line(getattr(request.module, "OCSERV", "")) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(line: Line) -> Iterator[None]:
+    before = traces(line.client)
+    yield
+    assert traces(line.client) == before
+
+
+@pytest.fixture
+def attached(line: Line) -> Iterator[Line]:
+    """The line with the program on the client's device, switched off."""
+    with line.attached():
+        yield line
+
+
+@pytest.fixture
+def tap(line: Line) -> Iterator[Wiretap]:
+    with Wiretap(line) as made:
+        yield made
+
+
+@pytest.fixture
+def inside(line: Line) -> Iterator[Inside]:
+    with Inside(line) as made:
+        yield made

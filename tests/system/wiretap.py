@@ -1,0 +1,177 @@
+"""The outer wire, read by somebody who has the keys: which record is in which frame, and what is inside.
+
+Keys come from the server's key log (the master secret under its client random) and the two hellos on the wire. The
+decryption is the tests' own and shares nothing with the project's.
+
+    type (1) | version (2) | epoch, number (8) | length (2) | explicit nonce (8) | ciphertext | tag (16)
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tests.lab import Capture, Frame
+from tests.system.line import Line
+
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA = 20, 21, 22, 23
+_CLIENT_HELLO, _SERVER_HELLO = 1, 2
+_FRAME_DATA, FRAME_DPD = 0, (3, 4)
+_UDP = 17
+
+
+@dataclass(frozen=True)
+class Inner:
+    """An inner packet: its IP version and traffic-class byte, and what a UDP datagram in it carries."""
+
+    version: int
+    traffic_class: int
+    payload: bytes
+
+    @classmethod
+    def parse(cls, packet: bytes) -> Inner:
+        """Take it apart; the packets of these tests have no options and no extension headers."""
+        if packet[0] >> 4 == 4:
+            return cls(4, packet[1], packet[28:])
+        return cls(6, (packet[0] & 0x0F) << 4 | packet[1] >> 4, packet[48:])
+
+
+@dataclass(frozen=True)
+class Record:
+    """One DTLS record and the frame it was in. `plaintext` is as on the wire before the cipher is on."""
+
+    frame: Frame
+    content_type: int
+    number: int  # epoch and sequence number, 64 bits
+    plaintext: bytes
+
+    @property
+    def inner(self) -> Inner | None:
+        """The inner packet, None in a record that carries none."""
+        if self.content_type != DATA or self.plaintext[:1] != bytes([_FRAME_DATA]):
+            return None
+        return Inner.parse(self.plaintext[1:])
+
+    @property
+    def is_dpd(self) -> bool:
+        """Whether it asks or answers whether the other end lives."""
+        return self.content_type == DATA and self.plaintext[0] in FRAME_DPD
+
+
+@dataclass(frozen=True)
+class _Keys:
+    cipher: AESGCM
+    iv: bytes
+
+
+class Wiretap:
+    """Captures between client and router from entering the block on; enter it before the tunnel's handshake."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._capture = Capture(line.router, line.topology.router_client_if)
+        self._randoms: dict[tuple[int, int], bytes] = {}  # by client port and hello
+        self._keys: dict[tuple[int, bool], _Keys] = {}  # by client port and direction
+
+    def __enter__(self) -> Self:
+        self._capture.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.stop()
+
+    def frames(self) -> list[Frame]:
+        """Return all that came from the client, in order, tunnel or not."""
+        return [frame for frame in self._capture.frames() if not frame.outgoing]
+
+    def sent(self) -> list[Record]:
+        """Return the records of the client, in order."""
+        return [record for record in self._records() if not record.frame.outgoing]
+
+    def received(self) -> list[Record]:
+        """Return the records of the server, in order."""
+        return [record for record in self._records() if record.frame.outgoing]
+
+    def carried(self, count: int, mark: bytes = b"") -> list[Record]:
+        """Wait for `count` of the client's records with inner payloads that begin with `mark`, and return those."""
+
+        def carrying() -> list[Record]:
+            return [r for r in self.sent() if r.inner is not None and r.inner.payload.startswith(mark)]
+
+        return self.wait_for(carrying, lambda records: len(records) >= count)
+
+    def wait_for(
+        self, look: Callable[[], list[Record]], enough: Callable[[list[Record]], bool], timeout: float = 5
+    ) -> list[Record]:
+        """Return what `look` finds as soon as it is `enough`, or what there is after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not enough(found := look()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return found
+
+    def forget(self) -> None:
+        """Forget the frames so far, but not the keys."""
+        self.sent()
+        self._capture.clear()
+
+    def _records(self) -> list[Record]:
+        return [
+            record
+            for frame in self._capture.frames()
+            if frame.protocol == _UDP and self._line.server.port in (frame.source_port, frame.destination_port)
+            for record in self._records_in(frame)
+        ]
+
+    def _records_in(self, frame: Frame) -> Iterator[Record]:
+        rest = frame.payload
+        while len(rest) >= 13:
+            content_type, number, length = rest[0], int.from_bytes(rest[3:11]), int.from_bytes(rest[11:13])
+            header, body, rest = rest[:13], rest[13 : 13 + length], rest[13 + length :]
+            if number >> 48 == 0:
+                self._learn(frame, content_type, body)
+                yield Record(frame, content_type, number, body)
+            else:
+                yield Record(frame, content_type, number, self._decrypt(frame, header, body))
+
+    def _learn(self, frame: Frame, content_type: int, body: bytes) -> None:
+        if content_type == HANDSHAKE and body[0] in (_CLIENT_HELLO, _SERVER_HELLO):
+            self._randoms[_client_port(frame), body[0]] = body[14:46]  # handshake header (12), version (2), random
+
+    def _decrypt(self, frame: Frame, header: bytes, body: bytes) -> bytes:
+        keys = self._keys_of(_client_port(frame), from_client=not frame.outgoing)
+        size = len(body) - 24
+        aad = header[3:11] + header[:3] + size.to_bytes(2)
+        return keys.cipher.decrypt(keys.iv + body[:8], body[8:], aad)
+
+    def _keys_of(self, port: int, *, from_client: bool) -> _Keys:
+        if (port, from_client) not in self._keys:
+            client, server = self._randoms[port, _CLIENT_HELLO], self._randoms[port, _SERVER_HELLO]
+            block = _p_sha384(self._master_secret(client), b"key expansion" + server + client, 72)
+            for direction, key, iv in ((True, block[:32], block[64:68]), (False, block[32:64], block[68:72])):
+                self._keys[port, direction] = _Keys(AESGCM(key), iv)
+        return self._keys[port, from_client]
+
+    def _master_secret(self, client_random: bytes) -> bytes:
+        for row in self._line.key_log.read_text().splitlines():
+            label, random, secret = row.split()
+            if label == "CLIENT_RANDOM" and random == client_random.hex():
+                return bytes.fromhex(secret)
+        raise LookupError("the server has not logged the keys of this session")
+
+
+def _client_port(frame: Frame) -> int:
+    return frame.destination_port if frame.outgoing else frame.source_port
+
+
+def _p_sha384(secret: bytes, seed: bytes, size: int) -> bytes:
+    """Return `size` bytes of the pseudo-random function of PSK-AES256-GCM-SHA384 (RFC 5246 section 5)."""
+    output, chain = b"", seed
+    while len(output) < size:
+        chain = hmac.digest(secret, chain, "sha384")
+        output += hmac.digest(secret, chain + seed, "sha384")
+    return output[:size]
