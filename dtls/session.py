@@ -90,7 +90,10 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
         raise RefusedError(f"{gateway}: the server does not know the cookie any more", "log in again")
     if response.status != 200:
         why = printable(response.first("x-reason") or response.reason)
-        raise RefusedError(f"{gateway}: the server refuses the tunnel: {response.status} {why}".rstrip())
+        raise RefusedError(
+            f"{gateway}: the server refuses the tunnel: {response.status} {why}".rstrip(),
+            "log in again; if that does not help, the server's operator",
+        )
     number = _numbers(response)
     base_mtu = number("x-cstp-base-mtu", TUNNEL_MTU_MIN, 65535, 1500)
     mtu = number("x-cstp-mtu", TUNNEL_MTU_MIN, 65535, base_mtu)

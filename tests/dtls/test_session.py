@@ -126,7 +126,7 @@ def test_nonsense_is_refused(fields: dict[str, str | None]) -> None:
 def test_a_refusal_gives_the_servers_reason() -> None:
     with pytest.raises(RefusedError, match=r"does not know the cookie any more \(try: log in again\)"):
         parse(status=401)
-    with pytest.raises(RefusedError, match=r"503 No more room$"):
+    with pytest.raises(RefusedError, match=r"503 No more room \(try: "):
         parse({"X-Reason": "No more\troom"}, status=503)
 
 
