@@ -1,0 +1,139 @@
+"""However a connection ends, the next one finds a clean machine."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Connection
+from tests.system.inside import Inside
+from tests.system.line import TUNNEL, Line
+from tests.system.traces import ip, pins
+from tests.system.wiretap import ALERT, Record, Wiretap
+
+SERVER_TUNNEL = "vpns"  # with a number
+
+
+def _eventually(true: Callable[[], bool], timeout: float = 5) -> bool:
+    deadline = time.monotonic() + timeout
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return true()
+
+
+def _devices(line: Line) -> list[str]:
+    return [device["ifname"] for device in ip(line.client, "link")]
+
+
+def _sessions(line: Line) -> int:
+    """Count the sessions at the server: each has a tunnel device."""
+    return sum(device["ifname"].startswith(SERVER_TUNNEL) for device in ip(line.server_namespace, "link"))
+
+
+def _kill(connection: Connection) -> None:
+    connection.process.kill()
+    connection.process.wait()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=lambda sign: sign.name)
+def test_a_signal_ends_it_with_a_goodbye_and_no_traces(line: Line, tap: Wiretap, sign: signal.Signals) -> None:
+    def goodbye() -> list[Record]:
+        return [record for record in tap.sent() if record.content_type == ALERT]
+
+    assert pins() == []
+    with line.connected() as connection:
+        assert _sessions(line) == 1
+        assert len(line.qosctl.read("flows")["flows"]) == 1
+        connection.process.send_signal(sign)
+        assert connection.process.wait(5) == 0
+        assert connection.errors == ""
+    assert TUNNEL not in _devices(line)
+    assert pins() == []
+    assert line.qosctl("flows", check=False).returncode == 3
+    assert _eventually(lambda: _sessions(line) == 0)
+    assert [record.plaintext for record in tap.wait_for(goodbye, bool)] == [b"\x01\x00"]  # warning, close_notify
+
+
+def test_the_pins_stay_while_something_is_attached(attached: Line) -> None:
+    before = pins()
+    with attached.connected():
+        pass
+    assert pins() == before
+    assert attached.qosctl.read("status")["flows"] == 0
+
+
+def test_the_server_forgets_the_cookie_after_a_goodbye(line: Line, tmp_path: Path) -> None:
+    server, address = line.server, line.topology.server4
+    said = line.client.run(
+        ["openconnect", "--authenticate", "--user=alice", "--passwd-on-stdin", "--non-inter",
+         f"--servercert={server.pin}", f"https://{address}:{server.port}"],
+        stdin=server.users["alice"] + "\n",
+    ).stdout  # fmt: skip
+    (cookie,) = [row.partition("=")[2].strip("'") for row in said.splitlines() if row.startswith("COOKIE=")]
+    cookie_file = tmp_path / "cookie"
+    cookie_file.touch(mode=0o600)
+    cookie_file.write_text(cookie + "\n")
+    words = ["connect", f"https://{address}:{server.port}", "--servercert", server.pin, "--cookie-file", str(cookie_file)]
+
+    with Connection(line.client, words) as connection:
+        assert connection.stop(signal.SIGINT) == 0
+    assert _eventually(lambda: _sessions(line) == 0)
+    again = line.qosctl(*words, check=False)
+    assert again.returncode == 2
+    assert again.stderr.startswith(f"qosctl: {address}:{server.port}: the server ")
+
+
+def test_a_killed_client_leaves_a_flow_that_is_shown_as_dead_and_cleared_by_the_next(
+    attached: Line, inside: Inside
+) -> None:
+    with attached.connected() as connection:
+        _kill(connection)
+        pid = connection.process.pid
+        assert TUNNEL not in _devices(attached)
+        assert f"{TUNNEL}: 10.91.2.2:4443, pid {pid} is dead" in attached.qosctl("flows").stdout
+        (flow,) = attached.qosctl.read("flows")["flows"]
+        assert (flow["owner"]["pid"], flow["owner"]["alive"]) == (pid, False)
+        assert "flows 0" in attached.qosctl("status").stdout
+    assert _eventually(lambda: _sessions(attached) == 0)
+    with attached.connected() as connection:
+        (flow,) = attached.qosctl.read("flows")["flows"]
+        assert (flow["owner"]["pid"], flow["owner"]["alive"]) == (connection.process.pid, True)
+        assert inside.works_both_ways(b"after the dead one")
+
+
+def test_a_killed_client_without_a_program_leaves_pins_that_the_next_one_takes_away(line: Line) -> None:
+    with line.connected() as connection:
+        _kill(connection)
+    assert pins() != []
+    with line.connected():
+        assert len(line.qosctl.read("flows")["flows"]) == 1
+    assert pins() == []
+
+
+def test_the_server_going_away_ends_it_with_one_line(line: Line) -> None:
+    with line.connected() as connection:
+        line.server.stop()
+        status = connection.process.wait(10)
+        errors = connection.errors
+    line.server.restart()
+    assert status == 3
+    assert errors.startswith("qosctl: 10.91.2.2:4443: the server ")
+    assert errors.count("\n") == 1
+    assert TUNNEL not in _devices(line)
+
+
+def test_the_device_being_deleted_ends_it_with_one_line(line: Line) -> None:
+    with line.connected() as connection:
+        line.client.run(["ip", "link", "del", "dev", TUNNEL])
+        assert connection.process.wait(5) == 3
+        assert connection.errors == f"qosctl: {TUNNEL}: the device is gone (try: connect again)\n"
+    assert _eventually(lambda: _sessions(line) == 0)
+
+
+def test_detach_under_a_running_tunnel_leaves_it_running(line: Line, inside: Inside) -> None:
+    with line.connected():
+        with line.attached():
+            pass
+        assert inside.works_both_ways(b"nothing attached any more")
