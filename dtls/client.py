@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
+import time
 from collections.abc import Callable
 
+from qosctl.dtls.control import Control
 from qosctl.dtls.establish import establish
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.loop import Loop
@@ -26,11 +28,13 @@ def connect(
     *,
     marker: Marker | None = None,
     on_connected: Callable[[ConnectedInfo], None] = lambda _: None,
+    on_statistics: Callable[[Statistics], None] | None = None,
 ) -> Statistics:
     """Connect, and carry packets until `stop.request()` is called (from a signal handler, say) or the session ends.
 
     `on_connected` is called once, when the tunnel device is up and the flow is known to `marker`; without a marker, or
-    where it cannot mark, the tunnel works unmarked. Returns what was counted after a stop, which the server is told of.
+    where it cannot mark, the tunnel works unmarked. `on_statistics` is called about once a second as long as there is
+    traffic, and must not block. Returns what was counted after a stop, which the server is told of.
 
     UsageError for options that make no sense, RefusedError when the server or the kernel refuses, NotAttachedError
     when the server cannot be reached or the session ends by other means than `stop`, NoPermissionError without
@@ -55,7 +59,8 @@ def connect(
         if marker is not None:
             cleanup.callback(marker.flow_closed)
             marks = marker.flow_opened(udp.local, udp.remote, tun.name)
-        uplink = Uplink(sealer, options.numbering(made.finished.first_number), marks)
+        numbering = options.numbering(made.finished.first_number)
+        uplink = Uplink(sealer, numbering, marks)
 
         def statistics() -> Statistics:
             return tally.snapshot(
@@ -66,16 +71,27 @@ def connect(
                 }
             )
 
+        name = str(Gateway.parse(options.url))
+        control = Control(
+            name=name,
+            channel=made.channel,
+            udp=udp,
+            uplink=uplink,
+            numbering=numbering,
+            session=made.session,
+            tally=tally,
+            now=time.monotonic(),
+        )
         loop = Loop(
-            name=str(Gateway.parse(options.url)),
             stop=stop,
             channel=made.channel,
             udp=udp,
             tun=tun,
             uplink=uplink,
             opener=opener,
-            session=made.session,
+            control=control,
             tally=tally,
+            report=None if on_statistics is None else lambda: on_statistics(statistics()),
         )
         on_connected(
             ConnectedInfo(

@@ -19,8 +19,8 @@ import pytest
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.layout import RING_WORDS
+from qosctl.dtls.control import SessionEndedError
 from qosctl.dtls.credentials import CookieLogin, PasswordLogin
-from qosctl.dtls.loop import SessionEndedError
 from qosctl.dtls.marker import Endpoint
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.trust import CaFile, Pin

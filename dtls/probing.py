@@ -1,0 +1,51 @@
+"""The ear of a numbering that wants to know where the receiver is: probes it asks for, and their echoes.
+
+A probe is a DPD request in the class it measures; the server echoes its payload. Here is only what the loop and such a
+numbering say to each other, and how a probe is told from a DPD request of the loop's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from qosctl.bpf.dscp import Dscp
+
+PROBE_ID_BYTES = 8
+"""Payload of a probe. The loop's own DPD requests have another length."""
+_ID_LIMIT = 1 << (8 * PROBE_ID_BYTES)
+
+
+@runtime_checkable
+class ProbingNumbering(Protocol):
+    """A Numbering that probes. All times are on the clock of `now`, in seconds."""
+
+    def take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
+        """See numbering.Numbering.take."""
+        ...
+
+    def probe_due(self, now: float) -> Dscp | None:
+        """Return the class in which to send a probe now, or None."""
+        ...
+
+    def probe_sent(self, dscp: Dscp, now: float) -> int:
+        """Return the id (0 to 2**64 - 1) for a probe; the next number taken for `dscp` is that probe's."""
+        ...
+
+    def probe_echoed(self, probe: int, now: float) -> None:
+        """Learn that the probe arrived; an id nobody sent, or one echoed before, changes nothing."""
+        ...
+
+    def next_probe_at(self, now: float) -> float | None:
+        """Return when to ask `probe_due` again if nothing else happens, or None."""
+        ...
+
+
+def probe_payload(probe: int) -> bytes:
+    """Return the payload that carries a probe's id; it wraps at 64 bits."""
+    return (probe % _ID_LIMIT).to_bytes(PROBE_ID_BYTES)
+
+
+def probe_of(payload: bytes) -> int | None:
+    """Return the id in an echoed payload, None when it is no probe's. Total."""
+    return int.from_bytes(payload) if len(payload) == PROBE_ID_BYTES else None
