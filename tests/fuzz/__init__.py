@@ -1,0 +1,1 @@
+"""The differential fuzzer: `python -m tests.fuzz [--packets N] [--seed S]`."""
