@@ -5,7 +5,8 @@ Without root the pure tests still run; those that need the kernel fail and say w
 
 import os
 
-from tests.lab.sandbox import enter_sandbox
+from tests.lab.sandbox import enter_sandbox, unwind_on_signals
 
+unwind_on_signals()
 if os.geteuid() == 0:
     enter_sandbox()
