@@ -1,0 +1,104 @@
+"""One class's way through the network, as its probes show it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from qosctl.bpf.dscp import Dscp
+
+MAX_OPEN = 2048
+"""Probes waited for in one class; beyond it the oldest is given up."""
+RECENT = 3
+"""Round trips that the delay of an overtaking class is judged by."""
+CERTAINTY = 0.001
+"""How likely the loss of all probes in a row must be before their silence is taken for delay, at most."""
+
+
+@dataclass(slots=True)
+class Probe:
+    """A probe that was sent and has neither been echoed nor given up."""
+
+    id: int
+    sent: float
+    number: int
+    """The newest number when it was sent."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """A class that has sent. Its records, and so its probes, stay in order: an echo settles all older probes."""
+
+    dscp: Dscp
+    sent_at: float
+    """When it last sent a record, in seconds."""
+    records: int = 0
+    unprobed: int = 0
+    """Records since its last probe."""
+    highest: int = 0
+    """The highest number it was given."""
+    round_trips: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    open: deque[Probe] = field(default_factory=deque)
+    loss: float = 0.0
+    """Share of probes lost on the way, not counting those that our own numbering killed."""
+
+    @property
+    def delay(self) -> float | None:
+        """The last round trip, in seconds."""
+        return self.round_trips[-1] if self.round_trips else None
+
+    @property
+    def longest(self) -> float | None:
+        """The longest of the recent round trips: the safe side for a class that overtakes."""
+        return max(self.round_trips, default=None)
+
+    @property
+    def doubt(self) -> int:
+        """How many probes in a row may well be lost: their silence says nothing about the queue."""
+        if self.loss < 0.01:
+            return 1
+        return min(40, math.ceil(math.log(CERTAINTY) / math.log(min(0.97, self.loss))))
+
+    def silent(self) -> Probe | None:
+        """Return the oldest probe of which it can be said that it is late rather than lost."""
+        doubt = self.doubt
+        return self.open[doubt] if len(self.open) > doubt else None
+
+    def at_least(self, now: float) -> float | None:
+        """Return the round trip it has now at the least, in seconds: the last one, or the age of a late probe."""
+        late = self.silent()
+        if late is None:
+            return self.delay
+        return max(self.delay or 0.0, now - late.sent)
+
+    def opened(self, probe: Probe) -> None:
+        """Wait for a probe."""
+        if len(self.open) >= MAX_OPEN:
+            self.open.popleft()
+        self.open.append(probe)
+        self.unprobed = 0
+
+    def echoed(self, probe_id: int, now: float, dead_below: int) -> tuple[Probe | None, int, int]:
+        """Settle a probe and all older ones.
+
+        Returns it (None when it is not waited for), how many of the older ones the path lost, and how many had
+        numbers below `dead_below`, so that the receiver dropped them as replays.
+        """
+        if not any(probe.id == probe_id for probe in self.open):
+            return None, 0, 0
+        lost = killed = 0
+        while (probe := self.open.popleft()).id != probe_id:
+            if probe.number < dead_below:
+                killed += 1
+            else:
+                lost += 1
+        self.loss += (lost / (lost + 1) - self.loss) * min(1.0, 0.1 * (lost + 1))
+        self.round_trips.append(now - probe.sent)
+        return probe, lost, killed
+
+    def forget(self) -> None:
+        """Start over: what was known is too old."""
+        self.round_trips.clear()
+        self.open.clear()
+        self.loss = 0.0
