@@ -18,7 +18,9 @@ from pathlib import Path
 
 from qosctl.bpf import syscall
 from qosctl.bpf.control import Control
+from qosctl.bpf.counters import SHAPE as COUNTERS_SHAPE
 from qosctl.bpf.counters import DeviceCounters
+from qosctl.bpf.counters import read as read_counters
 from qosctl.bpf.device import DevicePins
 from qosctl.bpf.errors import NoPermissionError, RefusedError
 from qosctl.bpf.flows import FLOWS_SHAPE, Flow, Flows
@@ -98,7 +100,8 @@ def device_pins(state: Path) -> Sequence[DevicePins]:
 
 def read_device(pins: DevicePins, attachment_of: AttachmentOf) -> Device:
     """One device. It goes by its present name, or by the one it was attached under when it is gone."""
-    counters = pins.read_counters()
+    with _opened(pins.counters, COUNTERS_SHAPE) as fd:
+        counters = read_counters(fd)
     present = _name_of(pins.index)
     if present is None:
         return Device(_printable(pins.device_name()), None, counters)
@@ -115,6 +118,7 @@ def _control(state: Path) -> Iterator[Control]:
 
 @contextmanager
 def _opened(path: Path, shape: MapShape) -> Iterator[int]:
+    """Open a pinned map of this very shape: reading one of a larger value would write past our buffer."""
     fd = syscall.obj_get(str(path))
     try:
         if syscall.map_info(fd).shape != shape:

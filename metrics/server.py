@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import signal
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -44,7 +43,9 @@ class Endpoint:
     RefusedError where the address is taken or not this machine's, NoPermissionError for a privileged port.
     """
 
-    def __init__(self, registry: CollectorRegistry, listen: Listen) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, listen: Listen, *, connection_seconds: int = CONNECTION_SECONDS
+    ) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # two scrapes at a time are nothing to warn of
         self._channels: dict[int, Any] = {}
         sock = _listening_socket(listen)
@@ -59,7 +60,7 @@ class Endpoint:
             threads=_THREADS,
             backlog=_BACKLOG,
             connection_limit=2 * CONNECTIONS_MAX,
-            channel_timeout=CONNECTION_SECONDS,
+            channel_timeout=connection_seconds,
             cleanup_interval=1,
             max_request_header_size=_REQUEST_BYTES_MAX,
             max_request_body_size=_REQUEST_BYTES_MAX,
@@ -137,20 +138,21 @@ def _only_metrics(metrics: WSGIApplication) -> WSGIApplication:
 
 
 def _listening_socket(listen: Listen) -> socket.socket:
-    ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
-        listen.address, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    )
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise _no_listening(listen, error) from error
-    return sock
+    with ExitStack() as stack:
+        try:
+            ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
+                listen.address, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            )
+            sock = stack.enter_context(socket.socket(family, kind, protocol))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            raise _no_listening(listen, error) from error
+        stack.pop_all()
+        return sock
 
 
 def _no_listening(listen: Listen, error: OSError) -> QosctlError:
@@ -162,4 +164,4 @@ def _no_listening(listen: Listen, error: OSError) -> QosctlError:
         case errno.EACCES:
             return NoPermissionError(f"{listen}: ports below 1024 are privileged", "a higher port")
         case _:
-            return RefusedError(f"{listen}: cannot listen: {os.strerror(error.errno or 0)}", "ip address")
+            return RefusedError(f"{listen}: cannot listen: {error.strerror or error}", "ip address")

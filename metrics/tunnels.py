@@ -102,7 +102,7 @@ TUNNEL_METRICS: Sequence[TunnelMetric] = (
     ),
     _counter(
         "qosctl_tunnel_probes_echoed", Statistic.PROBES_ECHOED,
-        "Probes that the server echoed.",
+        "Probes that the server echoed: each tells where the receiver was, and when.",
     ),
     _counter(
         "qosctl_tunnel_probes_lost", Statistic.PROBES_LOST,

@@ -40,7 +40,15 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
 
 
 def attachment_of(pins: DevicePins) -> Attachment | None:
-    """Return what stands at the device's hook, as the kernel says."""
+    """Return what stands at the device's hook, as the kernel says.
+
+    An attach with another hook moves the program while it marks; it may slip from one hook to the other between our looks
+    at them, so only a second look tells that it is not there.
+    """
+    return _attachment(pins) or _attachment(pins)
+
+
+def _attachment(pins: DevicePins) -> Attachment | None:
     hook = hooks.present(pins)
     program_id = hook.attached() if hook is not None else None
     if hook is None or program_id is None:
