@@ -3,6 +3,7 @@
 # make check    style, types, import direction; changes nothing
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
 # make fuzz     the program against its reference, for longer than the tests do        (root)
+# make docs     the man page and shell completions, from the parser, into build
 # make clean    remove what these made
 #
 # Each installs what it needs first: Debian packages, then Python's into .venv. What runs and is tested is the
@@ -15,7 +16,7 @@ PACKAGES := bpf dtls metrics supervisor
 # Folders are listed too: their time changes when a file goes.
 SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
 
-.PHONY: demo test check bench fuzz clean root system
+.PHONY: demo test check bench fuzz docs clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -36,6 +37,15 @@ bench: root $(VENV)/project
 
 fuzz: root $(VENV)/project
 	@$(PYTHON) -m tests.fuzz
+
+docs: $(VENV)/project
+	@mkdir -p build/man build/completion
+	@$(BIN)/argparse-manpage --module qosctl.supervisor.cli --function build_parser --project-name qosctl \
+		--description "carry the DSCP of what is inside a DTLS tunnel onto its outer packets" \
+		--manual-title "User Commands" --output build/man/qosctl.1 >/dev/null
+	@for shell in bash zsh tcsh; do \
+		$(BIN)/shtab --shell=$$shell --prog qosctl qosctl.supervisor.cli.build_parser >build/completion/qosctl.$$shell; done
+	@echo "build/man/qosctl.1, build/completion/qosctl.{bash,zsh,tcsh}"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
