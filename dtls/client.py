@@ -45,7 +45,7 @@ def connect(
         try:
             made = establish(options, stop, cleanup)
         except StopRequestedError:
-            return tally.snapshot({})
+            return tally.snapshot({}, socket_full=0)
         keys = made.finished.keys
         sealer = RecordSealer(keys.cipher, keys.client_key, keys.client_iv)
         opener = RecordOpener(keys.cipher, keys.server_key, keys.server_iv)
@@ -68,7 +68,8 @@ def connect(
                     **{k: v for k, v in dataclasses.asdict(opener.counts).items() if k != "opened"},
                     "udp_lost": udp.counts.lost,
                     "tun_refused": tun.write_lost,
-                }
+                },
+                udp.counts.full,
             )
 
         name = str(Gateway.parse(options.url))

@@ -19,13 +19,15 @@ class Statistics:
     """A snapshot.
 
     `control` counts frames that are no packets, as in "dtls dpd_out received"; `dropped` has a count for each reason
-    that occurred. `dpd_round_trip_s` is the newest of the DTLS channel, or None before the first.
+    that occurred; `socket_full` is how often packets had to wait for room in the UDP socket. `dpd_round_trip_s` is the
+    newest of the DTLS channel, or None before the first.
     """
 
     sent: Traffic
     received: Traffic
     control: Mapping[str, int]
     dropped: Mapping[str, int]
+    socket_full: int
     dpd_round_trip_s: float | None
 
 
@@ -48,13 +50,14 @@ class Tally:
         """Count one frame that is no packet."""
         self.control[what] = self.control.get(what, 0) + 1
 
-    def snapshot(self, more_dropped: Mapping[str, int]) -> Statistics:
-        """Freeze the counts, with those of `more_dropped` that are not 0."""
+    def snapshot(self, more_dropped: Mapping[str, int], socket_full: int) -> Statistics:
+        """Freeze the counts, with what others counted: those of `more_dropped` that are not 0, and `socket_full`."""
         dropped = self.dropped | {reason: count for reason, count in more_dropped.items() if count}
         return Statistics(
             Traffic(self.packets_out, self.bytes_out),
             Traffic(self.packets_in, self.bytes_in),
             dict(self.control),
             dropped,
+            socket_full,
             self.dpd_round_trip_s,
         )
