@@ -6,8 +6,16 @@ import pytest
 
 from tests.system.inside import Inside
 from tests.system.line import Line
+from tests.system.silence import Silences
 from tests.system.traces import traces
 from tests.system.wiretap import Wiretap
+
+
+@pytest.fixture(scope="session", autouse=True)
+def silences() -> Iterator[Silences]:
+    """Attempts that take long and cost nothing, begun before the first test."""
+    with Silences() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

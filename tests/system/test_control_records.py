@@ -33,6 +33,8 @@ def test_control_records_are_never_marked(attached: Line, tap: Wiretap, inside: 
     assert {record.content_type for record in control} == {HANDSHAKE, CHANGE_CIPHER_SPEC, DATA, ALERT}
     assert any(record.is_dpd for record in control)
     assert {(record.frame.dscp, record.frame.ecn) for record in control} == {(0, 0)}
-    assert {record.frame.dscp for record in records if record.inner and record.inner.payload in (b"before", b"after")} == {46}
+    assert {record.frame.dscp for record in records if record.inner and record.inner.payload in (b"before", b"after")} == {
+        46
+    }
     tls = [frame for frame in tap.frames() if frame.protocol == _TCP]
     assert {frame.dscp for frame in tls} == {0}

@@ -1,5 +1,7 @@
 """Every DSCP, every ECN, both inner versions, both outer versions: the six bits appear outside, and nothing else does."""
 
+import itertools
+
 import pytest
 
 from tests.lab import Frame
@@ -49,7 +51,7 @@ def _all_but_the_six_bits(frame: Frame) -> bytes:
 
 def _gaps_in_identification(frames: list[Frame]) -> list[int]:
     numbers = [int.from_bytes(frame.header[4:6]) for frame in frames]
-    return [step for a, b in zip(numbers, numbers[1:], strict=False) if (step := (b - a) % 65536) != 1]
+    return [step for a, b in itertools.pairwise(numbers) if (step := (b - a) % 65536) != 1]
 
 
 @pytest.mark.parametrize("outer", [4, 6], ids=["outer_ipv4", "outer_ipv6"])

@@ -24,9 +24,7 @@ def test_passtos_is_off_after_the_first_attach(attached: Line) -> None:
     assert attached.qosctl("passtos").stdout == "off\n"
 
 
-def test_on_and_off_take_effect_on_the_next_packet_of_the_same_tunnel(
-    attached: Line, tap: Wiretap, inside: Inside
-) -> None:
+def test_on_and_off_take_effect_on_the_next_packet_of_the_same_tunnel(attached: Line, tap: Wiretap, inside: Inside) -> None:
     with attached.connected():
         seen = {}
         for turn in range(3):

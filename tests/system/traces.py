@@ -14,13 +14,15 @@ BPFFS = Path("/sys/fs/bpf")
 
 def traces(namespace: Namespace) -> dict[str, Any]:
     """Return devices, addresses, routes, queues, filters and BPF pins, for comparison with another time."""
-    devices = [device["ifname"] for device in ip(namespace, "link")]
+    # One shell: this runs twice a test.
+    said = namespace.run(["sh", "-c", "ip -j addr; ip -j -4 route; ip -j -6 route; tc -j qdisc"]).stdout
+    devices, routes4, routes6, qdiscs = (json.loads(row) for row in said.split("\n") if row.strip())
+    with_filters = {qdisc["dev"] for qdisc in qdiscs if qdisc["kind"] == "clsact"}
     return {
-        "devices": devices,
-        "addresses": {d["ifname"]: sorted(a["local"] for a in d["addr_info"]) for d in ip(namespace, "addr")},
-        "routes": [(route["dst"], route["dev"]) for v in ("-4", "-6") for route in ip(namespace, v, "route")],
-        "qdiscs": tc(namespace, "qdisc", "show"),
-        "filters": {device: filters(namespace, device) for device in devices},
+        "addresses": {d["ifname"]: sorted(a["local"] for a in d["addr_info"]) for d in devices},
+        "routes": [(route["dst"], route["dev"]) for route in (*routes4, *routes6)],
+        "qdiscs": qdiscs,
+        "filters": {device: filters(namespace, device) for device in with_filters},
         "pins": pins(),
     }
 

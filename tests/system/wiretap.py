@@ -20,7 +20,7 @@ from tests.lab import Capture, Frame
 from tests.system.line import Line
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA = 20, 21, 22, 23
-_CLIENT_HELLO, _SERVER_HELLO = 1, 2
+_CLIENT_HELLO, _SERVER_HELLO = b"\x01", b"\x02"
 _FRAME_DATA, FRAME_DPD = 0, (3, 4)
 _UDP = 17
 
@@ -75,7 +75,7 @@ class Wiretap:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._capture = Capture(line.router, line.topology.router_client_if)
-        self._randoms: dict[tuple[int, int], bytes] = {}  # by client port and hello
+        self._randoms: dict[tuple[int, bytes], bytes] = {}  # by client port and hello
         self._keys: dict[tuple[int, bool], _Keys] = {}  # by client port and direction
 
     def __enter__(self) -> Self:
@@ -91,11 +91,11 @@ class Wiretap:
 
     def sent(self) -> list[Record]:
         """Return the records of the client, in order."""
-        return [record for record in self._records() if not record.frame.outgoing]
+        return self._records(from_client=True)
 
     def received(self) -> list[Record]:
         """Return the records of the server, in order."""
-        return [record for record in self._records() if record.frame.outgoing]
+        return self._records(from_client=False)
 
     def carried(self, count: int, mark: bytes = b"") -> list[Record]:
         """Wait for `count` of the client's records with inner payloads that begin with `mark`, and return those."""
@@ -114,17 +114,35 @@ class Wiretap:
             time.sleep(0.02)
         return found
 
+    def sealed_by_server(self, client_port: int, number: int, plaintext: bytes) -> bytes:
+        """Return a data record as the server would send it to the client at `client_port`; genuine in all ways."""
+        keys = self._keys_of(client_port, from_client=False)
+        header, nonce = bytes([DATA]) + b"\xfe\xfd" + number.to_bytes(8), number.to_bytes(8)
+        aad = header[3:11] + header[:3] + len(plaintext).to_bytes(2)
+        body = nonce + keys.cipher.encrypt(keys.iv + nonce, plaintext, aad)
+        return header + len(body).to_bytes(2) + body
+
     def forget(self) -> None:
         """Forget the frames so far, but not the keys."""
-        self.sent()
+        self._tunnel_frames()
         self._capture.clear()
 
-    def _records(self) -> list[Record]:
-        return [
-            record
+    def _tunnel_frames(self) -> list[Frame]:
+        frames = [
+            frame
             for frame in self._capture.frames()
             if frame.protocol == _UDP and self._line.server.port in (frame.source_port, frame.destination_port)
-            for record in self._records_in(frame)
+        ]
+        for frame in frames:
+            kind, body = frame.payload[:1], frame.payload[13:]
+            if kind == bytes([HANDSHAKE]) and body[:1] in (_CLIENT_HELLO, _SERVER_HELLO):
+                # Behind the handshake header (12) and the version (2). The first of each counts.
+                self._randoms.setdefault((_client_port(frame), body[:1]), body[14:46])
+        return frames
+
+    def _records(self, *, from_client: bool) -> list[Record]:
+        return [
+            record for frame in self._tunnel_frames() if frame.outgoing != from_client for record in self._records_in(frame)
         ]
 
     def _records_in(self, frame: Frame) -> Iterator[Record]:
@@ -132,15 +150,8 @@ class Wiretap:
         while len(rest) >= 13:
             content_type, number, length = rest[0], int.from_bytes(rest[3:11]), int.from_bytes(rest[11:13])
             header, body, rest = rest[:13], rest[13 : 13 + length], rest[13 + length :]
-            if number >> 48 == 0:
-                self._learn(frame, content_type, body)
-                yield Record(frame, content_type, number, body)
-            else:
-                yield Record(frame, content_type, number, self._decrypt(frame, header, body))
-
-    def _learn(self, frame: Frame, content_type: int, body: bytes) -> None:
-        if content_type == HANDSHAKE and body[0] in (_CLIENT_HELLO, _SERVER_HELLO):
-            self._randoms[_client_port(frame), body[0]] = body[14:46]  # handshake header (12), version (2), random
+            plaintext = body if number >> 48 == 0 else self._decrypt(frame, header, body)
+            yield Record(frame, content_type, number, plaintext)
 
     def _decrypt(self, frame: Frame, header: bytes, body: bytes) -> bytes:
         keys = self._keys_of(_client_port(frame), from_client=not frame.outgoing)
