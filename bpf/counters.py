@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import syscall
 from .dscp import DSCP_COUNT, Dscp
+from .errors import RefusedError
 from .layout import DEVICE_COUNTERS, Outcome
 
 SHAPE = syscall.MapShape(syscall.MAP_TYPE_PERCPU_ARRAY, 4, DEVICE_COUNTERS.size, 1)
@@ -31,6 +32,8 @@ class DeviceCounters:
 
 def read(fd: int) -> DeviceCounters:
     """Sum the per-CPU counters behind `fd`."""
+    if syscall.map_info(fd).shape != SHAPE:
+        raise RefusedError("the counters were made by a qosctl of another layout", "qosctl detach --all, then attach again")
     cpus = _possible_cpus()
     raw = syscall.map_lookup(fd, bytes(4), DEVICE_COUNTERS.size * cpus)
     if raw is None:

@@ -21,7 +21,8 @@ from .layout import FLOW_INFO_WORDS, FLOW_KEY, FLOWS_MAX, RING_WORDS, WORD
 RING_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, WORD.size, RING_WORDS + FLOW_INFO_WORDS, syscall.F_MMAPABLE)
 FLOWS_SHAPE = syscall.MapShape(syscall.MAP_TYPE_HASH_OF_MAPS, FLOW_KEY.size, 4, FLOWS_MAX)
 _MARKS_BYTES = RING_WORDS * WORD.size
-_RING_BYTES = _MARKS_BYTES + FLOW_INFO_WORDS * WORD.size
+_INFO_BYTES = FLOW_INFO_WORDS * WORD.size
+_RING_BYTES = _MARKS_BYTES + _INFO_BYTES
 _E2BIG = 7
 
 
@@ -138,7 +139,7 @@ class Flows:
         except FileNotFoundError:  # the flow went between the two calls
             return None
         try:
-            with mmap.mmap(fd, _RING_BYTES, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
-                return memory[_MARKS_BYTES:]
+            with mmap.mmap(fd, _INFO_BYTES, mmap.MAP_SHARED, mmap.PROT_READ, offset=_MARKS_BYTES) as page:
+                return page[:]
         finally:
             os.close(fd)

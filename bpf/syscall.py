@@ -79,13 +79,15 @@ class TestRun:
     duration_ns: int
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 def _bpf(command: int, attr: bytes | bytearray) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
     number = _SYSCALL_NUMBER.get(platform.machine())
     if number is None:
         raise OSError(38, f"bpf(2) has no known number on {platform.machine()}")
     buffer = (ctypes.c_char * len(attr)).from_buffer_copy(attr)
-    result: int = libc.syscall(number, command, buffer, len(attr))
+    result: int = _libc.syscall(number, command, buffer, len(attr))
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

@@ -19,8 +19,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from qosctl.bpf.errors import NoPermissionError, QosctlError, RefusedError
-from waitress import wasyncore  # type: ignore[import-untyped]
-from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]
+from waitress import wasyncore
+from waitress.server import TcpWSGIServer
 
 from .listen import Listen
 

@@ -172,7 +172,11 @@ _HOOKS: tuple[Callable[[DevicePins], Hook], ...] = (TcxHook, ClsactHook)
 
 def present(pins: DevicePins) -> Hook | None:
     """Return the hook where our program stands now, or None."""
-    return next((hook for hook in (make(pins) for make in _HOOKS) if hook.attached() is not None), None)
+    for _ in range(2):  # an attach that moves the program between hooks is at neither for whoever asks in the wrong order
+        for hook in (make(pins) for make in _HOOKS):
+            if hook.attached() is not None:
+                return hook
+    return None
 
 
 def choose(kind: HookKind, pins: DevicePins) -> Hook:

@@ -8,9 +8,18 @@ from collections.abc import Callable
 
 from qosctl.bpf import bpffs
 from qosctl.bpf.errors import QosctlError, kernel_errors
-from qosctl.bpf.flow_info import Owner, process_start_time
+from qosctl.bpf.flow_info import Owner, Statistic, process_start_time
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import create_state, open_state, release_state
+from qosctl.dtls.tally import Statistics
+
+_MICROSECONDS = 1_000_000
+_DROPS = {
+    "forged": Statistic.DROPPED_FORGED,
+    "replayed": Statistic.DROPPED_REPLAYED,
+    "udp_lost": Statistic.DROPPED_SOCKET_FULL,
+    "tun_refused": Statistic.DROPPED_TUNNEL_FULL,
+}
 
 
 class FlowMarker:
@@ -51,6 +60,13 @@ class FlowMarker:
         self._ring.close()
         self._ring = self._key = None
 
+    def publish(self, now: Statistics) -> None:
+        """Show what the client counted to `qosctl flows` and the metrics: a few stores into the flow's own page."""
+        if self._ring is None:
+            return
+        for statistic, value in _words(now).items():
+            self._ring.statistics[statistic] = value
+
     def _register(self, key: FlowKey, tunnel: str) -> Ring:
         pid = os.getpid()
         owner = Owner(pid, process_start_time(pid) or 0, time.time_ns(), tunnel, self._server)
@@ -66,3 +82,18 @@ class FlowMarker:
             except BaseException:
                 release_state()
                 raise
+
+
+def _words(now: Statistics) -> dict[Statistic, int]:
+    """Say it in the statistics of the flow's page; what has no word of its own there counts as malformed."""
+    dropped = dict.fromkeys(_DROPS.values(), 0) | {Statistic.DROPPED_MALFORMED: 0}
+    for reason, count in now.dropped.items():
+        dropped[_DROPS.get(reason, Statistic.DROPPED_MALFORMED)] += count
+    return {
+        Statistic.PACKETS_SENT: now.sent.packets,
+        Statistic.BYTES_SENT: now.sent.bytes,
+        Statistic.PACKETS_RECEIVED: now.received.packets,
+        Statistic.BYTES_RECEIVED: now.received.bytes,
+        Statistic.DPD_ROUND_TRIP_US: round((now.dpd_round_trip_s or 0) * _MICROSECONDS),
+        **dropped,
+    }

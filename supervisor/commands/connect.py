@@ -52,7 +52,13 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     )
     marker = FlowMarker(str(Gateway.parse(arguments.url)), warn=lambda line: print(f"qosctl: {line}", file=sys.stderr))
     with _stop_on_signals() as stop:
-        connect(options, stop, marker=marker, on_connected=lambda info: _say_connected(info, out))
+        connect(
+            options,
+            stop,
+            marker=marker,
+            on_connected=lambda info: _say_connected(info, out),
+            on_statistics=marker.publish,
+        )
     return Exit.FINE
 
 
