@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import subprocess
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from tests.lab import Ocserv, Qosctl, Topology
+from tests.lab import LabError, Ocserv, Qosctl, Topology
 from tests.lab.qosctl import COMMAND
 
 SILENT_PORT = 4450
 _LONG_ENOUGH = 60
+_SYN_SENT = "02"  # include/net/tcp_states.h
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Silences:
                 rule = ["ipproto", protocol, "dport", str(port), "blackhole"]
                 topology.router.run(["ip", "rule", "add", "priority", "1", *rule])
             self.port = self._server.port
-            self._no_tcp = self._attempt(SILENT_PORT)
-            self._no_udp = self._attempt(self.port)
+            self._no_tcp = self.attempt(SILENT_PORT)
+            self._no_udp = self.attempt(self.port)
             self._stack = stack.pop_all()
         return self
 
@@ -48,25 +51,46 @@ class Silences:
     @functools.cached_property
     def over_tcp(self) -> Said:
         """Wait for the attempt whose connection request nobody answers."""
-        return _result(self._no_tcp)
+        return result(self._no_tcp)
 
     @functools.cached_property
     def over_udp(self) -> Said:
         """Wait for the attempt that logs in, and gets no answer over UDP."""
-        return _result(self._no_udp)
+        return result(self._no_udp)
 
     @property
     def qosctl(self) -> Qosctl:
         """The command beside the two attempts."""
         return Qosctl(self.client)
 
-    def _attempt(self, port: int) -> subprocess.Popen[str]:
+    def attempt(self, port: int) -> subprocess.Popen[str]:
+        """Start to connect to `port`."""
         password = str(self._server.password_file("alice"))
         login = ["-u", "alice", "--password-file", password, "--servercert", self._server.pin]
         words = [str(COMMAND), "connect", f"https://{self.address}:{port}", *login]
         return self.client.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
+    def wait_until_waiting(self, attempt: subprocess.Popen[str]) -> None:
+        """Return once the attempt has asked for its TCP connection, and waits."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            rows = [row.split() for row in self.client.read("/proc/net/tcp").splitlines()]
+            if _sockets(attempt.pid) & {row[9] for row in rows if row[3] == _SYN_SENT}:
+                return
+            time.sleep(0.02)
+        raise LabError("the attempt does not even begin")
 
-def _result(process: subprocess.Popen[str]) -> Said:
+
+def _sockets(pid: int) -> set[str]:
+    """Return the inodes of a process's sockets."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.add(str(entry.readlink()).removeprefix("socket:[").rstrip("]"))
+    return found
+
+
+def result(process: subprocess.Popen[str]) -> Said:
+    """Wait for the end of an attempt."""
     stdout, stderr = process.communicate(timeout=_LONG_ENOUGH)
     return Said(stdout, stderr, process.returncode)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Ocserv
+from tests.lab import Connection, Ocserv
 from tests.lab.qosctl import COMMAND
 from tests.system.line import Line
 
@@ -208,6 +208,12 @@ def test_a_certificate_for_another_address_is_refused(line: Line, other: Ocserv,
     assert said.stderr.startswith(f"qosctl: [{line.topology.server6}]:{other.port}: certificate not trusted: ")
     assert "mismatch" in said.stderr
     del facts
+
+
+def test_the_right_authority_is_believed(line: Line, facts: dict[str, str]) -> None:
+    words = "connect {url} -u alice --password-file {password_file} --ca".format(**facts).split()
+    with Connection(line.client, [*words, str(line.server.ca)]) as connection:
+        assert connection.output.startswith("connected tun0: ")
 
 
 def test_a_second_tunnel_of_the_same_name_is_refused(line: Line, facts: dict[str, str]) -> None:

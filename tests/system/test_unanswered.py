@@ -3,7 +3,9 @@
 By its name the last module here, because the attempts take their time: see `silence`.
 """
 
-from tests.system.silence import SILENT_PORT, Said, Silences
+import signal
+
+from tests.system.silence import SILENT_PORT, Said, Silences, result
 from tests.system.traces import ip
 
 REFUSED, NOT_CONNECTED = 2, 3
@@ -24,6 +26,13 @@ def test_silence_over_tcp_is_nobody_there(silences: Silences) -> None:
         f"qosctl: {silences.address}:{SILENT_PORT}: connection timed out (try: ping {silences.address})\n",
         NOT_CONNECTED,
     )
+
+
+def test_ctrl_c_while_waiting_ends_it_at_once_and_without_a_word(silences: Silences) -> None:
+    attempt = silences.attempt(SILENT_PORT)
+    silences.wait_until_waiting(attempt)
+    attempt.send_signal(signal.SIGINT)
+    assert result(attempt) == Said("", "", 0)
 
 
 def test_neither_left_anything_behind(silences: Silences) -> None:
