@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from qosctl.bpf import bpffs, counters, loader, syscall
 from qosctl.bpf.counters import DeviceCounters
 from qosctl.bpf.device import pins_of
@@ -127,11 +127,21 @@ def own(tunnel: str) -> Owner:
     return Owner(os.getpid(), started, 0, tunnel, "server.example")
 
 
-def changed_sources(folder: Path, monkeypatch: pytest.MonkeyPatch, *, before: str = "", after: str = "") -> None:
-    """Let the loader build another version of the program: egress.c with lines put before and after it."""
-    source = Path(loader.__file__).parent
-    for path in source.glob("*.[ch]"):
-        (folder / path.name).write_text(path.read_text())
-    (folder / "kernel").symlink_to(source / "kernel")
-    (folder / "egress.c").write_text(f"{before}\n{(source / 'egress.c').read_text()}\n{after}\n")
-    monkeypatch.setattr(loader, "_SOURCES", folder)
+@contextmanager
+def changed_sources(*, before: str = "", after: str = "") -> Iterator[Path]:
+    """Let the loader build another version of the program inside the block: egress.c with lines put before and after it.
+
+    Yields the folder that the loader then reads, for changes of other kinds.
+    """
+    source = loader._SOURCES
+    with tempfile.TemporaryDirectory(prefix="qosctl-sources-") as name:
+        folder = Path(name)
+        for path in source.glob("*.[ch]"):
+            (folder / path.name).write_text(path.read_text())
+        (folder / "kernel").symlink_to(source / "kernel")
+        (folder / "egress.c").write_text(f"{before}\n{(source / 'egress.c').read_text()}\n{after}\n")
+        loader._SOURCES = folder
+        try:
+            yield folder
+        finally:
+            loader._SOURCES = source

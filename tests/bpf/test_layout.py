@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from pathlib import Path
@@ -60,7 +61,7 @@ def field_offsets(packed: struct.Struct) -> list[int]:
 
 
 @pytest.fixture
-def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def compiled() -> dict[str, int]:
     """What the compiler says of each expression: a program of its own writes them over its packet."""
     expressions = list(expectations())
     packet = 8 * len(expressions)
@@ -68,13 +69,13 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         f"value = {expression}; bpf_skb_store_bytes(skb, {8 * n}, &value, 8, 0);"
         for n, expression in enumerate(expressions)
     )
-    changed_sources(tmp_path, monkeypatch)
-    (tmp_path / "egress.c").write_text(
-        f'#include "contract.h"\nint qosctl_egress(struct __sk_buff *skb) {{ __u64 value;\n{stores}\nreturn 0; }}\n'
-    )
-    with Namespace("layout") as namespace, namespace.entered():
-        program = loader.load(tmp_path, tmp_path, ethernet=True)
+    with Namespace("layout") as namespace, namespace.entered(), changed_sources() as folder:
+        (folder / "egress.c").write_text(
+            f'#include "contract.h"\nint qosctl_egress(struct __sk_buff *skb) {{ __u64 value;\n{stores}\nreturn 0; }}\n'
+        )
+        program = loader.load(folder, folder, ethernet=True)
         ran = syscall.program_test_run(program, bytes(packet))
+        os.close(program)
     return dict(zip(expressions, struct.unpack(f"={len(expressions)}Q", ran.packet), strict=True))
 
 

@@ -6,7 +6,6 @@ The packet wanted afterwards is built anew and compared bit for bit; no checksum
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 from qosctl.bpf.dscp import DF, EF, LE, Dscp, Ecn, TrafficClass
@@ -286,12 +285,12 @@ def test_flows_are_found_among_many(program: Kernel) -> None:
     assert program.run(mapped).outcome is Outcome.STAMPED
 
 
-def test_a_header_that_the_kernel_will_not_make_writable_leaves_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_header_that_the_kernel_will_not_make_writable_leaves_as_it_was() -> None:
     """Out of memory, in real life: here the helper is replaced by one that refuses."""
-    changed_sources(tmp_path, monkeypatch, before="#define bpf_skb_store_bytes(skb, at, from, size, flags) (-12)")
-    with kernel() as refused:
+    with (
+        changed_sources(before="#define bpf_skb_store_bytes(skb, at, from, size, flags) (-12)"),
+        kernel() as refused,
+    ):
         refused.mark(NUMBER, EF)
         for shape in (SHAPES["ipv4"], SHAPES["ipv6"]):
             ran = refused.run(shape(0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -143,14 +142,12 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
-def test_a_program_that_is_wrong_is_found(
-    mutant: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_that_is_wrong_is_found(mutant: tuple[str, str, str]) -> None:
     """The fuzzer itself must be able to see a mistake."""
     file, right, wrong = mutant
-    changed_sources(tmp_path, monkeypatch)
-    source = (tmp_path / file).read_text()
-    assert source.count(right) == 1
-    (tmp_path / file).write_text(source.replace(right, wrong))
-    with on_one_cpu() as cpu, kernel() as broken, Differential(broken, cpu) as world, pytest.raises(DisagreementError):
-        fuzz(world, SEED, 200_000)
+    with changed_sources() as folder:
+        source = (folder / file).read_text()
+        assert source.count(right) == 1
+        (folder / file).write_text(source.replace(right, wrong))
+        with on_one_cpu() as cpu, kernel() as broken, Differential(broken, cpu) as world, pytest.raises(DisagreementError):
+            fuzz(world, SEED, 200_000)
