@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -13,12 +13,16 @@ from qosctl.bpf.errors import UsageError
 from qosctl.dtls.client import connect
 from qosctl.dtls.credentials import CookieLogin, Credentials, PasswordLogin
 from qosctl.dtls.gateway import Gateway
+from qosctl.dtls.numbering import Numbering, PlainNumbering
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
+from qosctl.dtls.replaysafe import ReplaySafeNumbering
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust
 from qosctl.supervisor import secrets
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.marker import FlowMarker
+
+_NUMBERINGS: dict[str, Callable[[int], Numbering]] = {"auto": ReplaySafeNumbering, "plain": PlainNumbering}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i", "--interface", metavar="NAME", help="name of the tunnel device (default: the kernel's choice)"
     )
+    parser.add_argument(
+        "--numbering",
+        choices=list(_NUMBERINGS),
+        default="auto",
+        help="auto: number records so that what a marked one overtakes is not dropped as a replay (default); plain: in order",
+    )
 
 
 def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
@@ -49,6 +59,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         credentials=_credentials(arguments),
         trust=_trust(arguments),
         tunnel_name=arguments.interface,
+        numbering=_NUMBERINGS[arguments.numbering],
     )
     marker = FlowMarker(str(Gateway.parse(arguments.url)), warn=lambda line: print(f"qosctl: {line}", file=sys.stderr))
     with _stop_on_signals() as stop:
