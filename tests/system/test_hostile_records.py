@@ -103,7 +103,7 @@ def _checksum(message: bytes) -> int:
     return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def impostor(line: Line, connection: Connection) -> Iterator[_Server]:
     (flow,) = [f for f in line.qosctl.read("flows")["flows"] if f["owner"]["pid"] == connection.process.pid]
     with contextlib.closing(_Server(line, flow["local"]["port"])) as made:
