@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--numbering",
         choices=list(_NUMBERINGS),
         default="auto",
-        help="auto: number records so that what a marked one overtakes is not dropped as a replay (default); plain: in order",
+        help="auto: number records so that what marked ones overtake is not dropped as a replay (default); plain: in order",
     )
 
 
