@@ -14,6 +14,7 @@ RECENT = 3
 """Round trips that the delay of an overtaking class is judged by."""
 CERTAINTY = 0.001
 """How likely the loss of all probes in a row must be before their silence is taken for delay, at most."""
+LEAST_DOUBT = 2
 
 
 @dataclass(slots=True)
@@ -24,6 +25,21 @@ class Probe:
     sent: float
     number: int
     """The newest number when it was sent."""
+    bulk: int
+    """Records of the slow class sent before it."""
+    records: int
+    """Records of its own class sent before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What one echo told."""
+
+    probe: Probe
+    lost: int
+    """Older probes that never arrived, or were dropped on arrival."""
+    replayed: int
+    """Records that were sent among those dropped on arrival, and so likely met the same end."""
 
 
 @dataclass(slots=True)
@@ -33,6 +49,8 @@ class Lane:
     dscp: Dscp
     sent_at: float
     """When it last sent a record, in seconds."""
+    woken_at: float = 0.0
+    """When it began to send, or began again."""
     records: int = 0
     unprobed: int = 0
     """Records since its last probe."""
@@ -40,6 +58,9 @@ class Lane:
     """The highest number it was given."""
     round_trips: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     open: deque[Probe] = field(default_factory=deque)
+    wanted: int = 0
+    """The position aimed at, good until `wanted_until`."""
+    wanted_until: float = float("-inf")
     loss: float = 0.0
     """Share of probes lost on the way, not counting those that our own numbering killed."""
 
@@ -57,17 +78,17 @@ class Lane:
     def doubt(self) -> int:
         """How many probes in a row may well be lost: their silence says nothing about the queue."""
         if self.loss < 0.01:
-            return 1
-        return min(40, math.ceil(math.log(CERTAINTY) / math.log(min(0.97, self.loss))))
+            return LEAST_DOUBT
+        return max(LEAST_DOUBT, min(60, math.ceil(math.log(CERTAINTY) / math.log(min(0.97, self.loss)))))
 
-    def silent(self) -> Probe | None:
+    def late(self) -> Probe | None:
         """Return the oldest probe of which it can be said that it is late rather than lost."""
         doubt = self.doubt
         return self.open[doubt] if len(self.open) > doubt else None
 
     def at_least(self, now: float) -> float | None:
         """Return the round trip it has now at the least, in seconds: the last one, or the age of a late probe."""
-        late = self.silent()
+        late = self.late()
         if late is None:
             return self.delay
         return max(self.delay or 0.0, now - late.sent)
@@ -79,23 +100,28 @@ class Lane:
         self.open.append(probe)
         self.unprobed = 0
 
-    def echoed(self, probe_id: int, now: float, dead_below: int) -> tuple[Probe | None, int, int]:
-        """Settle a probe and all older ones.
+    def echoed(self, probe_id: int, now: float, dead_below: int) -> Settled | None:
+        """Settle a probe and all older ones; None when it is not waited for.
 
-        Returns it (None when it is not waited for), how many of the older ones the path lost, and how many had
-        numbers below `dead_below`, so that the receiver dropped them as replays.
+        Older ones with numbers below `dead_below` were dropped by the receiver as replays; the path lost the others.
         """
         if not any(probe.id == probe_id for probe in self.open):
-            return None, 0, 0
-        lost = killed = 0
+            return None
+        lost = killed = replayed = 0
         while (probe := self.open.popleft()).id != probe_id:
             if probe.number < dead_below:
                 killed += 1
+                replayed += self.open[0].records - probe.records
             else:
                 lost += 1
         self.loss += (lost / (lost + 1) - self.loss) * min(1.0, 0.1 * (lost + 1))
         self.round_trips.append(now - probe.sent)
-        return probe, lost, killed
+        return Settled(probe, lost + killed, replayed)
+
+    def paused(self, seconds: float, base: float) -> None:
+        """Learn that nothing was sent for that long: what was queued has drained meanwhile, down to `base`."""
+        if self.round_trips:
+            self.round_trips[-1] = max(base, self.round_trips[-1] - seconds)
 
     def forget(self) -> None:
         """Start over: what was known is too old."""

@@ -1,127 +1,284 @@
-"""Replay-safe numbering (theory to be written)."""
+"""Replay-safe numbering: records of one class overtake another's, and the receiver drops none of them.
+
+THE TRAP. A DTLS receiver drops a record that is 64 or more below the highest number it has accepted (RFC 6347
+section 4.1.2.6). A network that honours DSCP lets EF overtake a queue of 200 bulk records; with consecutive numbers
+the EF record moves the window past all of them, and they are dropped when they arrive.
+
+THE WAY OUT. The sender chooses the numbers; they must be unique, not consecutive. So bulk leaves gaps, and a record that
+will overtake takes an unused number close to where the receiver will be when it arrives:
+
+    sent      b1 b2 b3 -- b5 b6 b7 -- b9 ... b197 b198 b199 --  | now: EF is sent, and takes not 201 but the gap near b5
+    queue            [b5 b6 b7 b9 ... b197 b198 b199]           |
+    receiver  b1 b2 b3                                          | position: where bulk is when EF arrives
+
+What an error costs, with e = chosen number - position: nothing from -63 to +63; below, the record itself is lost; above,
+the bulk records up to e - 64 numbers ahead of the position, once. So every doubt is settled upwards.
+
+THE MECHANISMS, each with what it buys:
+1. One line of numbers. The class with the longest delay (the slow one: usually bulk, but that is learnt) takes the newest
+   numbers; each other class looks up its place by how much shorter its own delay is, so classes need no further
+   coordination, however many there are.
+2. Gaps as needed. RUN bulk numbers, then a block of unused ones: a sixteenth of the line at least, and SURPLUS times what
+   has lately been overtaking. Every gap is paid for with tolerance, as the window counts numbers: at 8 numbers for each
+   record (a fixed stride) 64 numbers are 8 records, here they are 56 beside a call. Where the gaps near the place are used
+   up the next one above serves. Without a backlog there is no overtaking, and numbers are consecutive but for the sixteenth.
+3. Probes (echoed DPD requests) in the slow class give the position (position.py has the theory), about one for
+   every PROBE_EVERY records; more, up to one for LEAST_PROBE_EVERY, when the queue's tail drops some. The client sends a
+   probe in front of what it is about to send: behind a burst it would always find the queue full.
+4. Late probes. A probe that is not back in time is lost or late; a few in a row are late, so the receiver is not
+   past the oldest of them yet, and overtaking records wait there (in numbers, not in time). This catches a queue that grows
+   faster than echoes come, and breaks the vicious circle in which bulk dropped as replays takes its probes along.
+5. Canaries. Every CANARY-th probe goes to an overtaking class, with a number chosen like its records'. Two in a
+   row without echo say that the class itself is being dropped: it takes the newest numbers from there on, at bulk's expense.
+
+THE FIRST MOMENT. When a class begins to send beside a queue that is already long, nobody knows how long, and its records
+take the newest numbers until its first echo: what is queued then is lost (the one time), as it is with plain numbering
+all the time. When the queue builds up while both send, there is no such loss.
+
+FALLBACK. One class, no echo, or no backlog to speak of: numbers as if plain. Probes only while two classes send, and
+only in a class that has sent since its last one.
+
+All of this is arithmetic on what the caller tells: no I/O, no clock. `now` is any monotonic time in seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.gaps import GapReserve
 from qosctl.dtls.lanes import Lane, Probe
 from qosctl.dtls.numbering import FIRST_NUMBER, end_of_epoch, exhausted
+from qosctl.dtls.position import Position
 from qosctl.dtls.sendlog import SendLog
 
+WINDOW = 64
+"""Numbers that a receiver is sure to remember (RFC 6347 recommends 64, ocserv has 64)."""
+
 IDLE = 10.0
-"""Seconds without a record after which a class no longer counts."""
+"""Seconds without a record after which a class no longer counts, and what is known of it is forgotten."""
 RUN = 16
 """Consecutive numbers between two gaps, at the most."""
 BLOCK = 8
-"""Numbers in a gap, about."""
-LEAST_SHARE = 1 / 16
-"""Gap numbers for each bulk record when next to nothing overtakes."""
+"""Numbers in one gap, unless a single bulk record needs more."""
+LEAST_GAPS = 1 / 16
+"""Gap numbers for each number given to bulk, when next to nothing overtakes."""
 SURPLUS = 1.2
-"""Gap numbers for each record that overtakes."""
+"""Gap numbers for each overtaking record."""
+CATCH_UP = 2.0
+"""Times as many gaps while overtaking records wait at a late probe, so that they climb slower than bulk does."""
+MOST_OVERTAKING = 12.0
+"""Overtaking records for each bulk record beyond which no more gaps are left."""
 SPAN = 32
 """Bulk records over which the overtaking ones are counted."""
+NEAR = 12
+"""A place this close below the newest number is as good as the newest one."""
 BIAS = 4
 """Numbers above the expected position that are aimed at."""
-CANARY = 4
-"""Every how many probes one goes to an overtaking class."""
+STEP_BACK = 40
+"""Numbers below the highest of its class that a record may go back, when the estimate was too high: the window's
+rest is for the estimate being too low."""
 PROBE_EVERY = 40
-"""Records for each probe."""
+"""Records for each probe: 0.15 % of the bytes of full-size records, below 1 % down to 200 bytes."""
+LEAST_PROBE_EVERY = 12
+CANARY = 4
+MUTE_AFTER = 32
+"""Probes in a row without any echo (and MUTE_SECONDS) after which the server is taken for one that does not echo."""
+MUTE_SECONDS = 3.0
+MUTE_FOR = 60.0
+"""Seconds without probes then."""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Estimated queue of one class in the network."""
+
+    records: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of replay-safe numbering, for people and metrics. Counts are cumulative."""
+
+    mode: Literal["plain", "safe"]
+    """safe: records of some class are taking numbers behind the newest one."""
+    slow: Dscp | None
+    """The class that the others overtake, None while it is not known or only one sends."""
+    backlog: Mapping[Dscp, Backlog]
+    """By class, for those that sent lately."""
+    probes_sent: int
+    probes_echoed: int
+    probes_lost: int
+    gaps_used: int
+    gaps_left: int
+    """Numbers in reserve."""
+    suspected_replay_losses: int
+    """Records that the receiver has probably dropped, judged by the fate of the probes among them."""
 
 
 class ReplaySafeNumbering:
-    """Numbers for one epoch."""
+    """Owns the numbers of one epoch; see the head of this module, and `numbering.Numbering` for `take`."""
 
-    def __init__(self, first: int = FIRST_NUMBER, window: int = 64, probe_every: int = PROBE_EVERY, **tune: float) -> None:
+    def __init__(self, first: int = FIRST_NUMBER, window: int = WINDOW) -> None:
         self._newest = first - 1
         self._limit = end_of_epoch(first)
         self._window = window
-        self._probe_every = probe_every
         self._log = SendLog(self._newest)
         self._gaps = GapReserve()
         self._lanes: dict[Dscp, Lane] = {}
-        self._several = False
+        self._several = False  # whether more than one class sends
         self._slow: Lane | None = None
-        self._base: float | None = None
-        self._run = RUN
-        self._block = 1
-        self._in_run = 0
-        self._ratio = 0.0
-        self._span = 0
-        self._overtakers = 0
-        self._highest_over = 0
-        self._since_probe = 0
-        self._turn = 0
-        self._ids = 0
+        self._position = Position(self._log)
+        self._base: float | None = None  # the shortest round trip of all, in seconds
+        self._refresh = 0.0  # seconds that a position holds good for
+        self._waiting = False  # whether overtaking records wait at a late probe
+        self._highest_overtaking = 0
+
+        self._run, self._block, self._in_run = RUN, 1, 0
+        self._ratio = 0.0  # overtaking records for each bulk record
+        self._span_bulk = self._span_overtaking = 0
+        self._bulk = self._overtaking = 0  # records since the slow class became it
+        self._behind = 0.0  # how far below the newest number the others lately aimed
+
+        self._since_probe = self._turn = self._next_id = 0
         self._open: dict[int, Lane] = {}
-        self._late = False
-        self.sent = self.echoed = self.lost = self.used = self.suspected = self.jumps = 0
-        self.T = dict(bias=4, slack=40, om=1.2, minr=1 / 16, up=0.5, down=0.1, margin=16, hold=2.0, block=8, pmin=12, canary=4, decay=1)
-        self.T.update(tune)
+        self._unheard = 0  # probes since the last echo
+        self._heard_at: float | None = None  # or the first probe's time
+        self._mute_until = float("-inf")
+        self._probes_sent = self._probes_echoed = self._probes_lost = 0
+        self._gaps_used = self._suspected = 0
+
+    # Numbers
 
     def take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
+        """Return `count` unused numbers for records of one class; see numbering.Numbering.take."""
+        if count <= 0:
+            return ()
         lane = self._lanes.get(dscp)
         if lane is None or now - lane.sent_at > IDLE:
-            lane = self._awake(dscp, now)
-        slow = self._slow
-        self._since_probe += count
-        lane.unprobed += count
-        if not self._several or slow is None:
-            lane.sent_at = now
-            lane.records += count
-            numbers = self._fresh(count, now)
-            if count:
-                lane.highest = numbers[-1]
-            return numbers
+            lane = self._wake(dscp, now)
         lane.records += count
-        if lane is slow:
-            idle = now - lane.sent_at
+        lane.unprobed += count
+        self._since_probe += count
+        if not self._several:
             lane.sent_at = now
-            if self.T['decay'] and idle > 0.005 and lane.round_trips and idle > 8 * RUN / max(1.0, self._log.pace()):
-                lane.round_trips[-1] = max(self._base or 0, lane.round_trips[-1] - idle)
-            self._span += count
-            return self._fresh(count, now)
+            numbers = self._consecutive(count, now)
+            lane.highest = numbers[-1]
+            return numbers
+        if lane is self._slow or self._slow is None:
+            self._bulk += count
+            self._span_bulk += count
+            if now - lane.sent_at > self._pause:
+                lane.paused(now - lane.sent_at, self._base or 0.0)
+            lane.sent_at = now
+            fresh = self._with_gaps(count, now)
+            lane.highest = fresh[-1]
+            return fresh
         lane.sent_at = now
-        self._overtakers += count
-        wanted = self._position(lane, slow, now)
-        numbers = self._gaps.take(wanted, count)
-        self.used += len(numbers)
-        if len(numbers) < count:
-            numbers += self._fresh(count - len(numbers), now)
-        if count:
-            top = numbers[-1]
-            if top > lane.highest:
-                lane.highest = top
-                if top > self._highest_over:
-                    self._highest_over = top
+        return self._overtake(lane, self._slow, count, now)
+
+    def _overtake(self, lane: Lane, slow: Lane, count: int, now: float) -> Sequence[int]:
+        self._overtaking += count
+        self._span_overtaking += count
+        if now >= lane.wanted_until:
+            lane.wanted = self._place(lane, slow, now)
+            lane.wanted_until = now + self._refresh
+        wanted = max(lane.wanted, lane.highest - STEP_BACK)
+        behind = self._newest - wanted
+        self._behind += (behind - self._behind) * 0.3
+        if behind < NEAR:
+            numbers = self._with_gaps(count, now)
+        else:
+            numbers = self._gaps.take(wanted, count)
+            self._gaps_used += len(numbers)
+            if len(numbers) < count:
+                numbers += self._with_gaps(count - len(numbers), now)
+        top = numbers[-1]
+        if top > lane.highest:
+            lane.highest = top
+            if top > self._highest_overtaking:
+                self._highest_overtaking = top
         return numbers
 
-    def _position(self, lane: Lane, slow: Lane, now: float) -> int:
+    def _place(self, lane: Lane, slow: Lane, now: float) -> int:
+        """Return the number that a record of an overtaking class should have."""
         own = lane.longest
         if own is None:
             own = self._base
-            if own is None:
-                return self._newest
-        log = self._log
+        if own is None:
+            return self._newest
         delay = slow.delay
-        wanted = log.newest_at(now - (delay - own)) if delay is not None and delay > own else self._newest
-        self._late = False
-        late = slow.silent()
+        if delay is None:
+            place = self._newest
+        else:
+            place = self._position.at_arrival(now, max(0.0, delay - own), own, self._bulk, self._overtaking)
+        late = slow.late()
+        self._waiting = False
         if late is not None:
-            cap = log.newest_at(late.sent + own)
-            if cap < wanted:
-                wanted = cap
-                self._late = True
-        return max(wanted + int(self.T['bias']), lane.highest - int(self.T['slack']))
+            not_past = self._log.newest_at(late.sent + own)
+            if not_past < place:
+                place = not_past
+                self._waiting = True
+        return place + BIAS
 
-    def _awake(self, dscp: Dscp, now: float) -> Lane:
+    def _consecutive(self, count: int, now: float) -> range:
+        start = self._newest + 1
+        if start + count > self._limit:
+            raise exhausted(self._limit)
+        self._newest = start + count - 1
+        self._log.note(now, self._newest, self._bulk, self._overtaking)
+        return range(start, start + count)
+
+    def _with_gaps(self, count: int, now: float) -> list[int]:
+        start = self._newest + 1
+        if start + count > self._limit:
+            raise exhausted(self._limit)
+        numbers: list[int] = []
+        while count:
+            part = min(count, max(0, self._run - self._in_run))
+            numbers.extend(range(start, start + part))
+            start += part
+            count -= part
+            self._in_run += part
+            if self._in_run >= self._run:
+                self._in_run = 0
+                end = min(start + self._block, self._limit - count)
+                self._gaps.add(start, end)
+                start = end
+        self._newest = start - 1
+        self._log.note(now, self._newest, self._bulk, self._overtaking)
+        if self._span_bulk >= SPAN:
+            self._plan_gaps()
+        return numbers
+
+    def _plan_gaps(self) -> None:
+        """Decide how many numbers to leave free, from what has lately been overtaking: up fast, down slowly."""
+        ratio = min(MOST_OVERTAKING, self._span_overtaking / self._span_bulk)
+        self._span_bulk = self._span_overtaking = 0
+        self._ratio += (ratio - self._ratio) * (0.5 if ratio > self._ratio else 0.1)
+        share = LEAST_GAPS
+        if self._behind > NEAR * 2 / 3:
+            share += SURPLUS * self._ratio * (CATCH_UP if self._waiting else 1.0)
+        self._run = RUN if share * RUN <= BLOCK else max(1, int(BLOCK / share))
+        self._block = max(1, ceil(self._run * share))
+
+    # Classes
+
+    @property
+    def _pause(self) -> float:
+        """Seconds without bulk that let the queue drain, rather than being the usual spacing of its records."""
+        return max(0.005, RUN * self._refresh)
+
+    def _wake(self, dscp: Dscp, now: float) -> Lane:
+        """Begin, or begin anew, with a class that has not sent for long."""
         lane = self._lanes.get(dscp)
         if lane is None:
             lane = self._lanes[dscp] = Lane(dscp, now)
-        lane.sent_at = now
+        lane.sent_at = lane.woken_at = now
         lane.forget()
         self._several = len(self._active(now)) > 1
         return lane
@@ -129,124 +286,143 @@ class ReplaySafeNumbering:
     def _active(self, now: float) -> list[Lane]:
         return [lane for lane in self._lanes.values() if now - lane.sent_at <= IDLE]
 
-    def _fresh(self, count: int, now: float) -> Sequence[int]:
-        newest = self._newest
-        if newest + count >= self._limit:
-            raise exhausted(self._limit)
-        if not self._several:
-            self._newest = newest + count
-            self._log.note(now, self._newest)
-            return range(newest + 1, newest + 1 + count)
-        numbers: list[int] = []
-        while count:
-            part = max(0, min(count, self._run - self._in_run))
-            numbers.extend(range(newest + 1, newest + 1 + part))
-            newest += part
-            count -= part
-            self._in_run += part
-            if self._in_run >= self._run:
-                self._in_run = 0
-                end = min(newest + 1 + self._block, self._limit - count)
-                if end > newest + 1:
-                    self._gaps.add(newest + 1, end)
-                    newest = end - 1
-        self._newest = newest
-        self._log.note(now, newest)
-        if self._span >= SPAN:
-            self._plan()
-        return numbers
+    def _choose_slow(self, now: float) -> None:
+        """Make the class with the longest delay the slow one; while delays are alike, leave it, or take the busiest."""
+        active = self._active(now)
+        current = self._slow if self._slow in active else max(active, key=lambda lane: lane.records, default=None)
+        if current is None:
+            return
+        pace = max(1.0, self._log.pace())
+        self._refresh = min(0.02, 8 / pace)
+        longest = (current.at_least(now) or 0.0) + 0.0005 + RUN / pace
+        for lane in active:
+            delay = lane.at_least(now)
+            if lane is not current and delay is not None and delay > longest:
+                current, longest = lane, delay
+        if current is not self._slow:
+            self._slow = current
+            self._position = Position(self._log)
+            self._span_bulk = self._span_overtaking = 0
 
-    def _plan(self) -> None:
-        T = self.T
-        ratio = self._overtakers / self._span
-        self._ratio += (ratio - self._ratio) * (T['up'] if ratio > self._ratio else T['down'])
-        self._overtakers = self._span = 0
-        share = T['minr'] + T['om'] * self._ratio * (T['hold'] if self._late else 1)
-        self._run = RUN if share * RUN <= T['block'] else max(1, int(T['block'] / share))
-        self._block = max(1, int(self._run * share + 0.999))
+    # Probes
 
     def probe_due(self, now: float) -> Dscp | None:
-        if not self._several:
+        """Return the class in which to send a probe now, or None. Ask before sending what is ready, not after."""
+        if not self._several or now < self._mute_until:
             return None
-        self._listen(now)
         slow = self._slow
-        every = self._probe_every
-        if slow is not None:
-            every = max(self.T['pmin'], every * (1 - slow.loss))
+        self._watch_canaries(now)
+        every = PROBE_EVERY if slow is None else max(LEAST_PROBE_EVERY, PROBE_EVERY * (1 - slow.loss))
         if self._since_probe < every:
             return None
         active = self._active(now)
-        if len(active) < 2:
-            self._several = False
-            return None
-        waiting = [lane for lane in active if lane.unprobed]
-        if len(waiting) < 2:
+        self._several = len(active) > 1
+        ready = [lane for lane in active if lane.unprobed]
+        if not self._several or len(ready) < 2 or self._mute(now):
             return None
         self._turn += 1
         if slow is None or slow.delay is None:
-            lane = max(waiting, key=lambda lane: lane.unprobed) if self._turn % 2 else min(waiting, key=lambda l: len(l.round_trips) * 1e9 + l.unprobed)
-            return waiting[self._turn % len(waiting)].dscp
-        others = [lane for lane in waiting if lane is not slow]
-        if slow.unprobed and (self._turn % self.T['canary'] or not others):
+            return ready[self._turn % len(ready)].dscp
+        others = [lane for lane in ready if lane is not slow]
+        if slow.unprobed and self._turn % CANARY:
             return slow.dscp
-        return others[(self._turn // int(self.T['canary'])) % len(others)].dscp
+        return others[self._turn // CANARY % len(others)].dscp
 
-    def _listen(self, now: float) -> None:
-        slow = self._slow
-        if slow is None:
-            return
-        for lane in self._lanes.values():
-            if lane is slow or lane.longest is None or len(lane.open) < 2:
-                continue
-            if now - lane.open[1].sent > lane.longest * 1.25 + 0.005:
-                lane.open.clear()
-                lane.highest = self._newest + int(self.T['slack'])
-                self.jumps += 1
+    def next_probe_at(self, now: float) -> float | None:  # noqa: ARG002  (the loop asks every numbering that probes)
+        """Return None: probes ride in front of traffic, so there is never one to wake up for."""
+        return None
 
     def probe_sent(self, dscp: Dscp, now: float) -> int:
-        self._ids += 1
-        self._since_probe = 0
-        lane = self._lanes[dscp]
-        lane.opened(Probe(self._ids, now, self._newest))
-        self._open[self._ids] = lane
-        self.sent += 1
-        if len(self._open) > 4096:
-            self._open = {p.id: l for l in self._lanes.values() for p in l.open}
-        return self._ids
-
-    def probe_echoed(self, probe_id: int, now: float) -> None:
-        lane = self._open.pop(probe_id, None)
+        """Return the id for a probe that is about to be sent in a class; the caller takes its number like any other."""
+        lane = self._lanes.get(dscp)
         if lane is None:
+            lane = self._wake(dscp, now)
+        self._next_id += 1
+        lane.opened(Probe(self._next_id, now, self._newest, self._bulk, lane.records))
+        self._open[self._next_id] = lane
+        self._since_probe = 0
+        self._probes_sent += 1
+        self._unheard += 1
+        if self._heard_at is None:
+            self._heard_at = now
+        if len(self._open) > 2 * sum(len(lane.open) for lane in self._lanes.values()) + MUTE_AFTER:
+            self._open = {probe.id: lane for lane in self._lanes.values() for probe in lane.open}
+        return self._next_id
+
+    def probe_echoed(self, probe: int, now: float) -> None:
+        """Learn that a probe arrived; an id that nobody waits for changes nothing."""
+        lane = self._open.pop(probe, None)
+        settled = lane and lane.echoed(probe, now, self._highest_overtaking - self._window)
+        if lane is None or settled is None:
             return
-        was_late = self._late and lane is self._slow
-        probe, lost, killed = lane.echoed(probe_id, now, self._highest_over - self._window)
-        if probe is None:
-            return
-        self.echoed += 1
-        rtt = now - probe.sent
-        if self._base is None or rtt < self._base:
-            self._base = rtt
+        self._probes_echoed += 1
+        self._probes_lost += settled.lost
+        self._suspected += settled.replayed
+        self._unheard, self._heard_at = 0, now
+        round_trip = now - settled.probe.sent
+        if self._base is None or round_trip < self._base:
+            self._base = round_trip
         if lane is self._slow:
-            if was_late:
+            if self._waiting:  # canaries sent while waiting say nothing about the place that is known now
                 for other in self._lanes.values():
                     if other is not lane:
                         other.open.clear()
-            self._gaps.forget_below(probe.number - 4 * self._window)
-        self._choose(now)
+            self._position.echoed(now, settled.probe.bulk, round_trip, self._base)
+            self._gaps.forget_below(settled.probe.number - 4 * self._window)
+        for other in self._lanes.values():
+            other.wanted_until = now
+        self._choose_slow(now)
 
-    def _choose(self, now: float) -> None:
+    def _watch_canaries(self, now: float) -> None:
+        """Send a class to the newest numbers when two of its probes in a row are not back."""
+        for lane in self._lanes.values():
+            longest = lane.longest
+            if lane is self._slow or longest is None or len(lane.open) < 2:
+                continue
+            if now - lane.open[1].sent > longest * 1.25 + 0.005:
+                self._suspected += lane.records - lane.open[0].records
+                self._probes_lost += len(lane.open)
+                lane.open.clear()
+                lane.highest = self._newest + STEP_BACK
+
+    def _mute(self, now: float) -> bool:
+        """Give up for a while, and number plainly, when nothing is echoed."""
+        patience = MUTE_SECONDS + max((2 * (lane.longest or 0.0) for lane in self._lanes.values()), default=0.0)
+        if self._unheard < MUTE_AFTER or self._heard_at is None or now - self._heard_at < patience:
+            return False
+        for lane in self._lanes.values():
+            self._probes_lost += len(lane.open)
+            lane.forget()
+        self._open.clear()
+        self._slow = self._base = self._heard_at = None
+        self._unheard = 0
+        self._waiting = False
+        self._mute_until = now + MUTE_FOR
+        return True
+
+    # For people
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Return the present state."""
         active = self._active(now)
-        slow = self._slow if self._slow in active else None
-        if slow is None:
-            slow = max(active, key=lambda lane: lane.records)
-        margin = 0.0005 + self.T['margin'] / max(1.0, self._log.pace())
-        best = slow
-        bd = (slow.at_least(now) or 0.0) + margin
-        for lane in active:
-            if lane is not slow:
-                d = lane.at_least(now)
-                if d is not None and d > bd:
-                    best, bd = lane, d
-        if best is not self._slow:
-            self._slow = best
-            self._span = self._overtakers = 0
+        several = len(active) > 1
+        return Snapshot(
+            mode="safe" if several and self._slow is not None and self._behind >= NEAR else "plain",
+            slow=self._slow.dscp if several and self._slow is not None else None,
+            backlog={lane.dscp: self._backlog(lane, now) for lane in active},
+            probes_sent=self._probes_sent,
+            probes_echoed=self._probes_echoed,
+            probes_lost=self._probes_lost,
+            gaps_used=self._gaps_used,
+            gaps_left=self._gaps.left,
+            suspected_replay_losses=self._suspected,
+        )
+
+    def _backlog(self, lane: Lane, now: float) -> Backlog:
+        delay = lane.at_least(now)
+        if delay is None or self._base is None:
+            return Backlog(0, 0.0)
+        queued = max(0.0, delay - self._base)
+        if lane is self._slow:
+            return Backlog(self._bulk - self._log.bulk_at(now - queued), queued * 1000)
+        return Backlog(round(queued * lane.records / max(IDLE, now - lane.woken_at)), queued * 1000)

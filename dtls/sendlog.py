@@ -1,4 +1,4 @@
-"""Which number was the newest when: the sender's own past, which the receiver will live through later."""
+"""The sender's own past, which the receiver will live through later: numbers and records as functions of time."""
 
 from __future__ import annotations
 
@@ -8,40 +8,71 @@ MAX_ENTRIES = 16_384
 """Bound on memory; at one entry for each STEP numbers this holds more than the longest queue."""
 STEP = 4
 """Numbers between two entries: finer is lost in the noise of the network."""
+PACE_ENTRIES = 64
+"""Entries that the present pace is judged by."""
 
 
 class SendLog:
-    """Newest number as a function of time, linear between entries (a queue evens out what was sent in a burst)."""
+    """What was sent until when, linear between entries: a queue evens out what was sent in a burst.
+
+    Counts are cumulative: `bulk` of the slow class, `overtaking` of all others.
+    """
 
     def __init__(self, newest: int) -> None:
         self._times = [float("-inf")]
         self._numbers = [newest]
+        self._bulk = [0]
+        self._overtaking = [0]
 
-    def note(self, now: float, newest: int) -> None:
-        """Record that `newest` was the newest number at `now`; neither may go back."""
+    def note(self, now: float, newest: int, bulk: int, overtaking: int) -> None:
+        """Record the state at `now`; nothing may go back."""
         if newest - self._numbers[-1] < STEP:
             return
         if len(self._times) >= MAX_ENTRIES:
-            del self._times[: MAX_ENTRIES // 2], self._numbers[: MAX_ENTRIES // 2]
+            for column in (self._times, self._numbers, self._bulk, self._overtaking):
+                del column[: MAX_ENTRIES // 2]
         self._times.append(now)
         self._numbers.append(newest)
+        self._bulk.append(bulk)
+        self._overtaking.append(overtaking)
 
     def newest_at(self, time: float) -> int:
-        """Return the newest number at `time`: the oldest known for times before the log, the last for later ones."""
-        times, numbers = self._times, self._numbers
-        after = bisect_right(times, time)
-        if after == len(times):
-            return numbers[-1]
-        if after <= 1:
-            return numbers[0]
-        since = times[after - 1]
-        low, high = numbers[after - 1], numbers[after]
-        return low + int((high - low) * (time - since) / (times[after] - since))
+        """Return the newest number at `time`; the first or last known outside the log."""
+        return self._at(time, self._numbers)
 
-    def pace(self, records: int = 64) -> float:
-        """Return numbers per second over about the last `records` entries; 0.0 before there are two."""
-        first = max(1, len(self._times) - records)
+    def overtaking_at(self, time: float) -> int:
+        """Return how many overtaking records had been sent at `time`."""
+        return self._at(time, self._overtaking)
+
+    def bulk_at(self, time: float) -> int:
+        """Return how many bulk records had been sent at `time`."""
+        return self._at(time, self._bulk)
+
+    def newest_when(self, bulk: float) -> int:
+        """Return the newest number at the time when `bulk` bulk records had been sent."""
+        after = bisect_right(self._bulk, bulk)
+        if after == len(self._bulk):
+            return self._numbers[-1]
+        if after == 0:
+            return self._numbers[0]
+        since = self._bulk[after - 1]
+        low = self._numbers[after - 1]
+        return low + int((self._numbers[after] - low) * (bulk - since) / (self._bulk[after] - since))
+
+    def pace(self) -> float:
+        """Return numbers per second at present; 0.0 before there are two entries."""
+        first = max(1, len(self._times) - PACE_ENTRIES)
         if first >= len(self._times) - 1:
             return 0.0
         elapsed = self._times[-1] - self._times[first]
         return (self._numbers[-1] - self._numbers[first]) / elapsed if elapsed > 0 else 0.0
+
+    def _at(self, time: float, column: list[int]) -> int:
+        after = bisect_right(self._times, time)
+        if after == len(column):
+            return column[-1]
+        if after <= 1:
+            return column[0]
+        since = self._times[after - 1]
+        low = column[after - 1]
+        return low + int((column[after] - low) * (time - since) / (self._times[after] - since))

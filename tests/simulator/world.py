@@ -59,7 +59,7 @@ class Scenario:
     seconds: float = 0.0
     """0: as many as `fair_seconds` says."""
     warm: float = -1.0
-    """Seconds not counted (but reported as start losses); below 0: two full queues and three round trips."""
+    """Seconds not counted (but reported as start losses); below 0: four full queues and six round trips."""
     seed: int = 1
 
     @property
@@ -70,7 +70,7 @@ class Scenario:
     def timed(self, least_records: int = 8_000) -> Scenario:
         """Fill in `seconds` and `warm`: ten turns of the control loop and enough records to see 1 % and 0.1 %."""
         turn = self.full_queue + self.round_trip / 1000
-        warm = self.warm if self.warm >= 0 else 0.2 + 2 * self.full_queue + 3 * self.round_trip / 1000
+        warm = self.warm if self.warm >= 0 else 0.5 + 4 * self.full_queue + 6 * self.round_trip / 1000
         body = max(10 * turn, least_records * BULK_SIZE * 8 / (self.rate * 1e6))
         return replace(self, warm=warm, seconds=self.seconds or warm + body)
 
