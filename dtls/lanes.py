@@ -83,7 +83,7 @@ class Lane:
 
     def late(self) -> Probe | None:
         """Return the oldest probe of which it can be said that it is late rather than lost."""
-        doubt = self.doubt
+        doubt = self.doubt if self.round_trips else 0
         return self.open[doubt] if len(self.open) > doubt else None
 
     def at_least(self, now: float) -> float | None:

@@ -312,7 +312,9 @@ class ReplaySafeNumbering:
             return None
         slow = self._slow
         self._watch_canaries(now)
-        every = PROBE_EVERY if slow is None else max(LEAST_PROBE_EVERY, PROBE_EVERY * (1 - slow.loss))
+        every: float = LEAST_PROBE_EVERY  # while the position is unknown
+        if slow is not None and slow.delay is not None:
+            every = max(LEAST_PROBE_EVERY, PROBE_EVERY * (1 - slow.loss))
         if self._since_probe < every:
             return None
         active = self._active(now)
