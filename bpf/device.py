@@ -1,7 +1,7 @@
 """What is pinned for one device: its counters, its program, and the link where the hook is TCX.
 
-Steps of an attach, each safe to be killed after: folder with counters (renamed into place whole), program loaded and pinned
-beside the old one, hook pointed at it, pin renamed over the old one. The kernel's answer, not a pin, says what is attached.
+Steps of an attach, each safe to be killed after: folder with counters (renamed into place whole), program loaded, hook
+pointed at it, program pinned (renamed over the old one). The kernel's answer, not a pin, says what is attached.
 """
 
 from __future__ import annotations
@@ -41,11 +41,6 @@ class DevicePins:
         return self.path / "program"
 
     @property
-    def next_program(self) -> Path:
-        """Where a program waits while the hook is being pointed at it."""
-        return self.path / "program_next"
-
-    @property
     def link(self) -> Path:
         """The pinned TCX link."""
         return self.path / "link"
@@ -63,8 +58,19 @@ class DevicePins:
         """The clsact qdisc is gone, or somebody else's from now on."""
         bpffs.remove_tree(self.path / _CLSACT_IS_OURS)
 
+    def was_attached_as(self, name: str) -> bool:
+        """Whether the device had this name when it was attached, as far as a map's name can tell."""
+        return self.device_name() == syscall.object_name(name)
+
+    def pin_program(self, fd: int) -> None:
+        """Pin the device's program in the place of the one pinned there."""
+        new = self.path / "program_new"
+        new.unlink(missing_ok=True)
+        syscall.obj_pin(fd, str(new))
+        new.rename(self.program)
+
     def device_name(self) -> str:
-        """Return the name the device had when it was attached (the counters map carries it)."""
+        """Return the name the device had when it was attached (the counters map carries it, see object_name)."""
         fd = syscall.obj_get(str(self.counters))
         try:
             return syscall.map_info(fd).name

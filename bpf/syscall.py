@@ -27,6 +27,7 @@ F_BEFORE = 1 << 3
 
 _NAME_BYTES = 15  # BPF_OBJ_NAME_LEN less the terminating zero
 _INFO_BYTES = 256
+_PROGRAM_MAPS_MAX = 64  # the kernel's own limit (MAX_USED_MAPS)
 _QUERY_MAX = 64  # the kernel's own limit of programs at one TCX hook (BPF_MPROG_MAX)
 
 
@@ -100,15 +101,15 @@ def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
     return ctypes.addressof(buffer)
 
 
-def _object_name(name: str) -> bytes:
-    """Keep what the kernel allows in a name: letters, digits, dot and underscore."""
-    return "".join(c if c.isalnum() or c in "._" else "_" for c in name).encode("ascii", "replace")[:_NAME_BYTES]
+def object_name(name: str) -> str:
+    """Return `name` as the kernel keeps it: 15 letters, digits, dots and underscores, anything else as an underscore."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._") else "_" for c in name)[:_NAME_BYTES]
 
 
 def map_create(shape: MapShape, name: str, inner_fd: int = 0) -> int:
     """Create a map and return its descriptor; `inner_fd` is a map like those that a map of maps shall hold."""
     sizes = struct.pack("=IIIII", shape.type, shape.key_size, shape.value_size, shape.max_entries, shape.flags)
-    return _bpf(_MAP_CREATE, sizes + struct.pack("=II16s", inner_fd, 0, _object_name(name)))
+    return _bpf(_MAP_CREATE, sizes + struct.pack("=II16s", inner_fd, 0, object_name(name).encode("ascii")))
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
@@ -192,6 +193,16 @@ def program_info(fd: int) -> ProgramInfo:
     (loaded_at,) = struct.unpack_from("=Q", raw, 40)
     (name,) = struct.unpack_from("16s", raw, 64)
     return ProgramInfo(program_id, tag.hex(), _text(name), loaded_at)
+
+
+def program_maps(fd: int) -> frozenset[int]:
+    """Return the ids of the maps that a program uses."""
+    ids = ctypes.create_string_buffer(4 * _PROGRAM_MAPS_MAX)
+    info = ctypes.create_string_buffer(_INFO_BYTES)
+    struct.pack_into("=IQ", info, 52, _PROGRAM_MAPS_MAX, _address(ids))
+    _bpf(_INFO_BY_FD, struct.pack("=IIQ", fd, _INFO_BYTES, _address(info)))
+    (count,) = struct.unpack_from("=I", info, 52)
+    return frozenset(struct.unpack_from(f"={count}I", ids))
 
 
 def link_info(fd: int) -> LinkInfo:

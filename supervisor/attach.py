@@ -108,13 +108,14 @@ def _attach_each(devices: Sequence[Interface], kind: HookKind) -> list[Attached]
 
 
 def _attach_one(device: Interface, kind: HookKind) -> Attached:
+    _forget_gone(device.name)
     pins = pins_of(device.index)
     pins.create(device.name)
     try:
         return _hook_up(device, kind, pins)
     except BaseException:
         if hooks.present(pins) is None:
-            pins.remove()
+            _detach_one(pins)
         raise
 
 
@@ -123,34 +124,58 @@ def _hook_up(device: Interface, kind: HookKind, pins: DevicePins) -> Attached:
     hook = before if before is not None and kind in (HookKind.AUTO, before.kind) else hooks.choose(kind, pins)
     program = loader.load(folder(), pins.path, ethernet=device.ethernet)
     try:
-        if before is hook and _same_program(hook, program):
-            return Attached(device.name, hook.kind, "already")
-        pins.next_program.unlink(missing_ok=True)
-        syscall.obj_pin(program, str(pins.next_program))
-        hook.attach(program)
-        if before is not None and before is not hook:
-            before.detach()
-        pins.next_program.rename(pins.program)
+        change = "attached" if before is None else "replaced"
+        if _same_program(hook, program):
+            change = "already"
+        else:
+            hook.attach(program)
+        _pin_what_is_attached(hook, pins)
+        for other in hooks.others(hook, pins):  # after ours stands: a packet may pass both, but never none
+            if other.attached() is not None:
+                other.detach()
+                change = "replaced"
     finally:
         os.close(program)
-    return Attached(device.name, hook.kind, "attached" if before is None else "replaced")
+    return Attached(device.name, hook.kind, change)
+
+
+def _pin_what_is_attached(hook: Hook, pins: DevicePins) -> None:
+    """Give the program at the hook its name; done each time, since an earlier attach may have been killed before."""
+    present = hook.attached()
+    if present is None:
+        raise RefusedError("the program was taken off again at once", "qosctl status")
+    fd = syscall.program_by_id(present)
+    try:
+        pins.pin_program(fd)
+    finally:
+        os.close(fd)
 
 
 def _same_program(hook: Hook, program: int) -> bool:
+    """Whether the program at the hook has these very instructions and maps; a tag alone says nothing of the maps."""
     present = hook.attached()
     if present is None:
         return False
     fd = syscall.program_by_id(present)
     try:
-        return syscall.program_info(fd).tag == syscall.program_info(program).tag
+        same_code = syscall.program_info(fd).tag == syscall.program_info(program).tag
+        return same_code and syscall.program_maps(fd) == syscall.program_maps(program)
     finally:
         os.close(fd)
+
+
+def _forget_gone(name: str) -> None:
+    """Drop the pins of an earlier device of this name, which was deleted or moved away."""
+    for pins in list(pinned_devices()):
+        if interfaces.name_of(pins.index) is None and pins.was_attached_as(name):
+            _detach_one(pins)
 
 
 def _pinned(name: str) -> DevicePins:
     index = interfaces.find(name).index if interfaces.exists(name) else None
     for pins in pinned_devices():
-        if pins.index == index or (interfaces.name_of(pins.index) is None and pins.device_name() == name):
+        gone = interfaces.name_of(pins.index) is None
+        if pins.index == index or (index is None and gone and pins.was_attached_as(name)):
             return pins
     if index is None:
         raise RefusedError(f"{name}: no such device", "ip link")

@@ -7,10 +7,11 @@ from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+from qosctl.bpf.errors import RefusedError
 
 # Ahead of most people's filters; ours returns TC_ACT_UNSPEC, so theirs run all the same.
 PRIORITY = 2
-HANDLE = 1
+HANDLE = 0x715  # others leave it to the kernel, which counts from 1
 _NAME = "qosctl"
 
 _CLSACT_HANDLE = 0xFFFF0000  # linux/pkt_sched.h: TC_H_CLSACT
@@ -20,6 +21,12 @@ _INFO = PRIORITY << 16 | _ALL_PROTOCOLS
 _BPF_ID = 11  # TCA_BPF_ID, linux/pkt_cls.h; pyroute2 does not decode it
 
 _ENOENT, _EEXIST, _EINVAL, _ENODEV = 2, 17, 22, 19
+
+
+def has_qdisc(index: int) -> bool:
+    """Whether the device has a clsact qdisc, whoever made it."""
+    with IPRoute() as ip:
+        return _has_clsact(ip, index)
 
 
 def ensure_qdisc(index: int) -> bool:
@@ -35,8 +42,11 @@ def ensure_qdisc(index: int) -> bool:
 
 
 def replace_filter(index: int, program_fd: int) -> None:
-    """Put the program into our filter, atomically where there is one."""
+    """Put the program into our filter, atomically where there is one; RefusedError where our place is taken."""
     with IPRoute() as ip:
+        if any(_in_our_place(entry) and not _is_ours(entry) for entry in _filters(ip, index, _EGRESS)):
+            taken = f"priority {PRIORITY}, handle {HANDLE:#x}"
+            raise RefusedError(f"somebody else's egress filter has {taken}", "tc filter show dev DEVICE egress")
         try:
             ip.tc(
                 "replace-filter", "bpf", index, handle=HANDLE, fd=program_fd, name=_NAME, parent=_EGRESS,
@@ -50,10 +60,8 @@ def our_program(index: int) -> int | None:
     """Return the id of the program in our filter, or None."""
     with IPRoute() as ip:
         for entry in _filters(ip, index, _EGRESS):
-            if entry["handle"] == HANDLE and entry["info"] == _INFO and entry.get_attr("TCA_KIND") == "bpf":
-                options = entry.get_attr("TCA_OPTIONS")
-                if options is not None and options.get_attr("TCA_BPF_NAME") == _NAME:
-                    return _program_id(options)
+            if _is_ours(entry):
+                return _program_id(entry.get_attr("TCA_OPTIONS"))
     return None
 
 
@@ -82,6 +90,16 @@ def delete_qdisc_if_empty(index: int) -> None:
         if not _has_clsact(ip, index) or _filters(ip, index, _EGRESS) or _filters(ip, index, _INGRESS):
             return
         ip.tc("del", "clsact", index)
+
+
+def _in_our_place(entry: Any) -> bool:
+    return bool(entry["handle"] == HANDLE and entry["info"] >> 16 == PRIORITY)
+
+
+def _is_ours(entry: Any) -> bool:
+    options = entry.get_attr("TCA_OPTIONS")
+    named = options is not None and entry.get_attr("TCA_KIND") == "bpf" and options.get_attr("TCA_BPF_NAME") == _NAME
+    return named and _in_our_place(entry)
 
 
 def _has_clsact(ip: IPRoute, index: int) -> bool:

@@ -78,8 +78,10 @@ class TcxHook:
         with self._link() as link:
             if link is None:
                 return None
+            # Asked of the device: after a move to another namespace a link may well stand elsewhere under our number.
             info = syscall.link_info(link)
-            return info.program_id if info.ifindex else None
+            here = info.ifindex == self._pins.index and info.program_id in syscall.tcx_programs(info.ifindex)
+            return info.program_id if here else None
 
     def ahead(self) -> list[Foreign]:
         """Return the TCX programs before ours."""
@@ -87,10 +89,11 @@ class TcxHook:
 
     def attach(self, program_fd: int) -> None:
         """Update the link, or make one and pin it."""
-        with self._link() as link:
-            if link is not None and syscall.link_info(link).ifindex:
-                syscall.link_update(link, program_fd)
-                return
+        if self.attached() is not None:
+            with self._link() as link:
+                if link is not None:
+                    syscall.link_update(link, program_fd)
+                    return
         self._pins.link.unlink(missing_ok=True)
         new = syscall.link_create_tcx_first(program_fd, self._pins.index)
         try:
@@ -137,9 +140,12 @@ class ClsactHook:
 
     def attach(self, program_fd: int) -> None:
         """Replace our filter, making the qdisc where there is none."""
-        if clsact.ensure_qdisc(self._pins.index):
-            self._pins.note_clsact_is_ours()
-        clsact.replace_filter(self._pins.index, program_fd)
+        index = self._pins.index
+        if not clsact.has_qdisc(index):
+            self._pins.note_clsact_is_ours()  # before it is: whoever is killed in between must not leave it behind
+            if not clsact.ensure_qdisc(index):
+                self._pins.forget_clsact()
+        clsact.replace_filter(index, program_fd)
 
     def detach(self) -> None:
         """Delete our filter; the qdisc too if we made it and nobody else uses it."""
@@ -177,6 +183,11 @@ def present(pins: DevicePins) -> Hook | None:
             if hook.attached() is not None:
                 return hook
     return None
+
+
+def others(hook: Hook, pins: DevicePins) -> list[Hook]:
+    """Return the hooks of another kind than `hook`."""
+    return [other for other in (make(pins) for make in _HOOKS) if other.kind is not hook.kind]
 
 
 def choose(kind: HookKind, pins: DevicePins) -> Hook:
