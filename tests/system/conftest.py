@@ -1,4 +1,4 @@
-"""One line a module, and proof after each test that the machine is as it was before."""
+"""One line for all, and proof after each test that the client's machine is as it was before."""
 
 from collections.abc import Iterator
 
@@ -18,10 +18,21 @@ def silences() -> Iterator[Silences]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def shared_line() -> Iterator[Line]:
+    """Building a line and ending its server takes longer than most tests: one serves them all."""
+    with Line() as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
 def line(request: pytest.FixtureRequest) -> Iterator[Line]:
-    """Topology and server; a module says with OCSERV what else is in the server's configuration."""
-    with Line(getattr(request.module, "OCSERV", "")) as made:
+    """Topology and server; a module that needs more in the server's configuration says so with OCSERV."""
+    more = getattr(request.module, "OCSERV", "")
+    if not more:
+        yield request.getfixturevalue("shared_line")
+        return
+    with Line(more) as made:
         yield made
 
 

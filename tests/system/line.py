@@ -1,4 +1,4 @@
-"""One topology, one server, one client: what a module of system tests shares."""
+"""One topology, one server, one client: what the system tests share."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ class Line:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def restart_server(self) -> None:
+        """Bring the server up again; all sessions are lost."""
+        with _environment(_KEY_LOG, str(self.key_log)):
+            self.server.restart()
 
     @contextlib.contextmanager
     def connected(self, outer: int = 4, *more: str) -> Iterator[Connection]:

@@ -117,7 +117,7 @@ def test_the_server_going_away_ends_it_with_one_line(line: Line) -> None:
         line.server.stop()
         status = connection.process.wait(10)
         errors = connection.errors
-    line.server.restart()
+    line.restart_server()
     assert status == 3
     assert errors.startswith("qosctl: 10.91.2.2:4443: the server ")
     assert errors.count("\n") == 1

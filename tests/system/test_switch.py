@@ -34,8 +34,9 @@ def test_on_and_off_take_effect_on_the_next_packet_of_the_same_tunnel(attached: 
             attached.qosctl("passtos", "off")
         assert seen == {"0 off": {DF}, "0 on": {EF}, "1 off": {DF}, "1 on": {EF}, "2 off": {DF}, "2 on": {EF}}
         assert len({record.frame.source_port for record in tap.sent()}) == 1
-        outcomes = attached.qosctl.read("status")["devices"][0]["outcomes"]
-        assert outcomes["stamped"] == 3 * ROUND
+        marked = [record for record in tap.sent() if record.frame.dscp]
+        assert len(marked) >= 3 * ROUND
+        assert attached.qosctl.read("status")["devices"][0]["outcomes"]["stamped"] == len(marked)
 
 
 def test_off_holds_for_what_waits_in_a_client_that_hangs(attached: Line, tap: Wiretap, inside: Inside) -> None:

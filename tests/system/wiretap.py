@@ -21,7 +21,8 @@ from tests.system.line import Line
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA = 20, 21, 22, 23
 _CLIENT_HELLO, _SERVER_HELLO = b"\x01", b"\x02"
-_FRAME_DATA, FRAME_DPD = 0, (3, 4)
+_FRAME_DATA, _DPD_REQUEST, _DPD_ANSWER = 0, 3, 4
+_PROBE_BYTES = 1 + 8  # an id; who asks whether the server lives has a shorter one
 _UDP = 17
 
 
@@ -58,9 +59,14 @@ class Record:
         return Inner.parse(self.plaintext[1:])
 
     @property
+    def is_probe(self) -> bool:
+        """Whether the numbering asks with it where a class's queue is: it stands in that queue, and must look like it."""
+        return self.content_type == DATA and self.plaintext[0] == _DPD_REQUEST and len(self.plaintext) == _PROBE_BYTES
+
+    @property
     def is_dpd(self) -> bool:
         """Whether it asks or answers whether the other end lives."""
-        return self.content_type == DATA and self.plaintext[0] in FRAME_DPD
+        return self.content_type == DATA and self.plaintext[0] in (_DPD_REQUEST, _DPD_ANSWER) and not self.is_probe
 
 
 @dataclass(frozen=True)
