@@ -13,7 +13,12 @@
 
 #define DSCP_COUNT 64
 #define POLICY_BANKS 2
-#define FLOWS_MAX 16384
+/* Slots for flows; a flow lies within FLOW_PROBES slots of its home (flows.h). Half full is as full as it should get. */
+#define FLOW_SLOTS_LOG2 15
+#define FLOW_SLOTS (1 << FLOW_SLOTS_LOG2)
+#define FLOW_PROBES 16
+#define FLOW_HASH_FIRST 0x9e3779b97f4a7c15ULL
+#define FLOW_HASH_SECOND 0xc2b2ae3d27d4eb4fULL
 
 /* One word a record in flight between its mark and tc egress; a power of two, so that modulo is a mask. */
 #define RING_WORDS 8192
@@ -42,12 +47,30 @@ struct policy_entry {
 	__u32 priority;
 };
 
-/* The outer five-tuple without the protocol (always UDP), as it leaves; IPv4 as ::ffff:a.b.c.d. Network order. */
-struct flow_key {
-	__u32 source[4];
-	__u32 destination[4];
-	__u16 source_port;
-	__u16 destination_port;
+enum flow_state {
+	FLOW_EMPTY = 0,	  /* never used, or free again with nothing behind it: a search ends here */
+	FLOW_USED = 1,
+	FLOW_REMOVED = 2, /* free again: a search goes on */
+};
+
+/*
+ * One slot of `flow_slots`: the outer five-tuple without the protocol (always UDP), as it leaves, IPv4 as ::ffff:a.b.c.d,
+ * all in network order; and whether the slot is in use. The ring of slot n is rings[n].
+ */
+union flow_slot {
+	struct {
+		__u32 source[4];
+		__u32 destination[4];
+		union {
+			struct {
+				__u16 source_port;
+				__u16 destination_port;
+			};
+			__u32 ports;
+		};
+		__u32 state; /* enum flow_state */
+	};
+	__u64 words[5];
 };
 
 /*

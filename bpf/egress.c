@@ -18,7 +18,8 @@ BPF_TABLE_PINNED("array", __u32, struct policy_entry, policy, POLICY_BANKS *DSCP
 		 BPF_F_MMAPABLE);
 /* What a ring looks like; the rings themselves are made by the clients. */
 BPF_F_TABLE("array", __u32, __u64, ring_template, RING_WORDS + FLOW_INFO_WORDS, BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("hash_of_maps$ring_template", struct flow_key, int, flows, FLOWS_MAX, STATE_DIR "/flows");
+BPF_TABLE_PINNED("array", __u32, union flow_slot, flow_slots, FLOW_SLOTS, STATE_DIR "/flow_slots", BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array_of_maps$ring_template", __u32, int, rings, FLOW_SLOTS, STATE_DIR "/rings");
 BPF_TABLE_PINNED("percpu_array", __u32, struct device_counters, counters, 1, DEVICE_DIR "/counters");
 
 static __always_inline struct control *control_now(void)
@@ -39,9 +40,14 @@ static __always_inline struct policy_entry *policy_for(__u32 bank, __u32 dscp)
 	return policy.lookup(&index);
 }
 
-static __always_inline void *ring_of(struct flow_key *key)
+static __always_inline const union flow_slot *flow_slot_at(__u32 at)
 {
-	return flows.lookup(key);
+	return flow_slots.lookup(&at);
+}
+
+static __always_inline void *ring_at(__u32 at)
+{
+	return rings.lookup(&at);
 }
 
 static __always_inline __u64 *word_in(void *ring, __u64 number)

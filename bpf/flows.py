@@ -1,7 +1,10 @@
 """Flows: the outer five-tuple of a tunnel, and the memory that its client marks records in.
 
-`flows` is a hash of maps. A client creates a ring (an mmapped array of its own), writes who it is, and puts the ring under
-its five-tuple: one key to add, one to remove. A mark is one aligned 64-bit store: no system call, no torn read.
+A client creates a ring (an mmapped array of its own), writes who it is, and enters the ring under its five-tuple. A mark is
+then one aligned 64-bit store: no system call, no torn read.
+
+The table is two arrays, searched by open addressing (flows.h): `flow_slots`, mmapped, and `rings`, maps in an array.
+Writers hold the state's lock; readers in the kernel hold nothing, so the word that makes a slot valid is stored last.
 """
 
 from __future__ import annotations
@@ -9,21 +12,40 @@ from __future__ import annotations
 import ipaddress
 import mmap
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from . import syscall
 from .errors import RefusedError
 from .flow_info import Owner, Statistic, read_owner, statistics_of, statistics_words, write_owner
-from .layout import FLOW_INFO_WORDS, FLOW_KEY, FLOWS_MAX, RING_WORDS, WORD
+from .layout import (
+    FLOW_HASH_FIRST,
+    FLOW_HASH_SECOND,
+    FLOW_INFO_WORDS,
+    FLOW_PROBES,
+    FLOW_SLOT,
+    FLOW_SLOTS,
+    FLOW_SLOTS_LOG2,
+    RING_WORDS,
+    WORD,
+    FlowState,
+)
 
 RING_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, WORD.size, RING_WORDS + FLOW_INFO_WORDS, syscall.F_MMAPABLE)
-FLOWS_SHAPE = syscall.MapShape(syscall.MAP_TYPE_HASH_OF_MAPS, FLOW_KEY.size, 4, FLOWS_MAX)
+SLOTS_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, FLOW_SLOT.size, FLOW_SLOTS, syscall.F_MMAPABLE)
+RINGS_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY_OF_MAPS, 4, 4, FLOW_SLOTS)
 _MARKS_BYTES = RING_WORDS * WORD.size
 _INFO_BYTES = FLOW_INFO_WORDS * WORD.size
 _RING_BYTES = _MARKS_BYTES + _INFO_BYTES
-_E2BIG = 7
+_SLOT_WORDS = FLOW_SLOT.size // WORD.size
+_STATE_WORD = _SLOT_WORDS - 1  # ports and state
+_STATE = struct.Struct("=HHI")
+_KEY = struct.Struct("=4QI")
+_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -34,14 +56,24 @@ class FlowKey:
     remote: tuple[str, int]
 
     def pack(self) -> bytes:
-        """Return struct flow_key; IPv4 as ::ffff:a.b.c.d."""
-        return FLOW_KEY.pack(_packed(self.local[0]), _packed(self.remote[0]), self.local[1], self.remote[1])
+        """Return the 36 bytes of a slot before its state; IPv4 as ::ffff:a.b.c.d, all in network order."""
+        ports = struct.pack("!HH", self.local[1], self.remote[1])
+        return _packed(self.local[0]) + _packed(self.remote[0]) + ports
 
     @classmethod
     def unpack(cls, raw: bytes) -> FlowKey:
-        """Read struct flow_key."""
-        source, destination, source_port, destination_port = FLOW_KEY.unpack(raw)
+        """Read what pack wrote."""
+        source, destination, source_port, destination_port = struct.unpack("!16s16sHH", raw[: _KEY.size])
         return cls((_readable(source), source_port), (_readable(destination), destination_port))
+
+    @property
+    def home(self) -> int:
+        """The slot where a search for this flow begins: flow_home() of flows.h."""
+        *addresses, ports = _KEY.unpack(self.pack())
+        mix = (addresses[0] + addresses[1]) * FLOW_HASH_FIRST & _MASK
+        mix ^= (addresses[2] + addresses[3]) * FLOW_HASH_SECOND & _MASK
+        home: int = ((mix + ports) * FLOW_HASH_FIRST & _MASK) >> (64 - FLOW_SLOTS_LOG2)
+        return home
 
 
 def _packed(address: str) -> bytes:
@@ -86,52 +118,106 @@ class Flow:
 
 
 class Flows:
-    """The pinned `flows` map."""
+    """The opened flow table. Close it, or use it in a `with`; `add`, `remove` and `reap` want the state's lock held."""
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self, slots_fd: int, rings_fd: int) -> None:
+        self._rings = rings_fd
+        self._mmap = mmap.mmap(slots_fd, FLOW_SLOTS * FLOW_SLOT.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._words = memoryview(self._mmap).cast("Q")
 
     def add(self, key: FlowKey, ring: Ring) -> None:
-        """Let the kernel find `ring` for packets of `key`; an entry of the same key is replaced."""
-        try:
-            syscall.map_update(self.fd, key.pack(), ring.fd.to_bytes(4, sys.byteorder))
-        except OSError as error:
-            if error.errno == _E2BIG:
-                raise RefusedError(
-                    f"the flow map is full ({FLOWS_MAX} flows): this tunnel stays unmarked", "qosctl flows"
-                ) from error
-            raise
+        """Let the kernel find `ring` for packets of `key`; an entry of the same key gets the new ring.
+
+        RefusedError where there is no room left near the key's home.
+        """
+        at = self._slot_of(key)
+        if at is None:
+            at = next((slot for slot in _search(key) if self._state(slot) != FlowState.USED), None)
+        if at is None:
+            raise RefusedError(f"the flow table is full near {key.local}: this tunnel stays unmarked", "qosctl flows")
+        *addresses, ports = _KEY.unpack(key.pack())
+        first = at * _SLOT_WORDS
+        for n, word in enumerate(addresses):
+            self._words[first + n] = word
+        syscall.map_update(self._rings, _index(at), ring.fd.to_bytes(4, sys.byteorder))
+        self._store_state(at, ports, FlowState.USED)
 
     def remove(self, key: FlowKey) -> bool:
         """Forget `key`; False where it was not there."""
-        try:
-            syscall.map_delete(self.fd, key.pack())
-        except FileNotFoundError:
+        at = self._slot_of(key)
+        if at is None:
             return False
+        self._store_state(at, 0, FlowState.REMOVED)
+        syscall.map_delete(self._rings, _index(at))
+        self._tidy(at)
         return True
 
     def keys(self) -> Iterator[FlowKey]:
-        """Yield the keys; ones that come and go meanwhile may be missed."""
-        raw = syscall.map_next_key(self.fd, None, FLOW_KEY.size)
-        seen = set()
-        while raw is not None and raw not in seen:
-            seen.add(raw)
-            yield FlowKey.unpack(raw)
-            raw = syscall.map_next_key(self.fd, raw, FLOW_KEY.size)
+        """Yield the keys in no order that means anything."""
+        for at in self._used():
+            yield self._key_at(at)
 
     def __iter__(self) -> Iterator[Flow]:
-        for key in self.keys():
-            info = self._info_of(key)
+        for at in self._used():
+            info = self._info_at(at)
             if info is not None:
-                yield Flow(key, read_owner(info), statistics_of(info))
+                yield Flow(self._key_at(at), read_owner(info), statistics_of(info))
 
     def reap(self) -> int:
         """Remove the flows whose owner has died; return how many."""
         orphans = [flow.key for flow in self if not flow.owner.alive]
         return sum(self.remove(key) for key in orphans)
 
-    def _info_of(self, key: FlowKey) -> bytes | None:
-        inner = syscall.map_lookup(self.fd, key.pack(), 4)
+    def close(self) -> None:
+        """Let go of the memory; the table itself lives on."""
+        self._words.release()
+        self._mmap.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _used(self) -> list[int]:
+        states = self._words[_STATE_WORD::_SLOT_WORDS].tolist()
+        return [at for at, word in enumerate(states) if word and self._state(at) is FlowState.USED]
+
+    def _slot_of(self, key: FlowKey) -> int | None:
+        wanted = key.pack()
+        for at in _search(key):
+            state = self._state(at)
+            if state is FlowState.EMPTY:
+                return None
+            if state is FlowState.USED and self._raw_key(at) == wanted:
+                return at
+        return None
+
+    def _key_at(self, at: int) -> FlowKey:
+        return FlowKey.unpack(self._raw_key(at))
+
+    def _raw_key(self, at: int) -> bytes:
+        return self._mmap[at * FLOW_SLOT.size : at * FLOW_SLOT.size + _KEY.size]
+
+    def _state(self, at: int) -> FlowState:
+        *_, state = _STATE.unpack(WORD.pack(self._words[at * _SLOT_WORDS + _STATE_WORD]))
+        return FlowState(state)
+
+    def _store_state(self, at: int, ports: int, state: FlowState) -> None:
+        """Store ports and state in one aligned store."""
+        (word,) = WORD.unpack(struct.pack("=II", ports, state))
+        self._words[at * _SLOT_WORDS + _STATE_WORD] = word
+
+    def _tidy(self, at: int) -> None:
+        """Where nothing follows, removed slots are as good as empty: searches then end at them again."""
+        while self._state(at) is FlowState.REMOVED and self._state((at + 1) % FLOW_SLOTS) is FlowState.EMPTY:
+            self._store_state(at, 0, FlowState.EMPTY)
+            at = (at - 1) % FLOW_SLOTS
+
+    def _info_at(self, at: int) -> bytes | None:
+        inner = syscall.map_lookup(self._rings, _index(at), 4)
         if inner is None:
             return None
         try:
@@ -143,3 +229,13 @@ class Flows:
                 return page[:]
         finally:
             os.close(fd)
+
+
+def _search(key: FlowKey) -> Iterator[int]:
+    """Yield the slots where the flow may lie, in the order the kernel looks at them."""
+    home = key.home
+    return ((home + probe) % FLOW_SLOTS for probe in range(FLOW_PROBES))
+
+
+def _index(at: int) -> bytes:
+    return at.to_bytes(4, sys.byteorder)

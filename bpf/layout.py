@@ -12,14 +12,18 @@ from .dscp import DSCP_COUNT, Dscp
 
 LAYOUT_VERSION = 1
 POLICY_BANKS = 2
-FLOWS_MAX = 16384
+FLOW_SLOTS_LOG2 = 15
+FLOW_SLOTS = 1 << FLOW_SLOTS_LOG2
+FLOW_PROBES = 16
+FLOW_HASH_FIRST = 0x9E3779B97F4A7C15
+FLOW_HASH_SECOND = 0xC2B2AE3D27D4EB4F
 RING_WORDS = 8192
 FLOW_INFO_WORDS = 512
 
 WORD = struct.Struct("=Q")
 CONTROL = struct.Struct("=IIII")  # layout, passtos, policy_bank, generation
 POLICY_ENTRY = struct.Struct("=BBBBI")  # action, outer_dscp, set_priority, reserved, priority
-FLOW_KEY = struct.Struct("!16s16sHH")  # source, destination, source_port, destination_port
+FLOW_SLOT = struct.Struct("=16s16sHHI")  # source, destination, source_port, destination_port (network order), state
 
 _NUMBER_MASK = (1 << 56) - 1
 
@@ -29,6 +33,14 @@ class PolicyAction(enum.IntEnum):
 
     LEAVE = 0
     STAMP = 1
+
+
+class FlowState(enum.IntEnum):
+    """What a slot holds."""
+
+    EMPTY = 0
+    USED = 1
+    REMOVED = 2
 
 
 class Outcome(enum.IntEnum):

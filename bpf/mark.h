@@ -3,19 +3,20 @@
  * The way of a packet: switch, flow, record, mark, policy, stamp, count.
  *
  * Whoever includes this has defined, for its own kind of maps: control_now(), counters_of_device(), policy_for(),
- * ring_of() and word_in(); and LINK_ETHERNET, 1 where packets on the device begin with an Ethernet header, 0 where
+ * flow_slot_at(), ring_at() and word_in(); and LINK_ETHERNET, 1 where packets on the device begin with an Ethernet header, 0 where
  * they begin with IP.
  */
 #ifndef QOSCTL_MARK_H
 #define QOSCTL_MARK_H
 
 #include "contract.h"
+#include "flows.h"
 #include "parse.h"
 #include "stamp.h"
 
 static __always_inline enum outcome find_record(struct __sk_buff *skb, struct cursor *at, void **ring, __u64 *number)
 {
-	struct flow_key key = {};
+	union flow_slot key = {};
 	enum outcome result;
 	__u32 payload;
 

@@ -148,7 +148,7 @@ static __always_inline enum outcome find_ip_ethernet(struct __sk_buff *skb, stru
 	return PARSED;
 }
 
-static __always_inline enum outcome parse_ipv4(struct __sk_buff *skb, struct cursor *at, struct flow_key *key)
+static __always_inline enum outcome parse_ipv4(struct __sk_buff *skb, struct cursor *at, union flow_slot *key)
 {
 	struct iphdr copy;
 	const struct iphdr *ip = header(skb, at->ip, &copy, sizeof(copy));
@@ -172,7 +172,7 @@ static __always_inline enum outcome parse_ipv4(struct __sk_buff *skb, struct cur
 	return PARSED;
 }
 
-static __always_inline enum outcome parse_ipv6(struct __sk_buff *skb, struct cursor *at, struct flow_key *key)
+static __always_inline enum outcome parse_ipv6(struct __sk_buff *skb, struct cursor *at, union flow_slot *key)
 {
 	struct ipv6hdr copy;
 	const struct ipv6hdr *ip = header(skb, at->ip, &copy, sizeof(copy));
@@ -208,7 +208,7 @@ static __always_inline enum outcome parse_ipv6(struct __sk_buff *skb, struct cur
 	return OUTCOME_EXTENSIONS;
 }
 
-static __always_inline enum outcome parse_ports(struct __sk_buff *skb, struct cursor *at, struct flow_key *key)
+static __always_inline enum outcome parse_ports(struct __sk_buff *skb, struct cursor *at, union flow_slot *key)
 {
 	struct udphdr copy;
 	const struct udphdr *udp = header(skb, at->udp, &copy, sizeof(copy));

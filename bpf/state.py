@@ -15,13 +15,13 @@ from . import bpffs, netns, syscall
 from .control import Control
 from .dscp import DSCP_COUNT
 from .errors import NotAttachedError, RefusedError
-from .flows import FLOWS_SHAPE, RING_SHAPE, Flows
+from .flows import RING_SHAPE, RINGS_SHAPE, SLOTS_SHAPE, Flows
 from .layout import CONTROL, LAYOUT_VERSION, POLICY_BANKS, POLICY_ENTRY
 from .policy import Policy, PolicyTable
 
 CONTROL_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, CONTROL.size, 1, syscall.F_MMAPABLE)
 POLICY_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, POLICY_ENTRY.size, POLICY_BANKS * DSCP_COUNT, syscall.F_MMAPABLE)
-_SHAPES = {"control": CONTROL_SHAPE, "policy": POLICY_SHAPE, "flows": FLOWS_SHAPE}
+_SHAPES = {"control": CONTROL_SHAPE, "policy": POLICY_SHAPE, "flow_slots": SLOTS_SHAPE, "rings": RINGS_SHAPE}
 
 
 def folder() -> Path:
@@ -55,7 +55,8 @@ def open_state() -> Iterator[State]:
             raise _other_layout()
         policy = PolicyTable(fds["policy"], control)
         stack.callback(policy.close)
-        yield State(control, policy, Flows(fds["flows"]))
+        flows = stack.enter_context(Flows(fds["flow_slots"], fds["rings"]))
+        yield State(control, policy, flows)
 
 
 def create_state() -> None:
@@ -92,7 +93,7 @@ def _create_maps(where: Path) -> None:
         stack.callback(os.close, template)
         fds = {}
         for name, shape in _SHAPES.items():
-            fds[name] = syscall.map_create(shape, name, inner_fd=template if shape is FLOWS_SHAPE else 0)
+            fds[name] = syscall.map_create(shape, name, inner_fd=template if shape is RINGS_SHAPE else 0)
             stack.callback(os.close, fds[name])
             syscall.obj_pin(fds[name], str(where / name))
         control = stack.enter_context(Control(fds["control"]))

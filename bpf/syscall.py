@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 _SYSCALL_NUMBER = {"x86_64": 321, "aarch64": 280, "armv7l": 386, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 
-_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY = range(5)
+_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE = range(4)
 _OBJ_PIN, _OBJ_GET = 6, 7
 _PROG_TEST_RUN = 10
 _PROG_FD_BY_ID, _MAP_FD_BY_ID, _INFO_BY_FD, _PROG_QUERY = 13, 14, 15, 16
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 
-MAP_TYPE_ARRAY, MAP_TYPE_PERCPU_ARRAY, MAP_TYPE_HASH_OF_MAPS = 2, 6, 13
+MAP_TYPE_ARRAY, MAP_TYPE_PERCPU_ARRAY, MAP_TYPE_ARRAY_OF_MAPS = 2, 6, 12
 F_MMAPABLE = 1 << 10
 TCX_EGRESS = 47
 F_BEFORE = 1 << 3
@@ -134,18 +134,6 @@ def map_delete(fd: int, key: bytes) -> None:
     """Remove `key`; FileNotFoundError when it is not there."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     _bpf(_DELETE, struct.pack("=I4xQQQ", fd, _address(key_buffer), 0, 0))
-
-
-def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
-    """Return the key after `key`, the first one for None, or None at the end."""
-    following = ctypes.create_string_buffer(key_size)
-    key_buffer = ctypes.create_string_buffer(key, key_size) if key is not None else None
-    at = _address(key_buffer) if key_buffer is not None else 0
-    try:
-        _bpf(_NEXT_KEY, struct.pack("=I4xQQQ", fd, at, _address(following), 0))
-    except FileNotFoundError:
-        return None
-    return following.raw
 
 
 def obj_pin(fd: int, path: str) -> None:

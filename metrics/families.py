@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flows import Flow
-from qosctl.bpf.layout import FLOWS_MAX, Outcome
+from qosctl.bpf.layout import FLOW_SLOTS, Outcome
 from qosctl.bpf.policy import Policy
 
 from .readings import Device
@@ -122,7 +122,7 @@ def flow_families(alive: Sequence[Flow] | None, dead: Sequence[Flow] | None) -> 
             flows.add_metric([owner], len(group))
     yield flows
     yield GaugeMetricFamily(
-        "qosctl_flows_limit", "Flows that fit; a tunnel beyond them works, but stays unmarked.", value=FLOWS_MAX
+        "qosctl_flows_limit", "Flows that fit; a tunnel beyond them works, but stays unmarked.", value=FLOW_SLOTS
     )
 
 

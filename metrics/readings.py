@@ -23,7 +23,7 @@ from qosctl.bpf.counters import DeviceCounters
 from qosctl.bpf.counters import read as read_counters
 from qosctl.bpf.device import DevicePins
 from qosctl.bpf.errors import NoPermissionError, RefusedError
-from qosctl.bpf.flows import FLOWS_SHAPE, Flow, Flows
+from qosctl.bpf.flows import RINGS_SHAPE, SLOTS_SHAPE, Flow, Flows
 from qosctl.bpf.layout import LAYOUT_VERSION
 from qosctl.bpf.policy import Policy, PolicyTable
 from qosctl.bpf.state import CONTROL_SHAPE, POLICY_SHAPE
@@ -85,8 +85,12 @@ def read_flows(state: Path) -> Sequence[Flow]:
     """All flows, those of dead owners included."""
     if not state.exists():
         return ()
-    with _opened(state / "flows", FLOWS_SHAPE) as fd:
-        return tuple(Flows(fd))
+    with (
+        _opened(state / "flow_slots", SLOTS_SHAPE) as slots,
+        _opened(state / "rings", RINGS_SHAPE) as rings,
+        Flows(slots, rings) as flows,
+    ):
+        return tuple(flows)
 
 
 def device_pins(state: Path) -> Sequence[DevicePins]:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 from qosctl.bpf import loader, syscall
 from qosctl.bpf.device import pins_of
@@ -47,9 +48,8 @@ _FLIPPING = f"""{_ENTRY} {{
 		now->policy_bank ^= 1;
 	return TC_ACT_UNSPEC;
 }}"""
-_LOOKUP = "return flows.lookup(key);"
-_RANDOM_LOOKUP = f"""key->source_port = bpf_htons({_FIRST_PORT} + bpf_get_prandom_u32() % (SPREAD));
-	return flows.lookup(key);"""
+_LOOKUP = "*ring = ring_of(&key);"
+_RANDOM_LOOKUP = f"key.source_port = bpf_htons({_FIRST_PORT} + bpf_get_prandom_u32() % (SPREAD)); {_LOOKUP}"
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,17 @@ def _measure(loaded: Kernel, cases: dict[str, Case]) -> dict[str, int]:
 
 
 def _fill(loaded: Kernel, count: int) -> None:
-    """Let there be `count` flows more; all share one ring. A batch, because each single update waits for RCU."""
+    """Let there be `count` flows more, of one ring; entered in a batch, because each single update waits for RCU."""
+    flows = loaded.state.flows
+    with patch.object(syscall, "map_update"):
+        for n in range(count):
+            flows.add(FlowKey((FLOW4.local[0], _FIRST_PORT + n), FLOW4.remote), loaded.ring)
     fd = loaded.ring.fd.to_bytes(4, sys.byteorder)
-    keys = b"".join(FlowKey((FLOW4.local[0], _FIRST_PORT + n), FLOW4.remote).pack() for n in range(count))
-    key_buffer, value_buffer = ctypes.create_string_buffer(keys), ctypes.create_string_buffer(fd * count)
+    used = flows._used()
+    slots = b"".join(at.to_bytes(4, sys.byteorder) for at in used)
+    key_buffer, value_buffer = ctypes.create_string_buffer(slots), ctypes.create_string_buffer(fd * len(used))
     addresses = (0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer))
-    syscall._bpf(_UPDATE_BATCH, struct.pack("=QQQQIIQQ", *addresses, count, loaded.state.flows.fd, 0, 0))
+    syscall._bpf(_UPDATE_BATCH, struct.pack("=QQQQIIQQ", *addresses, len(used), flows._rings, 0, 0))
 
 
 @contextmanager
@@ -158,6 +163,7 @@ def _with_entry(entry: str) -> int:
 def _looking_at_random(spread: int) -> int:
     """A program that looks up a random one of `spread` flows; random for 1 as well, so that the two compare."""
     with changed_sources(before=f"#define SPREAD {spread}") as sources:
-        source = (sources / "egress.c").read_text()
-        (sources / "egress.c").write_text(source.replace(_LOOKUP, _RANDOM_LOOKUP))
+        source = (sources / "mark.h").read_text()
+        assert _LOOKUP in source
+        (sources / "mark.h").write_text(source.replace(_LOOKUP, _RANDOM_LOOKUP))
         return loader.load(folder(), pins_of(1).path, ethernet=True)

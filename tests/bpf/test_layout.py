@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from qosctl.bpf import layout, loader, syscall
 from qosctl.bpf.dscp import DSCP_COUNT
-from qosctl.bpf.layout import Outcome, PolicyAction
+from qosctl.bpf.layout import FlowState, Outcome, PolicyAction
 
 from tests.bpf.kernel import changed_sources
 from tests.lab import Namespace
@@ -19,11 +19,14 @@ CONTRACT = (Path(loader.__file__).parent / "contract.h").read_text()
 
 # Each struct, its fields in order, and the format that layout.py packs them with.
 STRUCTS = {
-    "control": (layout.CONTROL, ("layout", "passtos", "policy_bank", "generation")),
-    "policy_entry": (layout.POLICY_ENTRY, ("action", "outer_dscp", "set_priority", "reserved", "priority")),
-    "flow_key": (layout.FLOW_KEY, ("source", "destination", "source_port", "destination_port")),
-    "class_counter": (struct.Struct("=QQ"), ("packets", "bytes")),
-    "device_counters": (
+    "struct control": (layout.CONTROL, ("layout", "passtos", "policy_bank", "generation")),
+    "union flow_slot": (
+        layout.FLOW_SLOT,
+        ("source", "destination", "source_port", "destination_port", "state"),
+    ),
+    "struct policy_entry": (layout.POLICY_ENTRY, ("action", "outer_dscp", "set_priority", "reserved", "priority")),
+    "struct class_counter": (struct.Struct("=QQ"), ("packets", "bytes")),
+    "struct device_counters": (
         layout.DEVICE_COUNTERS,
         (
             *(f"outcomes[{outcome.value}]" for outcome in Outcome),
@@ -39,18 +42,23 @@ def expectations() -> dict[str, int]:
         "LAYOUT_VERSION": layout.LAYOUT_VERSION,
         "DSCP_COUNT": DSCP_COUNT,
         "POLICY_BANKS": layout.POLICY_BANKS,
-        "FLOWS_MAX": layout.FLOWS_MAX,
+        "FLOW_SLOTS": layout.FLOW_SLOTS,
+        "FLOW_SLOTS_LOG2": layout.FLOW_SLOTS_LOG2,
+        "FLOW_PROBES": layout.FLOW_PROBES,
+        "FLOW_HASH_FIRST": layout.FLOW_HASH_FIRST,
+        "FLOW_HASH_SECOND": layout.FLOW_HASH_SECOND,
         "RING_WORDS": layout.RING_WORDS,
         "FLOW_INFO_WORDS": layout.FLOW_INFO_WORDS,
         "OUTCOME_COUNT": len(Outcome),
         "sizeof(__u64)": layout.WORD.size,
     }
     wanted |= {f"OUTCOME_{outcome.name}": outcome.value for outcome in Outcome}
+    wanted |= {f"FLOW_{state.name}": state.value for state in FlowState}
     wanted |= {f"POLICY_{action.name}": action.value for action in PolicyAction}
     for name, (packed, fields) in STRUCTS.items():
-        wanted[f"sizeof(struct {name})"] = packed.size
+        wanted[f"sizeof({name})"] = packed.size
         for field, offset in zip(fields, field_offsets(packed), strict=True):
-            wanted[f"__builtin_offsetof(struct {name}, {field})"] = offset
+            wanted[f"__builtin_offsetof({name}, {field})"] = offset
     return wanted
 
 
@@ -96,7 +104,7 @@ def test_every_number_of_the_contract_is_compared() -> None:
     assert limits - set(wanted) == set()
     for name, body in re.findall(r"^struct (\w+) \{(.*?)^\};", CONTRACT, re.MULTILINE | re.DOTALL):
         fields = re.findall(r"^\t(?:__\w+|struct \w+) (\w+)", body, re.MULTILINE)
-        assert set(fields) == {re.split(r"\W", field)[0] for field in STRUCTS[name][1]}, name
+        assert set(fields) == {re.split(r"\W", field)[0] for field in STRUCTS[f"struct {name}"][1]}, name
 
 
 def test_a_ring_is_a_power_of_two_and_its_marks_whole_pages() -> None:

@@ -114,7 +114,8 @@ def test_no_address_port_or_server_is_shown(with_maps: Namespace, exporter: Expo
 @pytest.mark.parametrize(
     ("pin", "unreadable"),
     [
-        ("flows", {"flows"}),
+        ("flow_slots", {"flows"}),
+        ("rings", {"flows"}),
         ("policy", {"policy"}),
         ("control", {"switch", "policy"}),
         ("devices/4711/counters", {"devices"}),
@@ -141,7 +142,7 @@ def test_a_damaged_part_is_a_gauge_at_0_and_the_others_are_answered(
 
 
 def test_a_damaged_part_is_said_once_and_its_mending_too(with_maps: Namespace) -> None:
-    pin = folder(with_maps) / "flows"
+    pin = folder(with_maps) / "rings"
     aside = pin.with_name("aside")
     with Exporter(with_maps) as exporter:
         for path, to in ((pin, aside), (aside, pin)):
