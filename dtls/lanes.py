@@ -58,6 +58,8 @@ class Lane:
     """The highest number it was given."""
     round_trips: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     open: deque[Probe] = field(default_factory=deque)
+    excused: int = 0
+    """The last probe whose silence is not held against the numbers that its class is given now."""
     wanted: int = 0
     """The position aimed at, good until `wanted_until`."""
     wanted_until: float = float("-inf")
@@ -92,6 +94,19 @@ class Lane:
         if late is None:
             return self.delay
         return max(self.delay or 0.0, now - late.sent)
+
+    def overdue(self, now: float) -> bool:
+        """Tell whether two probes in a row should have been echoed by now and were not."""
+        longest = self.longest
+        if longest is None or len(self.open) < 2:
+            return False
+        silent = [probe for probe in self.open if probe.id > self.excused]
+        return len(silent) > 1 and now - silent[1].sent > longest * 1.25 + 0.005
+
+    def excuse(self) -> None:
+        """Hold nothing sent so far against the numbers given from now on; echoes that still come are welcome."""
+        if self.open:
+            self.excused = self.open[-1].id
 
     def opened(self, probe: Probe) -> None:
         """Wait for a probe."""

@@ -53,7 +53,7 @@ from qosctl.dtls.gaps import GapReserve
 from qosctl.dtls.lanes import Lane, Probe
 from qosctl.dtls.numbering import FIRST_NUMBER, end_of_epoch, exhausted
 from qosctl.dtls.position import Position
-from qosctl.dtls.sendlog import SendLog
+from qosctl.dtls.sendlog import STEP, SendLog
 
 WINDOW = 64
 """Numbers that a receiver is sure to remember (RFC 6347 recommends 64, ocserv has 64)."""
@@ -128,6 +128,7 @@ class ReplaySafeNumbering:
         self._limit = end_of_epoch(first)
         self._window = window
         self._log = SendLog(self._newest)
+        self._note_at = first
         self._gaps = GapReserve()
         self._lanes: dict[Dscp, Lane] = {}
         self._several = False  # whether more than one class sends
@@ -135,6 +136,7 @@ class ReplaySafeNumbering:
         self._position = Position(self._log)
         self._base: float | None = None  # the shortest round trip of all, in seconds
         self._refresh = 0.0  # seconds that a position holds good for
+        self._pause = 0.005  # seconds without bulk that are more than the usual spacing of its records
         self._waiting = False  # whether overtaking records wait at a late probe
         self._highest_overtaking = 0
 
@@ -172,7 +174,7 @@ class ReplaySafeNumbering:
         if lane is self._slow or self._slow is None:
             self._bulk += count
             self._span_bulk += count
-            if now - lane.sent_at > self._pause:
+            if now - lane.sent_at > self._pause:  # the queue drained meanwhile
                 lane.paused(now - lane.sent_at, self._base or 0.0)
             lane.sent_at = now
             fresh = self._with_gaps(count, now)
@@ -230,13 +232,20 @@ class ReplaySafeNumbering:
         if start + count > self._limit:
             raise exhausted(self._limit)
         self._newest = start + count - 1
-        self._log.note(now, self._newest, self._bulk, self._overtaking)
+        if self._newest >= self._note_at:
+            self._note(now)
         return range(start, start + count)
 
     def _with_gaps(self, count: int, now: float) -> list[int]:
         start = self._newest + 1
         if start + count > self._limit:
             raise exhausted(self._limit)
+        if count == 1 and self._in_run < self._run - 1:  # the common case of a record by itself
+            self._in_run += 1
+            self._newest = start
+            if start >= self._note_at:
+                self._note(now)
+            return [start]
         numbers: list[int] = []
         while count:
             part = min(count, max(0, self._run - self._in_run))
@@ -250,10 +259,15 @@ class ReplaySafeNumbering:
                 self._gaps.add(start, end)
                 start = end
         self._newest = start - 1
-        self._log.note(now, self._newest, self._bulk, self._overtaking)
-        if self._span_bulk >= SPAN:
-            self._plan_gaps()
+        if start > self._note_at:
+            self._note(now)
+            if self._span_bulk >= SPAN:
+                self._plan_gaps()
         return numbers
+
+    def _note(self, now: float) -> None:
+        self._note_at = self._newest + STEP
+        self._log.note(now, self._newest, self._bulk, self._overtaking)
 
     def _plan_gaps(self) -> None:
         """Decide how many numbers to leave free, from what has lately been overtaking: up fast, down slowly."""
@@ -267,11 +281,6 @@ class ReplaySafeNumbering:
         self._block = max(1, ceil(self._run * share))
 
     # Classes
-
-    @property
-    def _pause(self) -> float:
-        """Seconds without bulk that let the queue drain, rather than being the usual spacing of its records."""
-        return max(0.005, RUN * self._refresh)
 
     def _wake(self, dscp: Dscp, now: float) -> Lane:
         """Begin, or begin anew, with a class that has not sent for long."""
@@ -294,6 +303,7 @@ class ReplaySafeNumbering:
             return
         pace = max(1.0, self._log.pace())
         self._refresh = min(0.02, 8 / pace)
+        self._pause = max(0.005, RUN * self._refresh)
         longest = (current.at_least(now) or 0.0) + 0.0005 + RUN / pace
         for lane in active:
             delay = lane.at_least(now)
@@ -367,8 +377,7 @@ class ReplaySafeNumbering:
         if lane is self._slow:
             if self._waiting:  # canaries sent while waiting say nothing about the place that is known now
                 for other in self._lanes.values():
-                    if other is not lane:
-                        other.open.clear()
+                    other.excuse()
             self._position.echoed(now, settled.probe.bulk, round_trip, self._base)
             self._gaps.forget_below(settled.probe.number - 4 * self._window)
         for other in self._lanes.values():
@@ -378,14 +387,11 @@ class ReplaySafeNumbering:
     def _watch_canaries(self, now: float) -> None:
         """Send a class to the newest numbers when two of its probes in a row are not back."""
         for lane in self._lanes.values():
-            longest = lane.longest
-            if lane is self._slow or longest is None or len(lane.open) < 2:
-                continue
-            if now - lane.open[1].sent > longest * 1.25 + 0.005:
+            if lane is not self._slow and lane.overdue(now):
                 self._suspected += lane.records - lane.open[0].records
-                self._probes_lost += len(lane.open)
-                lane.open.clear()
+                lane.excuse()
                 lane.highest = self._newest + STEP_BACK
+                lane.wanted_until = now
 
     def _mute(self, now: float) -> bool:
         """Give up for a while, and number plainly, when nothing is echoed."""

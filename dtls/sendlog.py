@@ -25,9 +25,7 @@ class SendLog:
         self._overtaking = [0]
 
     def note(self, now: float, newest: int, bulk: int, overtaking: int) -> None:
-        """Record the state at `now`; nothing may go back."""
-        if newest - self._numbers[-1] < STEP:
-            return
+        """Record the state at `now`; nothing may go back. Once for every STEP numbers is enough."""
         if len(self._times) >= MAX_ENTRIES:
             for column in (self._times, self._numbers, self._bulk, self._overtaking):
                 del column[: MAX_ENTRIES // 2]

@@ -1,0 +1,174 @@
+"""Replay-safe numbering: what it promises whatever happens, and what it holds on simulated paths."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qosctl.bpf.dscp import DF, EF, Dscp
+from qosctl.dtls import replaysafe
+from qosctl.dtls.gaps import MAX_BLOCKS, GapReserve
+from qosctl.dtls.numbering import EPOCH_SHIFT, FIRST_NUMBER, NumbersExhaustedError, end_of_epoch
+from qosctl.dtls.probing import ProbingNumbering
+from qosctl.dtls.replaysafe import ReplaySafeNumbering
+from tests.simulator.world import AF41, Scenario, simulate
+
+CLASSES = [DF, EF, AF41, Dscp.of(8)]
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.sampled_from(CLASSES), st.integers(0, 130), st.floats(0, 0.02)),
+        st.tuples(st.just("echo"), st.integers(0, 400), st.just(0), st.floats(0, 3)),
+        st.tuples(st.just("wait"), st.just(0), st.just(0), st.floats(0, 30)),
+    ),
+    max_size=400,
+)
+
+
+def play(numbering: ReplaySafeNumbering, script: list[tuple[str, object, int, float]]) -> list[int]:
+    """Take, probe and echo as the script says: echoes come in any order, twice, or for probes never sent."""
+    now, taken = 0.0, []
+    for what, argument, count, elapsed in script:
+        now += elapsed
+        if what == "take" and isinstance(argument, Dscp):
+            while (due := numbering.probe_due(now)) is not None:
+                numbering.probe_sent(due, now)
+                taken += numbering.take(due, 1, now)
+            numbers = numbering.take(argument, count, now)
+            assert len(numbers) == count
+            assert list(numbers) == sorted(numbers)
+            taken += numbers
+        elif what == "echo" and isinstance(argument, int):
+            numbering.probe_echoed(argument, now)
+        numbering.snapshot(now)
+    return taken
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_numbers_are_unique_whatever_is_echoed_when(script: list[tuple[str, object, int, float]]) -> None:
+    taken = play(ReplaySafeNumbering(), script)
+    assert len(set(taken)) == len(taken)
+    assert all(number >> EPOCH_SHIFT == 1 for number in taken)
+
+
+@settings(max_examples=50, deadline=None)
+@given(steps, st.integers(1, 2000))
+def test_it_raises_rather_than_leave_the_epoch(script: list[tuple[str, object, int, float]], room: int) -> None:
+    limit = end_of_epoch(FIRST_NUMBER)
+    numbering = ReplaySafeNumbering(first=limit - room)
+    taken: list[int] = []
+    try:
+        taken = play(numbering, script)
+    except NumbersExhaustedError:
+        with pytest.raises(NumbersExhaustedError):
+            numbering.take(DF, room + 1, 1e6)
+    assert all(limit - room <= number < limit for number in taken)
+
+
+def test_it_is_a_numbering_that_probes() -> None:
+    assert isinstance(ReplaySafeNumbering(), ProbingNumbering)
+
+
+def test_one_class_is_numbered_plainly_and_never_probed() -> None:
+    numbering = ReplaySafeNumbering()
+    taken: list[int] = []
+    for i in range(1000):
+        assert numbering.probe_due(i / 100) is None
+        taken += numbering.take(DF, 7, i / 100)
+    assert taken == list(range(FIRST_NUMBER, FIRST_NUMBER + 7000))
+    assert numbering.snapshot(10.0).mode == "plain"
+
+
+def test_without_an_echo_it_stops_probing() -> None:
+    outcome = simulate(Scenario(echo=False, seconds=40), ReplaySafeNumbering)
+    assert outcome.replay_loss(EF) == 0
+    assert outcome.probes < 1000  # of 4,000
+
+
+def test_an_idle_second_class_ends_the_probes() -> None:
+    numbering = ReplaySafeNumbering()
+    numbering.take(EF, 1, 0.0)
+    numbering.take(DF, 500, 0.0)
+    assert numbering.probe_due(0.1) is not None
+    numbering.take(DF, 500, replaysafe.IDLE + 1)
+    assert numbering.probe_due(replaysafe.IDLE + 1) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 9)), min_size=1, max_size=60), st.data())
+def test_a_reserve_gives_each_number_once_and_the_next_above_first(
+    blocks: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    reserve, free, at = GapReserve(), set[int](), 0
+    for space, size in blocks:
+        at += space
+        reserve.add(at, at + size)
+        free.update(range(at, at + size))
+        at += size
+    for _ in range(20):
+        wanted, count = data.draw(st.integers(0, at + 5)), data.draw(st.integers(1, 30))
+        got = reserve.take(wanted, count)
+        assert set(got) <= free
+        free -= set(got)
+        assert len(got) == count or not any(number >= (got[-1] if got else wanted) for number in free)
+        assert reserve.left == len(free)
+
+
+def test_a_reserve_is_bounded() -> None:
+    reserve = GapReserve()
+    for number in range(0, 3 * 10 * MAX_BLOCKS, 10):
+        reserve.add(number, number + 2)
+    assert reserve.left <= 2 * MAX_BLOCKS
+
+
+CALL = 1.9  # per cent of 5 Mbit/s
+
+
+@pytest.mark.parametrize("round_trip", [1, 10])
+@pytest.mark.parametrize("bulk", ["udp", "tcp"])
+@pytest.mark.parametrize(("rate", "middle"), [(5, 0), (20, 0), (20, 4), (80, 0), (80, 4)])
+def test_a_call_overtakes_bulk_and_nobody_pays(rate: float, middle: float, bulk: str, round_trip: float) -> None:
+    scenario = Scenario(
+        rate=rate, queue=196, share=CALL * 5 / rate, poisson=False, bulk=bulk, middle=middle,  # type: ignore[arg-type]
+        round_trip=round_trip, seconds=8,
+    )  # fmt: skip
+    outcome = simulate(scenario, ReplaySafeNumbering)
+    assert len(outcome.numbers) == outcome.records
+    assert outcome.classes[EF].replayed[0] <= 1 + outcome.classes[EF].arrived // 1000
+    assert outcome.replay_loss(AF41) < 0.5
+    assert outcome.replay_loss(DF) < 1.0
+    assert outcome.probe_load[0] < 1.0
+
+
+@pytest.mark.parametrize("window", [0, 1, 2], ids=["64", "128", "1024"])
+@pytest.mark.parametrize(
+    ("rate", "queue", "share", "round_trip", "bulk"),
+    [(1, 2000, 0.1, 1, "udp"), (10, 200, 10, 30, "tcp"), (100, 200, 30, 1, "tcp"), (100, 2000, 1, 30, "udp"),
+     (300, 10, 0.1, 30, "udp"), (20, 200, 10, 1, "tcp")],
+)  # fmt: skip
+def test_the_goals_hold_over_the_grid(
+    rate: float, queue: int, share: float, round_trip: float, bulk: str, window: int
+) -> None:
+    scenario = Scenario(rate=rate, queue=queue, share=share, round_trip=round_trip, bulk=bulk, poisson=False)  # type: ignore[arg-type]
+    outcome = simulate(scenario, ReplaySafeNumbering)
+    assert outcome.replay_loss(EF, window) < 0.1
+    assert outcome.replay_loss(DF, window) < 1.0
+
+
+def test_the_network_may_serve_the_classes_in_any_order() -> None:
+    outcome = simulate(Scenario(inverted=True, overload=0.5, share=80, seconds=12, warm=4), ReplaySafeNumbering)
+    assert outcome.replay_loss(DF) < 0.5
+    assert outcome.replay_loss(EF) < 1.0
+
+
+def test_a_network_without_classes_loses_nothing_to_the_window() -> None:
+    outcome = simulate(Scenario(one_queue=True, bulk="tcp", seconds=10), ReplaySafeNumbering)
+    assert outcome.replay_loss(EF) < 1.0
+    assert outcome.replay_loss(DF) < 1.0
+
+
+def test_random_loss_and_a_change_of_rate_are_survived() -> None:
+    scenario = Scenario(bulk="tcp", loss=0.003, rates=((6.0, 10.0), (9.0, 20.0)), seconds=12, poisson=False)
+    outcome = simulate(scenario, ReplaySafeNumbering)
+    assert outcome.replay_loss(EF) < 1.0
+    assert outcome.replay_loss(DF) < 2.0
