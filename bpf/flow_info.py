@@ -39,6 +39,30 @@ class Statistic(enum.IntEnum):
     BACKLOG_MS = 15
     GAPS_USED = 16
     REPLAY_LOSSES_SUSPECTED = 17
+    STATE = 18
+    """0 no session: connecting again; 1 packets go over TLS, unmarked; 2 they go over DTLS."""
+    STATE_SINCE_S = 19
+    """Unix time."""
+    RECONNECTS_SERVER_CLOSED = 20
+    RECONNECTS_SERVER_SILENT = 21
+    RECONNECTS_SERVER_GOODBYE = 22
+    RECONNECTS_SESSION_TIMEOUT = 23
+    RECONNECTS_ADDRESS_CHANGED = 24
+    RECONNECTS_REKEY = 25
+    RECONNECTS_BROKEN = 26
+    DTLS_LOST = 27
+    """How often TLS had to take over."""
+    BLACK_HOLES = 28
+    RECORDS_LOST = 29
+    """Of the server's."""
+    PACKETS_OVER_TLS = 30
+    DROPPED_ECN = 31
+    """Packets marked on the way whose inner header cannot carry the mark (RFC 6040)."""
+    INNER_MTU = 32
+    CIPHER_KEY_BYTES = 33
+    """Of the DTLS records: 16 or 32; 0 without DTLS."""
+    CIPHER_CHACHA20 = 34
+    """1 for ChaCha20-Poly1305, 0 for AES-GCM."""
 
     @property
     def label(self) -> str:

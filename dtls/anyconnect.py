@@ -57,6 +57,8 @@ class Login:
         message = _message(response.body)
         if response.status in {401, 403}:
             raise self._wrong_password()
+        if response.status >= 500:
+            raise RefusedError(f"{self._gateway}: the server takes no logins now: {_status(response)}", "again later")
         if response.status != 200:
             raise LoginError(
                 f"{self._gateway}: the server answers the login with {_status(response)}",

@@ -39,6 +39,23 @@ class Channel:
         return bool(self._unsent)
 
     @property
+    def unsent_bytes(self) -> int:
+        """How much waits for room in the socket."""
+        return len(self._unsent)
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """Address and port of the near end."""
+        name = self._socket.getsockname()
+        return str(name[0]), int(name[1])
+
+    @property
+    def remote(self) -> tuple[str, int]:
+        """Address and port of the far end."""
+        name = self._socket.getpeername()
+        return str(name[0]), int(name[1])
+
+    @property
     def peer(self) -> tuple[socket.AddressFamily, str]:
         """The server's address family and IP address."""
         return socket.AddressFamily(self._socket.family), str(self._socket.getpeername()[0])

@@ -1,75 +1,77 @@
-"""From options to a session with keys: dial, TLS, log in, CONNECT, DTLS handshake. Blocking, but never for ever."""
+"""From an address to a session: dial, TLS, log in, CONNECT. Blocking, but never for ever."""
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import select
 import socket
 import sys
 import time
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
-from qosctl.bpf.dscp import DF
 from qosctl.bpf.errors import RefusedError
+from qosctl.dtls.account import Account
 from qosctl.dtls.anyconnect import Login
 from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel, ConnectionLostError
-from qosctl.dtls.credentials import CookieLogin, Credentials
+from qosctl.dtls.credentials import CookieLogin
 from qosctl.dtls.dial import dial
 from qosctl.dtls.gateway import Gateway
-from qosctl.dtls.handshake import PSK_BYTES, PSK_EXPORTER_LABEL, Finished, Handshake
+from qosctl.dtls.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
 from qosctl.dtls.https import Response, ResponseReader
-from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.session import LINK_MTU_MAX, TUNNEL_MTU_MIN, NoDtlsError, Session, connect_request, parse_session
+from qosctl.dtls.marker import Endpoint
+from qosctl.dtls.session import LINK_MTU_MAX, TUNNEL_MTU_MIN, Session, connect_request, parse_session
 from qosctl.dtls.stop import Stop, wait
 from qosctl.dtls.tls import open_channel
-from qosctl.dtls.udp import UdpSocket
-from qosctl.dtls.uplink import Batch
-
-DTLS_PATIENCE_S = 12.0
-"""Four ClientHellos: at 0, 1, 3 and 7 s. Who has not answered by then has no UDP path to us."""
+from qosctl.dtls.trust import Trust
 
 _LINUX_IP_MTU = 14
 _LINUX_IPV6_MTU = 24
 
 
 @dataclass(frozen=True, repr=False)
-class Established:
-    """A session whose two channels are up. `early_stream` and `early_datagrams` came before anyone could read them."""
+class Opened:
+    """A session over TLS. `psk` is the key for its DTLS handshakes; `early` came before anyone could read it."""
 
     channel: Channel
-    udp: UdpSocket
     session: Session
-    finished: Finished
-    early_stream: bytes
-    early_datagrams: list[bytes]
+    psk: bytes
+    early: bytes
+
+    @property
+    def outer(self) -> IPv4Address | IPv6Address:
+        """The server's address."""
+        return ipaddress.ip_address(self.channel.remote[0].partition("%")[0])
+
+    @property
+    def dtls_remote(self) -> Endpoint:
+        """Where the DTLS side of the server is."""
+        return self.channel.remote[0], self.session.dtls_port
 
 
-def establish(options: ConnectOptions, stop: Stop, cleanup: contextlib.ExitStack) -> Established:
-    """Connect to the server and agree on keys; what has to be closed one day is pushed to `cleanup`.
+def open_session(gateway: Gateway, trust: Trust, account: Account, *, timeout_s: float, stop: Stop) -> Opened:
+    """Connect to the server, log in where `account` has no cookie, and ask for the tunnel. The channel is the caller's.
 
-    RefusedError, NotAttachedError and UsageError say in one line what is wrong; StopRequestedError when asked to stop.
+    RefusedError (CookieRefusedError, LoginError), NotAttachedError and UsageError say in one line what is wrong;
+    StopRequestedError when asked to stop. Each step takes `timeout_s` at most.
     """
-    gateway = Gateway.parse(options.url)
-    tcp = dial(gateway, time.monotonic() + options.timeout_s, stop)
-    channel = open_channel(tcp, gateway, options.trust, time.monotonic() + options.timeout_s, stop)
-    cleanup.callback(channel.close)
-    http = _Http(channel, gateway, options.timeout_s, stop)
-    cookie = _log_in(http, gateway, options.credentials)
-    request = connect_request(gateway, cookie, socket.gethostname(), path_mtu(channel))
-    response = http.exchange(request, expect_body=False)
-    session = parse_session(response, gateway)
-    _, address = channel.peer
-    outer = ipaddress.ip_address(address.partition("%")[0])
-    for interface in session.addresses:
-        if outer in interface.network:
-            raise RefusedError(f"{gateway}: the tunnel's network {interface.network} holds the server itself")
-    udp = UdpSocket.connect((address, session.dtls_port))
-    cleanup.callback(udp.close)
-    psk = channel.export(PSK_EXPORTER_LABEL, PSK_BYTES)
-    deadline = time.monotonic() + min(options.timeout_s, DTLS_PATIENCE_S)
-    finished, early = _shake_hands(Handshake(psk, session.app_id), udp, deadline, stop, gateway)
-    return Established(channel, udp, session, finished, http.rest, early)
+    tcp = dial(gateway, time.monotonic() + timeout_s, stop)
+    channel = open_channel(tcp, gateway, trust, time.monotonic() + timeout_s, stop)
+    try:
+        http = _Http(channel, gateway, timeout_s, stop)
+        cookie = _log_in(http, gateway, account)
+        request = connect_request(gateway, cookie, socket.gethostname(), path_mtu(channel))
+        session = parse_session(http.exchange(request, expect_body=False), gateway)
+        outer = ipaddress.ip_address(channel.remote[0].partition("%")[0])
+        for interface in session.addresses:
+            if outer in interface.network:
+                raise RefusedError(  # noqa: TRY301  (one way out closes the channel)
+                    f"{gateway}: the tunnel's network {interface.network} holds the server itself"
+                )
+        return Opened(channel, session, channel.export(PSK_EXPORTER_LABEL, PSK_BYTES), http.rest)
+    except BaseException:
+        channel.close()
+        raise
 
 
 class _Http:
@@ -100,34 +102,17 @@ class _Http:
             self._channel.flush()
 
 
-def _log_in(http: _Http, gateway: Gateway, credentials: Credentials) -> CookieLogin:
+def _log_in(http: _Http, gateway: Gateway, account: Account) -> CookieLogin:
+    credentials = account.needs
     if isinstance(credentials, CookieLogin):
         return credentials
     login = Login(gateway, credentials)
     request: bytes | None = login.first_request()
     while request is not None:
         request = login.answer(http.exchange(request))
-    return CookieLogin(login.cookie)
-
-
-def _shake_hands(
-    handshake: Handshake, udp: UdpSocket, deadline: float, stop: Stop, gateway: Gateway
-) -> tuple[Finished, list[bytes]]:
-    """Drive the handshake; return what it left, and datagrams that came right behind it.
-
-    All flights leave from one port: the server ignores a second ClientHello from another one for some seconds.
-    """
-    while handshake.finished is None:
-        now = time.monotonic()
-        if now >= deadline:
-            raise NoDtlsError(str(gateway))
-        for datagram in handshake.datagrams_to_send():
-            udp.send(Batch(memoryview(datagram), len(datagram), 1, DF, number=0))
-        wait(stop, udp.fileno(), select.POLLIN, min(deadline, handshake.next_timeout(now) or deadline))
-        received = [bytes(datagram) for datagram in udp.receive()]
-        while received and handshake.finished is None:
-            handshake.feed(received.pop(0))
-    return handshake.finished, received
+    cookie = CookieLogin(login.cookie)
+    account.remember(cookie)
+    return cookie
 
 
 def path_mtu(channel: Channel) -> int:

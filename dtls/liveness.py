@@ -3,6 +3,10 @@
 A peer answers DPD_OUT with DPD_RESP. The server counts only what it hears on the same channel: it ends a session whose
 TLS channel is silent for three times its DPD however busy DTLS is. So this asks after `dpd` seconds in which either
 side was silent, and gives up after twice `dpd` seconds in which nothing at all was heard.
+
+Two things make it ask sooner, once a second, and give up after `patience` requests in a row without an answer: a peer
+that says nothing although we have spoken for `quiet` seconds, and `doubt`, when the network has changed or time has
+jumped.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from qosctl.dtls.session import Timers
 
 _REPEATS = 4
 """Unanswered requests go out again this many times within the last `dpd` seconds: one lost datagram is no death."""
+DOUBT_EVERY_S = 1.0
 
 
 class Due(enum.Enum):
@@ -28,32 +33,54 @@ class Due(enum.Enum):
 class Liveness:
     """The quiet times of one channel. Store the current time in `heard` and `said` as frames come and go."""
 
-    __slots__ = ("_asked", "_dpd", "_keepalive", "heard", "said")
+    __slots__ = ("_asked", "_doubted", "_dpd", "_keepalive", "_patience", "_quiet", "_unanswered", "heard", "said")
 
     heard: float
     said: float
 
-    def __init__(self, timers: Timers, now: float) -> None:
+    def __init__(self, timers: Timers, now: float, *, quiet: float = math.inf, patience: int = 8) -> None:
         self._dpd = float(timers.dpd) if timers.dpd else math.inf
         self._keepalive = float(timers.keepalive) if timers.keepalive else math.inf
+        self._quiet = quiet
+        self._patience = patience
         self.heard = self.said = now
-        self._asked = -math.inf
+        self._asked = self._doubted = -math.inf
+        self._unanswered = 0
 
     def due(self, now: float) -> Due:
         """Say what is due, and take it as done: a DPD or a keepalive asked for here counts as said now."""
-        if now >= self.heard + 2 * self._dpd:
+        if self._asked <= self.heard:
+            self._unanswered = 0
+        if now >= self.heard + 2 * self._dpd or (
+            self._unanswered >= self._patience and now >= self._asked + DOUBT_EVERY_S and self._suspicious(now)
+        ):
             return Due.DEAD
         if now >= self._next_request():
             self._asked = self.said = now
+            self._unanswered += 1
             return Due.DPD
         if now >= self.said + self._keepalive:
             self.said = now
             return Due.KEEPALIVE
         return Due.NOTHING
 
+    def doubt(self, now: float) -> None:
+        """Ask at once, and go on asking until something is heard."""
+        self._doubted = now
+        self._asked = -math.inf
+
     def next_time(self) -> float:
         """Return when `due` next has something to say, if nothing is heard or said until then; may be infinite."""
         return min(self.heard + 2 * self._dpd, self._next_request(), self.said + self._keepalive)
 
+    def _suspicious(self, now: float) -> bool:
+        return self._doubted > self.heard or (self.said > self.heard and now >= self.heard + self._quiet)
+
     def _next_request(self) -> float:
-        return max(min(self.heard, self.said) + self._dpd, self._asked + self._dpd / _REPEATS)
+        usual = max(min(self.heard, self.said) + self._dpd, self._asked + self._dpd / _REPEATS)
+        again = self._asked + DOUBT_EVERY_S
+        if self._doubted > self.heard:
+            return min(usual, max(self._doubted, again))
+        if self.said > self.heard:
+            return min(usual, max(self.heard + self._quiet, again))
+        return usual

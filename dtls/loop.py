@@ -1,10 +1,10 @@
-"""The loop of a tunnel that is up: four descriptors, one thread, every packet.
+"""The loop of one session: a handful of descriptors, one thread, every packet.
 
-    TUN  --> Uplink --> UDP          UDP --> RecordOpener --> TUN, or `control`
-    TLS  --> frames --> TUN, or `control`; its end is the session's end
-    stop --> goodbye
+    TUN  --> Uplink --> UDP          UDP --> RecordOpener --> ECN --> TUN, or `link`
+      '----> frames --> TLS          TLS --> frames ----------------> TUN, or `control`; its end is the session's end
+    stop --> goodbye                 netlink, clock --> are the channels still alive?
 
-Nothing waits for a batch to fill. When the UDP socket is full the TUN is left alone until it has room again: the queue
+Nothing waits for a batch to fill. When the socket in use is full the TUN is left alone until it has room again: the queue
 then builds in the device, where the kernel drops as it would for any other link.
 """
 
@@ -16,17 +16,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from qosctl.dtls.channel import Channel
+from qosctl.bpf.dscp import Ecn
+from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
+from qosctl.dtls.decapsulate import combine
+from qosctl.dtls.establish import Opened
 from qosctl.dtls.frames import CstpDecoder, FrameKind
-from qosctl.dtls.record import APPLICATION_DATA, RecordOpener
+from qosctl.dtls.link import Link, LinkLostError
+from qosctl.dtls.netwatch import NetWatch, SleepWatch
+from qosctl.dtls.record import APPLICATION_DATA
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.tally import Tally
 from qosctl.dtls.tun import Tun
-from qosctl.dtls.udp import UdpSocket
-from qosctl.dtls.uplink import Batch, Uplink
+from qosctl.dtls.udp import Arrival
+from qosctl.dtls.uplink import Batch
+from qosctl.dtls.watch import Watch
 
-_REPORT_S = 1.0
+REPORT_S = 1.0
+LOOK_S = 2.0
+"""How often to look at the clocks when nothing else happens."""
 
 
 class Loop:
@@ -36,68 +44,121 @@ class Loop:
         self,
         *,
         stop: Stop,
-        channel: Channel,
-        udp: UdpSocket,
+        opened: Opened,
         tun: Tun,
-        uplink: Uplink,
-        opener: RecordOpener,
+        carrier: Carrier,
         control: Control,
+        watch: Watch,
+        net: NetWatch,
+        poll: select.epoll,
         tally: Tally,
         report: Callable[[], None] | None,
     ) -> None:
         """`report` is called about once a second while things move."""
         self._stop = stop
-        self._channel = channel
-        self._udp = udp
+        self._channel = opened.channel
+        self._early = opened.early
         self._tun = tun
-        self._uplink = uplink
-        self._opener = opener
+        self._carrier = carrier
         self._control = control
+        self._watch = watch
+        self._net = net
+        self._poll = poll
         self._tally = tally
         self._report = report
         self._next_report = math.inf
         self._decoder = CstpDecoder()
         self._waiting: deque[Batch] = deque()
-        self._channel_wants_out = False
+        self._channel_events = self._udp_events = select.EPOLLIN
+        self._tun_events = 0
 
-    def run(self, early_stream: bytes, early_datagrams: Sequence[bytes]) -> None:
-        """Run until the stop, then say goodbye and return.
+    def run(self, hold_until: float) -> None:
+        """Run until the stop. Packets wait for DTLS until `hold_until`, then TLS carries them.
 
-        `early_*` is what arrived before this began. SessionEndedError when the server ends the session or stops
-        answering, ConnectionLostError and FrameError from the TLS channel, NotAttachedError when the device is gone.
+        SessionEndedError, SilentError, ConnectionLostError, FrameError, and Watch's errors say how the session ended;
+        NotAttachedError when the device is gone.
         """
-        with select.epoll() as poll:
-            for each in (self._tun, self._udp, self._channel, self._stop):
-                poll.register(each.fileno(), select.EPOLLIN)
+        self._poll.register(self._tun.fileno(), 0)
+        for each in (self._channel, self._stop, self._net):
+            self._poll.register(each.fileno(), select.EPOLLIN)
+        now = time.monotonic()
+        self._take_stream(self._early, now)
+        self._read_channel(now)  # what TLS holds already, no socket will announce
+        sleep = SleepWatch()
+        holding = True
+        while not self._stop.requested:
             now = time.monotonic()
-            self._take_datagrams(early_datagrams, now)
-            self._take_stream(early_stream, now)
-            self._read_channel(now)  # what TLS holds already, no socket will announce
-            while not self._stop.requested:
-                now = time.monotonic()
-                wake = min(self._control.tend(now), self._report_when_due(now))
-                if self._channel.unsent != self._channel_wants_out:
-                    self._channel_wants_out = self._channel.unsent
-                    wanted = select.EPOLLIN | (select.EPOLLOUT if self._channel_wants_out else 0)
-                    poll.modify(self._channel.fileno(), wanted)
-                ready = poll.poll(None if wake == math.inf else max(0.0, wake - now))
-                self._serve(poll, ready, time.monotonic())
-            self._control.say_goodbye()
+            wake = min(self._tend(now), self._report_when_due(now), now + LOOK_S)
+            if holding and (self._carrier.link is not None or now >= hold_until):
+                holding = False
+                if self._carrier.link is None:
+                    self._carrier.take_over()
+            self._want(holding=holding)
+            if sleep.slept(now, wake):
+                self._watch.woke(now)
+            ready = self._poll.poll(max(0.0, min(wake, hold_until if holding else wake) - now))
+            self._serve(ready, time.monotonic())
 
-    def _serve(self, poll: select.epoll, ready: list[tuple[int, int]], now: float) -> None:
-        tun, udp, channel = self._tun.fileno(), self._udp.fileno(), self._channel.fileno()
+    def _tend(self, now: float) -> float:
+        """Let every part do what is due."""
+        due = min(self._watch.tend(now), self._control.tend(now), self._carrier.tend(now))
+        link = self._carrier.link
+        if link is not None:
+            self._tun.fit(link.path.size)
+            if self._carrier.early:
+                early, self._carrier.early = self._carrier.early, []
+                self._take_datagrams(link, [Arrival([memoryview(each) for each in early], Ecn.NOT_ECT)], now)
+        else:
+            self._waiting.clear()  # they were sealed for a channel that is no more
+        return due
+
+    def _want(self, *, holding: bool) -> None:
+        """Watch each descriptor for what can be done with it now."""
+        waiting, link = bool(self._waiting), self._carrier.link
+        full = waiting if link is not None else self._control.congested
+        tun = 0 if full or holding else select.EPOLLIN
+        channel = select.EPOLLIN | (select.EPOLLOUT if self._channel.unsent else 0)
+        udp = select.EPOLLIN | (select.EPOLLOUT if waiting else 0)
+        if tun != self._tun_events:
+            self._tun_events = tun
+            self._poll.modify(self._tun.fileno(), tun)
+        if channel != self._channel_events:
+            self._channel_events = channel
+            self._poll.modify(self._channel.fileno(), channel)
+        if udp != self._udp_events:
+            self._udp_events = udp
+            if link is not None:
+                self._poll.modify(link.udp.fileno(), udp)
+
+    def _serve(self, ready: list[tuple[int, int]], now: float) -> None:
+        tun, channel, udp = self._tun.fileno(), self._channel.fileno(), self._carrier.descriptor()
         for descriptor, events in ready:
             if descriptor == tun:
-                self._read_tun(poll, now)
+                self._read_tun(now)
             elif descriptor == udp:
-                if events & ~select.EPOLLOUT:
-                    self._take_datagrams(self._udp.receive(), now)
-                if events & select.EPOLLOUT:
-                    self._send_waiting(poll)
+                self._serve_udp(events, now)
             elif descriptor == channel:
                 self._read_channel(now)
+            elif descriptor == self._net.fileno():
+                self._net.drain()
+                self._watch.news(now)
         if self._next_report == math.inf and self._report is not None:
-            self._next_report = now + _REPORT_S
+            self._next_report = now + REPORT_S
+
+    def _serve_udp(self, events: int, now: float) -> None:
+        link = self._carrier.link
+        if link is None:
+            self._carrier.go_on(now)
+            return
+        if events & ~select.EPOLLOUT:
+            try:
+                self._take_datagrams(link, link.udp.arrivals(), now)
+            except LinkLostError as error:
+                self._carrier.lose(str(error), now)
+                return
+        if events & select.EPOLLOUT:
+            while self._waiting and link.udp.send(self._waiting[0]):
+                self._waiting.popleft()
 
     def _report_when_due(self, now: float) -> float:
         """Report what was counted since the last time; return when the next report is due, if anything comes."""
@@ -106,49 +167,52 @@ class Loop:
             self._next_report = math.inf
         return self._next_report
 
-    def _read_tun(self, poll: select.epoll, now: float) -> None:
+    def _read_tun(self, now: float) -> None:
         packets = self._tun.read_dry()
         if not packets:
             return
-        control = self._control
-        if control.prober is not None:
-            control.probe(control.prober, now)  # in front of the packets that may need what it tells
-        batches = self._uplink.seal(packets, now)
-        send = self._udp.send
+        tally, link = self._tally, self._carrier.link
+        tally.packets_out += len(packets)
+        tally.bytes_out += sum(map(len, packets))
+        if link is None:
+            self._send_over_tls(packets)
+            return
+        most = link.path.size
+        if max(map(len, packets)) > most:
+            self._send_over_tls([packet for packet in packets if len(packet) > most])
+            packets = [packet for packet in packets if len(packet) <= most]
+        if link.prober is not None:
+            link.probe(link.prober, now)  # in front of the packets that may need what it tells
+        batches = link.uplink.seal(packets, now)
+        send = link.udp.send
         for index, batch in enumerate(batches):
             if not send(batch):
                 self._waiting.extend(batches[index:])
-                self._watch(poll, packets=False)
                 break
-        tally = self._tally
-        tally.packets_out += len(packets)
-        tally.bytes_out += sum(map(len, packets))
-        control.dtls_life.said = now
+        link.life.said = now
 
-    def _send_waiting(self, poll: select.epoll) -> None:
-        while self._waiting:
-            if not self._udp.send(self._waiting[0]):
-                return
-            self._waiting.popleft()
-        self._watch(poll, packets=True)
+    def _send_over_tls(self, packets: list[bytes]) -> None:
+        self._tally.over_tls += len(packets)
+        for packet in packets:
+            self._control.send_packet(packet)
 
-    def _watch(self, poll: select.epoll, *, packets: bool) -> None:
-        """Watch the TUN for packets, or in its place the UDP socket for room."""
-        poll.modify(self._tun.fileno(), select.EPOLLIN if packets else 0)
-        poll.modify(self._udp.fileno(), select.EPOLLIN | (0 if packets else select.EPOLLOUT))
-
-    def _take_datagrams(self, datagrams: Sequence[bytes | memoryview], now: float) -> None:
-        control, tally = self._control, self._tally
-        open_records, write = self._opener.open, self._tun.write
-        for datagram in datagrams:
-            for _, content_type, plaintext in open_records(datagram):
-                control.dtls_life.heard = now
-                if content_type == APPLICATION_DATA and plaintext and plaintext[0] == FrameKind.DATA:
-                    if write(plaintext[1:]):
-                        tally.packets_in += 1
-                        tally.bytes_in += len(plaintext) - 1
-                else:
-                    control.take_dtls(content_type, plaintext, now)
+    def _take_datagrams(self, link: Link, arrivals: Sequence[Arrival], now: float) -> None:
+        tally, open_records, write = self._tally, link.opener.open, self._tun.write
+        for datagrams, ecn in arrivals:
+            for datagram in datagrams:
+                for _, content_type, plaintext in open_records(datagram):
+                    link.life.heard = now
+                    if content_type == APPLICATION_DATA and plaintext and plaintext[0] == FrameKind.DATA:
+                        packet = plaintext[1:] if ecn is Ecn.NOT_ECT else combine(plaintext[1:], ecn)
+                        if packet is None:
+                            tally.drop("ecn")
+                        elif write(packet):
+                            tally.packets_in += 1
+                            tally.bytes_in += len(packet)
+                    else:
+                        frame = link.take(content_type, plaintext, now)
+                        if frame is not None:
+                            self._control.judge(frame)
 
     def _read_channel(self, now: float) -> None:
         if self._channel.unsent:
@@ -158,10 +222,11 @@ class Loop:
     def _take_stream(self, data: bytes, now: float) -> None:
         if not data:
             return
-        self._control.tls_life.heard = now
+        self._control.life.heard = now
         for frame in self._decoder.feed(data):
             if frame.kind != FrameKind.DATA:
-                self._control.take_tls(frame, now)
+                self._control.take(frame, now)
             elif self._tun.write(frame.payload):
+                self._tally.over_tls += 1
                 self._tally.packets_in += 1
                 self._tally.bytes_in += len(frame.payload)

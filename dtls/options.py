@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,7 +19,8 @@ class ConnectOptions:
     """One connection.
 
     `url` is https://HOST[:PORT][/path]; `tunnel_name` None lets the kernel choose; `numbering` is called with the first
-    free record number of each new epoch; `timeout_s` bounds each step of connecting, in seconds.
+    free record number of each new epoch; `timeout_s` bounds each step of connecting, in seconds; `reconnect_s` bounds how
+    long a session that ended is tried to be had back: 0 for not at all, infinity for as long as it takes.
     """
 
     url: str
@@ -27,11 +29,13 @@ class ConnectOptions:
     tunnel_name: str | None = None
     numbering: Callable[[int], Numbering] = PlainNumbering
     timeout_s: float = 30.0
+    reconnect_s: float = math.inf
 
 
 @dataclass(frozen=True)
 class ConnectedInfo:
-    """A tunnel that is up. `local` and `remote` are the ends of the outer UDP flow; `mtu` is of inner packets.
+    """A tunnel that is up. `local` and `remote` are the ends of the outer flow; `mtu` is of inner packets; `dtls` is empty
+    where nothing comes back over UDP and packets go over TLS, unmarked, until something does.
 
     `statistics` may be called at any time, from the thread that runs the client or another.
     """

@@ -129,7 +129,7 @@ class OpenCounts:
 class RecordOpener:
     """Opens the records of one direction of one epoch, and keeps the replay window."""
 
-    __slots__ = ("_aead", "_epoch", "_explicit", "_nonce_base", "_window", "counts")
+    __slots__ = ("_aead", "_epoch", "_explicit", "_first", "_nonce_base", "_window", "counts")
 
     counts: OpenCounts
 
@@ -141,7 +141,13 @@ class RecordOpener:
         self._nonce_base = _nonce_base(cipher, iv)
         self._epoch = epoch
         self._window = ReplayWindow() if window is None else window
+        self._first: int | None = None
         self.counts = OpenCounts()
+
+    @property
+    def missing(self) -> int:
+        """Numbers between the first record and the highest whose records have not come: lost, or late."""
+        return 0 if self._first is None else max(0, self._window.top - self._first + 1 - self.counts.opened)
 
     def open(self, datagram: memoryview | bytes) -> list[OpenedRecord]:
         """Return the new, authentic records in `datagram`, in wire order. Never raises.
@@ -190,4 +196,6 @@ class RecordOpener:
             window.mark(number)
             records.append(OpenedRecord(number, content_type, plaintext))
         counts.opened += len(records)
+        if self._first is None and records:
+            self._first = min(record.number for record in records)
         return records

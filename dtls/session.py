@@ -20,6 +20,8 @@ TUNNEL_MTU_MIN = 576
 IPV6_MTU_MIN = 1280
 """Below it a link carries no IPv6 (RFC 8200 section 5)."""
 LINK_MTU_MAX = 9000
+REKEY_MIN_S = 5
+"""A server that wants new keys more often gets them this often."""
 _ADDRESSES_MAX = 8
 # A prefix as short as a default route would take the user's other traffic, which nobody asked for.
 _PREFIX_MIN = {4: 8, 6: 16}
@@ -34,6 +36,10 @@ class NoDtlsError(RefusedError):
             f"{what}: server offers no DTLS, nothing could be marked",
             "a server with udp-port and dtls-psk set, and a path that lets UDP pass",
         )
+
+
+class CookieRefusedError(RefusedError):
+    """The server does not know the cookie, or not any more."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class Session:
     dtls_port: int
     app_id: bytes = field(repr=False)
     server: str
+    rekey_s: int = 0
+    """Seconds after which the server wants a session with new keys, 0 for never."""
+    timeout_s: int = 0
+    """Seconds after which the server ends the session, and its cookie, whatever happens; 0 for never."""
 
     def tunnel_mtu(self, outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
         """Return the largest inner packet in bytes, given the server's address and the bytes a record adds."""
@@ -87,7 +97,7 @@ def connect_request(gateway: Gateway, login: CookieLogin, hostname: str, base_mt
 def parse_session(response: Response, gateway: Gateway) -> Session:
     """Read the answer to CONNECT. RefusedError when the server refuses or gives what makes no sense; total."""
     if response.status == 401:
-        raise RefusedError(f"{gateway}: the server does not know the cookie any more", "log in again")
+        raise CookieRefusedError(f"{gateway}: the server does not know the cookie any more", "log in again")
     if response.status != 200:
         why = printable(response.first("x-reason") or response.reason)
         raise RefusedError(
@@ -113,7 +123,29 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
         dtls_port=number("x-dtls-port", 1, 65535, gateway.port),
         app_id=_app_id(response.first("x-dtls-app-id") or "", gateway),
         server=printable(response.first("x-cstp-server-name") or ""),
+        rekey_s=_rekey_s(response, number),
+        timeout_s=_seconds(response, "x-cstp-session-timeout-remaining") or _seconds(response, "x-cstp-session-timeout"),
     )
+
+
+def _rekey_s(response: Response, number: Callable[[str, int, int, int], int]) -> int:
+    """Return the sooner of the two channels' times.
+
+    Of the methods, `ssl` is a renegotiation, which TLS 1.3 does not have and which leaves the old keys' cookie and
+    session alone; `new-tunnel` takes another session with the same cookie. The second does all that the first does.
+    """
+    wanted = [
+        number(f"x-{channel}-rekey-time", 0, 10**9, 0)
+        for channel in ("cstp", "dtls")
+        if response.first(f"x-{channel}-rekey-method") not in {None, "none"} or channel == "dtls"
+    ]
+    return min((max(time, REKEY_MIN_S) for time in wanted if time), default=0)
+
+
+def _seconds(response: Response, name: str) -> int:
+    """Return a time that some servers write as a word where there is none."""
+    text = response.first(name) or ""
+    return int(text) if _DECIMAL.match(text) else 0
 
 
 def _numbers(response: Response) -> Callable[[str, int, int, int], int]:

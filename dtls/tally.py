@@ -1,9 +1,15 @@
-"""What the client counted. Counts only grow, and belong to one connection."""
+"""What the client counted. Counts only grow, and go on over reconnects."""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from qosctl.dtls.reconnect import Reason
+from qosctl.dtls.record import RecordOpener
+from qosctl.dtls.udp import UdpSocket
 
 
 @dataclass(frozen=True)
@@ -14,33 +20,71 @@ class Traffic:
     bytes: int
 
 
+class State(enum.Enum):
+    """What carries the packets."""
+
+    DTLS = "dtls"
+    TLS = "tls"
+    """Both ways, unmarked: nothing comes back over UDP."""
+    RECONNECTING = "reconnecting"
+    """Nothing: packets wait in the tunnel device."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the tunnel is. `since_s` is Unix time; `suite` is the DTLS cipher suite or empty; `mtu` of inner packets."""
+
+    state: State
+    since_s: float
+    suite: str
+    mtu: int
+    reconnects: Mapping[Reason, int]
+    dtls_lost: int
+    """How often TLS had to take over because DTLS died."""
+    black_holes: int
+    """How often packets of full size stopped to arrive without a word from the path."""
+
+
 @dataclass(frozen=True)
 class Statistics:
     """A snapshot.
 
     `control` counts frames that are no packets, as in "dtls dpd_out received"; `dropped` has a count for each reason
-    that occurred; `socket_full` is how often packets had to wait for room in the UDP socket. `dpd_round_trip_s` is the
-    newest of the DTLS channel, or None before the first.
+    that occurred; `lost` counts the server's records that never came; `over_tls` counts packets of both directions that
+    went over TLS (they are in `sent` and `received` too); `socket_full` is how often packets had to wait for room in the
+    UDP socket. `dpd_round_trip_s` is the newest of the DTLS channel, or None before the first.
     """
 
     sent: Traffic
     received: Traffic
     control: Mapping[str, int]
     dropped: Mapping[str, int]
+    lost: int
+    over_tls: int
     socket_full: int
     dpd_round_trip_s: float | None
+    standing: Standing
 
 
+@dataclass(slots=True)
 class Tally:
     """The counts while they grow; plain attributes, because every packet passes here."""
 
-    __slots__ = ("bytes_in", "bytes_out", "control", "dpd_round_trip_s", "dropped", "packets_in", "packets_out")
-
-    def __init__(self) -> None:
-        self.packets_in = self.bytes_in = self.packets_out = self.bytes_out = 0
-        self.control: dict[str, int] = {}
-        self.dropped: dict[str, int] = {}
-        self.dpd_round_trip_s: float | None = None
+    packets_in: int = 0
+    bytes_in: int = 0
+    packets_out: int = 0
+    bytes_out: int = 0
+    over_tls: int = 0
+    lost: int = 0
+    socket_full: int = 0
+    dtls_lost: int = 0
+    black_holes: int = 0
+    control: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    reconnects: dict[Reason, int] = field(default_factory=dict)
+    dpd_round_trip_s: float | None = None
+    state: State = State.RECONNECTING
+    since_s: float = 0.0
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count packets, frames or records that went nowhere."""
@@ -50,14 +94,42 @@ class Tally:
         """Count one frame that is no packet."""
         self.control[what] = self.control.get(what, 0) + 1
 
-    def snapshot(self, more_dropped: Mapping[str, int], socket_full: int) -> Statistics:
-        """Freeze the counts, with what others counted: those of `more_dropped` that are not 0, and `socket_full`."""
-        dropped = self.dropped | {reason: count for reason, count in more_dropped.items() if count}
+    def enter(self, state: State, wall_s: float) -> None:
+        """Note that the tunnel is in `state` from Unix time `wall_s` on, unless it has been already."""
+        if state is not self.state or not self.since_s:
+            self.state, self.since_s = state, wall_s
+
+    def absorb(self, opener: RecordOpener, udp: UdpSocket) -> None:
+        """Keep what a DTLS channel that ends has counted."""
+        self.lost += opener.missing
+        self.socket_full += udp.counts.full
+        for reason, count in _dropped_by(opener, udp).items():
+            self.drop(reason, count)
+
+    def snapshot(
+        self, opener: RecordOpener | None, udp: UdpSocket | None, *, suite: str, mtu: int, tun_refused: int
+    ) -> Statistics:
+        """Freeze the counts, with those of the DTLS channel that is up and of the device."""
+        dropped = self.dropped | {"tun_refused": tun_refused}
+        lost, full = self.lost, self.socket_full
+        if opener is not None and udp is not None:
+            lost, full = lost + opener.missing, full + udp.counts.full
+            for reason, count in _dropped_by(opener, udp).items():
+                dropped[reason] = dropped.get(reason, 0) + count
         return Statistics(
             Traffic(self.packets_out, self.bytes_out),
             Traffic(self.packets_in, self.bytes_in),
             dict(self.control),
-            dropped,
-            socket_full,
+            {reason: count for reason, count in dropped.items() if count},
+            lost,
+            self.over_tls,
+            full,
             self.dpd_round_trip_s,
+            Standing(self.state, self.since_s, suite, mtu, dict(self.reconnects), self.dtls_lost, self.black_holes),
         )
+
+
+def _dropped_by(opener: RecordOpener, udp: UdpSocket) -> dict[str, int]:
+    counts = dataclasses.asdict(opener.counts)
+    del counts["opened"]
+    return {**counts, "udp_lost": udp.counts.lost}

@@ -14,11 +14,7 @@ from qosctl.dtls import openssl
 from qosctl.dtls.channel import Channel, ConnectionLostError
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.stop import Stop, wait
-from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust
-
-
-class UntrustedError(RefusedError):
-    """The server's certificate is not what we were told to trust."""
+from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust, UntrustedError
 
 
 def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: float, stop: Stop) -> Channel:

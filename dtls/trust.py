@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from qosctl.bpf.errors import UsageError
+from qosctl.bpf.errors import RefusedError, UsageError
 
 _PREFIX = "pin-sha256:"
+
+
+class UntrustedError(RefusedError):
+    """The server's certificate is not what we were told to trust."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface, IPv6Interface
 
 from pyroute2 import IPRoute
@@ -31,18 +33,21 @@ MAX_MTU = (1 << 14) - 1  # a DTLS record less the type byte
 
 READ_LIMIT = 64
 """Packets of one `read_dry`: enough for a full batch, few enough to look at the downlink in between."""
-_GONE = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV})
+_GONE = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO})
 _WRITE_LOST = frozenset({errno.EINVAL, errno.EIO, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE})
 
 
 class Tun:
     """A TUN device that is up. Make one with `Tun.create`; usable as a context manager."""
 
-    def __init__(self, descriptor: int, name: str, mtu: int) -> None:
-        """For `create`: take over an open descriptor of the device `name`."""
+    def __init__(
+        self, descriptor: int, name: str, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface] = ()
+    ) -> None:
+        """For `create`: take over an open descriptor of the device `name`, which has `addresses`."""
         self._descriptor = descriptor
         self.name = name
-        self.mtu = mtu
+        self.mtu = self._fitted = mtu
+        self._addresses = tuple(addresses)
         self.write_lost = 0
         """Packets the kernel would not take: no IP packet, or no memory."""
 
@@ -61,7 +66,7 @@ class Tun:
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(descriptor, given, mtu)
+        return cls(descriptor, given, mtu, addresses)
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector; -1 after `close`."""
@@ -101,6 +106,44 @@ class Tun:
             self.write_lost += 1
             return False
         return True
+
+    @property
+    def addresses(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
+        """The addresses it was given."""
+        return self._addresses
+
+    def fit(self, size: int) -> None:
+        """Let the stack send packets of up to `size` bytes, or what the device's families need at the least.
+
+        Nothing happens while `size` stays the same: in between the MTU is the operator's. Best effort, since a device
+        with too large an MTU works too.
+        """
+        if size == self._fitted:
+            return
+        self._fitted = size
+        self.mtu = max(size, MIN_MTU_IPV6 if any(address.version == 6 for address in self._addresses) else MIN_MTU)
+        with suppress(NetlinkError), IPRoute() as ip:
+            ip.link("set", index=socket.if_nametoindex(self.name), mtu=self.mtu)
+
+    def readdress(self, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
+        """Give the device other addresses: what is in both stays, with all connections that use it.
+
+        RefusedError or NoPermissionError for what the kernel refuses, NotAttachedError when the device is gone.
+        """
+        new, old = set(addresses) - set(self._addresses), set(self._addresses) - set(addresses)
+        if not new and not old:
+            return
+        with _netlink_errors(self.name), IPRoute() as ip:
+            try:
+                index = socket.if_nametoindex(self.name)
+            except OSError as error:
+                self._raise_if_gone(error)
+                raise
+            for address in new:
+                ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+            for address in old:
+                ip.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+        self._addresses = tuple(addresses)
 
     def close(self) -> None:
         """Remove the device; twice is fine."""
@@ -152,12 +195,17 @@ def _open(name: str | None) -> tuple[int, str]:
 
 
 def _configure(name: str, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
+    with _netlink_errors(name), IPRoute() as ip:
+        (index,) = ip.link_lookup(ifname=name)
+        ip.link("set", index=index, mtu=mtu, state="up")
+        for address in addresses:
+            ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+
+
+@contextmanager
+def _netlink_errors(name: str) -> Iterator[None]:
     try:
-        with IPRoute() as ip:
-            (index,) = ip.link_lookup(ifname=name)
-            ip.link("set", index=index, mtu=mtu, state="up")
-            for address in addresses:
-                ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+        yield
     except NetlinkError as error:
         if error.code == errno.EPERM:
             raise NoPermissionError(f"{name}: configuring it needs CAP_NET_ADMIN", "sudo") from error

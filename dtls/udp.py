@@ -12,10 +12,14 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from qosctl.bpf.dscp import Ecn
 from qosctl.bpf.errors import QosctlError, RefusedError, UsageError
+from qosctl.dtls.decapsulate import ecn_of
 from qosctl.dtls.uplink import Batch
 
 SOL_UDP = 17
@@ -29,7 +33,11 @@ SOCKET_BUFFER_BYTES = 4 << 20
 """Wanted for each direction. The send buffer bounds what all classes together have in the local qdisc: as small as
 the usual default, a bulk queue there would block the urgent packets behind it in this process."""
 
-_GRO_SPACE = socket.CMSG_SPACE(4)
+_CONTROL_BYTES = 2 * socket.CMSG_SPACE(4)  # segment size, and the traffic class
+_IP_MTU, _IPV6_MTU = 14, 24
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
+_PMTUDISC_WANT, _PMTUDISC_PROBE = 1, 3
+_IP_RECVTOS, _IPV6_RECVTCLASS = 13, 66
 _GSO_REFUSED = frozenset({errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.EMSGSIZE})
 _PATH_SAYS_NO = frozenset(
     {
@@ -56,6 +64,13 @@ class UdpCounts:
     """Answers of the path that a read or a send reported."""
 
 
+class Arrival(NamedTuple):
+    """What one read brought: datagrams, and the ECN field of their IP headers, which GRO joins only where it is equal."""
+
+    datagrams: list[memoryview]
+    ecn: Ecn
+
+
 class UdpSocket:
     """A non-blocking, connected UDP socket. Make one with `UdpSocket.connect`."""
 
@@ -65,6 +80,8 @@ class UdpSocket:
         self._buffer = memoryview(bytearray(RECEIVE_READS * RECEIVE_BYTES))
         self._gso_works = True
         self.counts = UdpCounts()
+        self.too_big = False
+        """Set when the kernel said that a datagram is too big for the path; the reader sets it back."""
 
     @classmethod
     def connect(cls, address: tuple[str, int], local: tuple[str, int] | None = None) -> UdpSocket:
@@ -78,6 +95,10 @@ class UdpSocket:
         try:
             _widen(opened)
             opened.setsockopt(SOL_UDP, UDP_GRO, 1)
+            if family == socket.AF_INET:
+                opened.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+            else:
+                opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
             if local is not None:
                 opened.bind(_resolve(local)[1])
             opened.connect(target)
@@ -124,6 +145,7 @@ class UdpSocket:
             except OSError as error:
                 if error.errno not in _PATH_SAYS_NO:
                     raise
+                self._note(error)
                 if error.errno in _GSO_REFUSED:
                     # EIO and EOPNOTSUPP are about the device or the kernel, the others about this batch.
                     self._gso_works = error.errno in (errno.EINVAL, errno.EMSGSIZE)
@@ -156,6 +178,7 @@ class UdpSocket:
             except OSError as error:
                 if error.errno not in _PATH_SAYS_NO:
                     raise
+                self._note(error)
                 self.counts.path_errors += 1
             else:
                 self.counts.sent += 1
@@ -163,33 +186,66 @@ class UdpSocket:
         self.counts.lost += 1
         return True
 
+    def send_whole(self, batch: Batch) -> None:
+        """Send one record unfragmented even where the kernel thinks it too big for the path: a probe, which may be lost."""
+        self._discover(_PMTUDISC_PROBE)
+        with suppress(OSError):  # no room, or larger than the device takes: either way it is lost
+            self._socket.send(batch.data)
+        self._discover(_PMTUDISC_WANT)
+
+    def payload_mtu(self) -> int:
+        """Return the bytes of payload that fit an unfragmented datagram, as far as the kernel knows the path."""
+        if self._socket.family == socket.AF_INET:
+            value, headers = self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU, 4), 20 + 8
+        else:
+            value, headers = self._socket.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, 4), 40 + 8
+        return int.from_bytes(value, sys.byteorder) - headers
+
+    def _discover(self, mode: int) -> None:
+        if self._socket.family == socket.AF_INET:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, mode)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, mode)
+
+    def _note(self, error: OSError) -> None:
+        if error.errno == errno.EMSGSIZE:
+            self.too_big = True
+
     def receive(self) -> list[memoryview]:
+        """Return the datagrams of `arrivals`."""
+        return [datagram for arrival in self.arrivals() for datagram in arrival.datagrams]
+
+    def arrivals(self) -> list[Arrival]:
         """Return the datagrams that wait, in order, up to a few reads of 64 kB; empty when there are none.
 
         The memory is used again by the next call. A full list does not mean that there is no more.
         """
-        datagrams: list[memoryview] = []
+        arrivals: list[Arrival] = []
         for start in range(0, RECEIVE_READS * RECEIVE_BYTES, RECEIVE_BYTES):
             room = self._buffer[start : start + RECEIVE_BYTES]
             try:
-                size, control, _, _ = self._socket.recvmsg_into([room], _GRO_SPACE)
+                size, control, _, _ = self._socket.recvmsg_into([room], _CONTROL_BYTES)
             except BlockingIOError:
                 break
             except OSError as error:
                 if error.errno not in _PATH_SAYS_NO:
                     raise
+                self._note(error)
                 self.counts.path_errors += 1
                 continue
-            segment = size
+            segment, traffic_class = size, 0
             for level, kind, value in control:
                 if level == SOL_UDP and kind == UDP_GRO:
                     (segment,) = struct.unpack("=i", value)
+                else:  # the only other one asked for: a byte of IPv4, an int of IPv6
+                    traffic_class = int.from_bytes(value, sys.byteorder)
             if segment < size:
-                datagrams += [room[at : min(at + segment, size)] for at in range(0, size, segment)]
+                datagrams = [room[at : min(at + segment, size)] for at in range(0, size, segment)]
             else:
-                datagrams.append(room[:size])
-        self.counts.received += len(datagrams)
-        return datagrams
+                datagrams = [room[:size]]
+            self.counts.received += len(datagrams)
+            arrivals.append(Arrival(datagrams, ecn_of(traffic_class)))
+        return arrivals
 
 
 def _resolve(address: tuple[str, int]) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:

@@ -75,13 +75,15 @@ TUNNEL_METRICS: Sequence[TunnelMetric] = (
         "qosctl_tunnel_dropped_packets",
         "Packets the client dropped, by reason. forged: failed authentication; replayed: seen before or too old; "
         "malformed: not a record or frame it knows; socket_full: the kernel took no more to send; tunnel_full: the tunnel "
-        "device took no more. forged and malformed should stay near 0 on an honest path.",
+        "device took no more; ecn: marked on the way, and unable to carry the mark inside (RFC 6040). forged and "
+        "malformed should stay near 0 on an honest path.",
         {
             "forged": Statistic.DROPPED_FORGED,
             "replayed": Statistic.DROPPED_REPLAYED,
             "malformed": Statistic.DROPPED_MALFORMED,
             "socket_full": Statistic.DROPPED_SOCKET_FULL,
             "tunnel_full": Statistic.DROPPED_TUNNEL_FULL,
+            "ecn": Statistic.DROPPED_ECN,
         },
         label="reason",
     ),
@@ -125,6 +127,62 @@ TUNNEL_METRICS: Sequence[TunnelMetric] = (
     _counter(
         "qosctl_tunnel_replay_losses_suspected", Statistic.REPLAY_LOSSES_SUSPECTED,
         "Records that the server has probably dropped as replays, because others overtook them by too much.",
+    ),
+    _gauge(
+        "qosctl_tunnel_state", Statistic.STATE,
+        "What carries the packets: 2 DTLS, 1 TLS (unmarked: nothing comes back over UDP), 0 nothing, it is reconnecting.",
+        max,
+    ),
+    _gauge(
+        "qosctl_tunnel_state_since_timestamp_seconds", Statistic.STATE_SINCE_S,
+        "Unix time since when qosctl_tunnel_state is what it is.",
+        max,
+    ),
+    TunnelMetric(
+        CounterMetricFamily,
+        "qosctl_tunnel_reconnects",
+        "Sessions that ended and were begun anew, by reason. rekey is the server's wish for new keys and no fault.",
+        {
+            "server_closed": Statistic.RECONNECTS_SERVER_CLOSED,
+            "server_silent": Statistic.RECONNECTS_SERVER_SILENT,
+            "server_goodbye": Statistic.RECONNECTS_SERVER_GOODBYE,
+            "session_timeout": Statistic.RECONNECTS_SESSION_TIMEOUT,
+            "address_changed": Statistic.RECONNECTS_ADDRESS_CHANGED,
+            "rekey": Statistic.RECONNECTS_REKEY,
+            "broken": Statistic.RECONNECTS_BROKEN,
+        },
+        label="reason",
+    ),
+    _counter(
+        "qosctl_tunnel_dtls_losses", Statistic.DTLS_LOST,
+        "How often DTLS died while the session lived, so that TLS had to carry the packets.",
+    ),
+    _counter(
+        "qosctl_tunnel_black_holes", Statistic.BLACK_HOLES,
+        "How often records of full size stopped to arrive although the path had not said that they are too big.",
+    ),
+    _counter(
+        "qosctl_tunnel_lost_records", Statistic.RECORDS_LOST,
+        "Records of the server that never arrived, by the gaps in their numbers.",
+    ),
+    _counter(
+        "qosctl_tunnel_packets_over_tls", Statistic.PACKETS_OVER_TLS,
+        "Packets of both directions that went over TLS: while DTLS was not to be had, or too large for its path.",
+    ),
+    _gauge(
+        "qosctl_tunnel_mtu_bytes", Statistic.INNER_MTU,
+        "The largest packet that the tunnel device takes.",
+        min,
+    ),
+    _gauge(
+        "qosctl_tunnel_cipher_key_bytes", Statistic.CIPHER_KEY_BYTES,
+        "Key length of the records' cipher; 0 while TLS carries the packets.",
+        min,
+    ),
+    _gauge(
+        "qosctl_tunnel_cipher_chacha20", Statistic.CIPHER_CHACHA20,
+        "1 where the records' cipher is ChaCha20-Poly1305, 0 where it is AES-GCM.",
+        max,
     ),
 )  # fmt: skip
 

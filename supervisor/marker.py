@@ -11,7 +11,8 @@ from qosctl.bpf.errors import QosctlError, kernel_errors
 from qosctl.bpf.flow_info import Owner, Statistic, process_start_time
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import create_state, open_state, release_state
-from qosctl.dtls.tally import Statistics
+from qosctl.dtls.reconnect import Reason
+from qosctl.dtls.tally import State, Statistics
 
 _MICROSECONDS = 1_000_000
 _DROPS = {
@@ -19,7 +20,10 @@ _DROPS = {
     "replayed": Statistic.DROPPED_REPLAYED,
     "udp_lost": Statistic.DROPPED_SOCKET_FULL,
     "tun_refused": Statistic.DROPPED_TUNNEL_FULL,
+    "ecn": Statistic.DROPPED_ECN,
 }
+_STATES = {State.RECONNECTING: 0, State.TLS: 1, State.DTLS: 2}
+_RECONNECTS = {reason: Statistic[f"RECONNECTS_{reason.name}"] for reason in Reason}
 
 
 class FlowMarker:
@@ -95,5 +99,21 @@ def _words(now: Statistics) -> dict[Statistic, int]:
         Statistic.PACKETS_RECEIVED: now.received.packets,
         Statistic.BYTES_RECEIVED: now.received.bytes,
         Statistic.DPD_ROUND_TRIP_US: round((now.dpd_round_trip_s or 0) * _MICROSECONDS),
+        Statistic.STATE: _STATES[now.standing.state],
+        Statistic.STATE_SINCE_S: int(now.standing.since_s),
+        **{word: now.standing.reconnects.get(reason, 0) for reason, word in _RECONNECTS.items()},
+        Statistic.DTLS_LOST: now.standing.dtls_lost,
+        Statistic.BLACK_HOLES: now.standing.black_holes,
+        Statistic.RECORDS_LOST: now.lost,
+        Statistic.PACKETS_OVER_TLS: now.over_tls,
+        Statistic.INNER_MTU: now.standing.mtu,
+        Statistic.CIPHER_KEY_BYTES: _key_bytes(now.standing.suite),
+        Statistic.CIPHER_CHACHA20: int("CHACHA20" in now.standing.suite),
         **dropped,
     }
+
+
+def _key_bytes(suite: str) -> int:
+    if not suite:
+        return 0
+    return 16 if "AES128" in suite else 32

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-i", "--interface", metavar="NAME", help="name of the tunnel device (default: the kernel's choice)"
     )
     parser.add_argument(
+        "--reconnect-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=math.inf,
+        help="how long to try to get a session back that was lost; 0 to end with it (default: as long as it takes)",
+    )
+    parser.add_argument(
         "--numbering",
         choices=list(_NUMBERINGS),
         default="auto",
@@ -69,8 +78,20 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
             marker=marker,
             on_connected=lambda info: _say_connected(info, out),
             on_statistics=marker.publish,
+            on_event=_say,
         )
     return Exit.FINE
+
+
+def _say(line: str) -> None:
+    print(f"qosctl: {line}", file=sys.stderr, flush=True)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value >= 0:  # nan is none either
+        raise ValueError(text)
+    return value
 
 
 def _credentials(arguments: argparse.Namespace) -> Credentials:
@@ -81,11 +102,12 @@ def _credentials(arguments: argparse.Namespace) -> Credentials:
     if not arguments.user:
         raise UsageError("who logs in?", "-u USER, or --cookie-on-stdin")
     if arguments.passwd_on_stdin:
-        return PasswordLogin(arguments.user, secrets.from_stdin)
+        return PasswordLogin(arguments.user, functools.cache(secrets.from_stdin))
     if arguments.password_file:
         password = secrets.from_file(arguments.password_file)
         return PasswordLogin(arguments.user, lambda: password)
-    return PasswordLogin(arguments.user, lambda: secrets.from_prompt(f"Password of {arguments.user}: "))
+    # Asked once: a session that has to be begun anew at night finds nobody to ask.
+    return PasswordLogin(arguments.user, functools.cache(lambda: secrets.from_prompt(f"Password of {arguments.user}: ")))
 
 
 def _trust(arguments: argparse.Namespace) -> Trust:
@@ -102,7 +124,7 @@ def _say_connected(info: ConnectedInfo, out: TextIO) -> None:
         f"{address}:{port}" if ":" not in address else f"[{address}]:{port}" for address, port in (info.local, info.remote)
     )
     print(f"connected {info.tunnel}: {addresses}, mtu {info.mtu}", file=out)
-    print(f"    outer {local} -> {remote}, {info.dtls}", file=out)
+    print(f"    outer {local} -> {remote}, {info.dtls or info.tls}", file=out)
     if info.marked:
         print("    records are marked wherever the way out is attached and passtos is on (qosctl status)", file=out)
     out.flush()

@@ -90,7 +90,6 @@ def test_a_second_factor_is_named_and_the_way_around_it_shown() -> None:
         (answer(form("Choose", '<input type="text" name="username" />')), "other than a password"),
         (answer(b"<html>hello</html>"), "other than a password"),
         (answer(status=302), "302 Words"),
-        (answer(status=503), "503 Words"),
     ],
 )
 def test_another_kind_of_server_never_sees_the_password(response: Response, message: str) -> None:
@@ -108,7 +107,7 @@ def test_any_answer_gives_a_request_a_cookie_or_the_one_error(body: bytes, statu
     try:
         while machine.answer(Response(status, "x", (), body)) is not None:
             pass
-    except LoginError as error:
+    except RefusedError as error:
         assert PASSWORD not in str(error)
 
 
@@ -190,3 +189,12 @@ def test_any_text_is_a_pin_or_a_usage_error(text: str) -> None:
         pytest.fail("not the server's fault")
     except UsageError:
         pass
+
+
+def test_a_server_that_takes_no_logins_now_is_no_verdict_on_the_user() -> None:
+    machine, asked = login()
+    machine.first_request()
+    with pytest.raises(RefusedError, match="503 Words") as caught:
+        machine.answer(answer(status=503))
+    assert not isinstance(caught.value, LoginError)
+    assert not asked

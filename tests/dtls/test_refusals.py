@@ -18,8 +18,8 @@ from qosctl.dtls.dial import UnreachableError
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.session import NoDtlsError
 from qosctl.dtls.stop import Stop
-from qosctl.dtls.tls import UntrustedError
-from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust
+from qosctl.dtls.tally import State
+from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust, UntrustedError
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Namespace, Ocserv, Topology
@@ -181,14 +181,17 @@ def test_a_server_without_dtls(lab: Topology) -> None:
     assert "server offers no DTLS, nothing could be marked (try: " in str(error)
 
 
-def test_a_path_without_udp(lab: Topology, server: Ocserv) -> None:
+def test_a_path_without_udp_is_a_tunnel_over_tls(lab: Topology, server: Ocserv) -> None:
     lab.router.run(["nft", "add table inet t; add chain inet t c { type filter hook forward priority 0; }"])
     lab.router.run(["nft", f"add rule inet t c udp dport {server.port} drop"])
     try:
-        error = refused(lab.client, options(url_of(lab, server), server, timeout_s=1.5))
+        with Tunnel(lab.client, options(url_of(lab, server), server)) as tunnel:
+            assert tunnel.info.dtls == ""
+            assert not tunnel.info.marked
+            lab.client.run(["ping", "-c", "2", "-i", "0.05", "-W", "5", server.inner4])
+            assert tunnel.wait_for(lambda counts: counts.over_tls >= 4).standing.state is State.TLS
     finally:
         lab.router.run(["nft", "delete table inet t"])
-    assert isinstance(error, NoDtlsError)
 
 
 def test_a_lost_client_hello_is_sent_again_from_the_same_port(lab: Topology, server: Ocserv) -> None:

@@ -112,8 +112,8 @@ def test_a_killed_client_without_a_program_leaves_pins_that_the_next_one_takes_a
     assert pins() == []
 
 
-def test_the_server_going_away_ends_it_with_one_line(line: Line) -> None:
-    with line.connected() as connection:
+def test_the_server_going_away_ends_it_with_one_line_where_that_is_wanted(line: Line) -> None:
+    with line.connected(4, "--reconnect-timeout", "0") as connection:
         line.server.stop()
         status = connection.process.wait(10)
         errors = connection.errors

@@ -1,0 +1,35 @@
+"""Who the user is to the server, for as long as the client runs: the credentials, and the cookie they last gave."""
+
+from __future__ import annotations
+
+from qosctl.dtls.credentials import CookieLogin, Credentials, PasswordLogin
+
+
+class Account:
+    """Holds the session's cookie between two connections. Shows neither it nor the password in a repr."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._login = credentials if isinstance(credentials, PasswordLogin) else None
+        self._cookie = credentials if isinstance(credentials, CookieLogin) else None
+
+    @property
+    def can_log_in(self) -> bool:
+        """Whether a new cookie can be had without asking anybody."""
+        return self._login is not None
+
+    @property
+    def needs(self) -> PasswordLogin | CookieLogin:
+        """The cookie, or the password where there is none yet or none any more."""
+        if self._cookie is not None:
+            return self._cookie
+        assert self._login is not None  # one of the two is always there: see __init__ and forget_cookie
+        return self._login
+
+    def remember(self, cookie: CookieLogin) -> None:
+        """Keep the cookie of a login."""
+        self._cookie = cookie
+
+    def forget_cookie(self) -> None:
+        """Log in by password next time, if there is one."""
+        if self._login is not None:
+            self._cookie = None

@@ -1,0 +1,149 @@
+"""Which channel carries the packets: DTLS where it can be had, else TLS, with DTLS tried again and again.
+
+              finished                          lost
+    attempt ------------> link (DTLS carries) -------> attempt (TLS carries) ---+
+       ^                                                                       | nothing came of it
+       +-----------------------------------------------------------------------+
+
+Sockets that are to be waited for are in the epoll object it is given.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+
+from qosctl.bpf.errors import RefusedError
+from qosctl.dtls.attempt import Attempt
+from qosctl.dtls.entry import FlowEntry
+from qosctl.dtls.establish import Opened
+from qosctl.dtls.link import Link, LinkLostError
+from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.tally import State, Tally
+
+_NO_ROUTE_S = 1.0
+"""Until the next attempt where the kernel knows no way; news of the network brings it forward."""
+
+
+class Carrier:
+    """The DTLS side of one session. `link` is None while TLS carries."""
+
+    def __init__(  # noqa: PLR0913  (the parts it joins)
+        self,
+        *,
+        opened: Opened,
+        numbering: Callable[[int], Numbering],
+        entry: FlowEntry,
+        tally: Tally,
+        poll: select.epoll,
+        changed: Callable[[State, str], None],
+    ) -> None:
+        """`changed` is told what carries the packets from now on, and why the last channel does not any more."""
+        self._opened = opened
+        self._numbering = numbering
+        self._entry = entry
+        self._tally = tally
+        self._poll = poll
+        self._changed = changed
+        self.link: Link | None = None
+        self.attempt: Attempt | None = None
+        self.early: list[bytes] = []
+        """Datagrams that came right behind the handshake of the link; whoever reads them empties it."""
+        self._next_attempt = 0.0
+
+    def descriptor(self) -> int:
+        """Return the descriptor of the link or the attempt, -1 without either."""
+        if self.link is not None:
+            return self.link.udp.fileno()
+        return -1 if self.attempt is None else self.attempt.udp.fileno()
+
+    def tend(self, now: float) -> float:
+        """Do what is due; return when to be called again."""
+        if self.link is not None:
+            try:
+                return self.link.tend(now)
+            except LinkLostError as error:
+                self.lose(str(error), now)
+        if self.attempt is None and now >= self._next_attempt:
+            self._begin(now)
+        return self._next_attempt if self.attempt is None else self.go_on(now)
+
+    def go_on(self, now: float) -> float:
+        """Let the attempt read and send what is due; return when to be called again."""
+        attempt = self.attempt
+        if attempt is None:
+            return now
+        if not attempt.step(now):
+            self._drop_attempt()
+            self._next_attempt = now
+        elif attempt.finished is not None:
+            self._use(attempt, now)
+        else:
+            return attempt.next_time(now)
+        return now
+
+    def take_over(self) -> None:
+        """Let TLS carry: nobody wants to wait for DTLS any longer."""
+        self._entry.move(self._opened.channel.local, self._opened.channel.remote)
+        self._changed(State.TLS, "no answer over UDP")
+
+    def lose(self, why: str, now: float) -> None:
+        """Give the link up, let TLS carry, and try anew."""
+        assert self.link is not None
+        link, self.link = self.link, None
+        self._poll.unregister(link.udp.fileno())
+        link.close(now, goodbye=False)
+        self._tally.dtls_lost += 1
+        self._tally.black_holes += link.path.black_holes
+        self._entry.move(self._opened.channel.local, self._opened.channel.remote)
+        self._next_attempt = now
+        self._changed(State.TLS, why)
+
+    def doubt(self, now: float) -> None:
+        """The network has changed: ask whether the link lives, or try again from a new socket."""
+        if self.link is not None:
+            self.link.life.doubt(now)
+        elif self.attempt is None:
+            self._next_attempt = now
+
+    def close(self, now: float, *, goodbye: bool) -> None:
+        """Close what is open; the poll object may be closed before."""
+        if self.attempt is not None:
+            self.attempt.close()
+            self.attempt = None
+        if self.link is not None:
+            self.link.close(now, goodbye=goodbye)
+            self.link = None
+
+    def _begin(self, now: float) -> None:
+        try:
+            self.attempt = Attempt(self._opened.dtls_remote, self._opened.psk, self._opened.session.app_id, now)
+        except RefusedError:  # no way to the server: as good as no answer
+            self._next_attempt = now + _NO_ROUTE_S
+            return
+        self._poll.register(self.attempt.udp.fileno(), select.EPOLLIN)
+
+    def _drop_attempt(self) -> None:
+        assert self.attempt is not None
+        self._poll.unregister(self.attempt.udp.fileno())
+        self.attempt.close()
+        self.attempt = None
+
+    def _use(self, attempt: Attempt, now: float) -> None:
+        """Make the finished attempt the link; its socket is watched already."""
+        finished = attempt.finished
+        assert finished is not None
+        session = self._opened.session
+        self.link = Link(
+            udp=attempt.udp,
+            finished=finished,
+            numbering=self._numbering(finished.first_number),
+            marks=self._entry.move(attempt.udp.local, attempt.udp.remote),
+            session=session,
+            outer=self._opened.outer,
+            tally=self._tally,
+            now=now,
+        )
+        self.attempt = None
+        self.early += attempt.early
+        self._changed(State.DTLS, "")

@@ -1,0 +1,36 @@
+"""The one entry that a tunnel has in the flows map: by its UDP flow while that carries records, else by its TCP flow.
+
+The second is there to be seen (`qosctl flows`, metrics): nothing is ever stamped by it, because only UDP is looked up and
+its ring stays empty. The old entry goes before the new one comes, and the new one is there before the first record.
+"""
+
+from __future__ import annotations
+
+from qosctl.dtls.marker import Endpoint, Marker
+
+
+class FlowEntry:
+    """Keeps the entry in step with the channel that carries the packets."""
+
+    def __init__(self, marker: Marker | None, tunnel: str) -> None:
+        self._marker = marker
+        self._tunnel = tunnel
+        self.marks = False
+        """Whether there is a ring to mark in."""
+        self._ends: tuple[Endpoint, Endpoint] | None = None
+
+    def move(self, local: Endpoint, remote: Endpoint) -> memoryview | None:
+        """Enter the flow between two ends in place of the last one; returns its ring, None where nothing marks."""
+        if self._marker is None:
+            return None
+        self.close()
+        marks = self._marker.flow_opened(local, remote, self._tunnel)
+        self._ends = local, remote
+        self.marks = marks is not None
+        return marks
+
+    def close(self) -> None:
+        """Remove the entry, if there is one."""
+        if self._marker is not None and self._ends is not None:
+            self._marker.flow_closed()
+            self._ends = None

@@ -1,0 +1,153 @@
+"""The DTLS channel while it carries packets: keys, numbers, socket, and the conversation that keeps it honest.
+
+The packets' own path is in `loop`. Here nothing waits, and time comes in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from ipaddress import IPv4Address, IPv6Address
+
+from qosctl.bpf.dscp import DF, Dscp
+from qosctl.bpf.errors import NotAttachedError, RefusedError
+from qosctl.dtls.frames import Frame, FrameKind, decode_dtls, encode_dtls
+from qosctl.dtls.handshake import Finished
+from qosctl.dtls.liveness import Due, Liveness
+from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.pathmtu import PROBE_BYTES_MIN, PathMtu
+from qosctl.dtls.probing import ProbingNumbering, probe_of, probe_payload
+from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordOpener, RecordSealer
+from qosctl.dtls.session import Session
+from qosctl.dtls.tally import Tally
+from qosctl.dtls.udp import UdpSocket
+from qosctl.dtls.uplink import Uplink
+
+CLOSE_NOTIFY = b"\x01\x00"
+"""Warning, close_notify (RFC 5246 section 7.2.1)."""
+QUIET_S = 3.0
+"""How long we speak without hearing anything before we ask; after PATIENCE requests without an answer TLS takes over."""
+PATIENCE = 4
+_FATAL = 2
+_DPD_ID_BYTES = 4  # unlike a probe's, which is echoed in the same kind of frame
+
+
+class LinkLostError(NotAttachedError):
+    """The DTLS channel is dead or closed; the session may live."""
+
+
+class Link:
+    """One DTLS epoch. Store the time in `life.said` and `life.heard` as packets pass."""
+
+    def __init__(  # noqa: PLR0913  (what it is made of)
+        self,
+        *,
+        udp: UdpSocket,
+        finished: Finished,
+        numbering: Numbering,
+        marks: memoryview | None,
+        session: Session,
+        outer: IPv4Address | IPv6Address,
+        tally: Tally,
+        now: float,
+    ) -> None:
+        """`outer` is the server's address."""
+        keys = finished.keys
+        sealer = RecordSealer(keys.cipher, keys.client_key, keys.client_iv)
+        self.udp = udp
+        self.suite = finished.suite
+        self.opener = RecordOpener(keys.cipher, keys.server_key, keys.server_iv)
+        self.uplink = Uplink(sealer, numbering, marks)
+        self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
+        self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
+        self.path = PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
+        self._overhead = sealer.overhead + 1
+        self._tally = tally
+        self._dpd_id = 0
+        self._dpd_asked = now
+
+    def tend(self, now: float) -> float:
+        """Do what is due; return when to be called again. LinkLostError when the channel is dead."""
+        self._keep_alive(now)
+        if self.udp.too_big:
+            self.udp.too_big = False
+            self.path.too_big(self.udp.payload_mtu() - self._overhead, now)
+        probe = self.path.due(now, heard=self.life.heard, said=self.life.said)
+        if probe is not None:
+            said = self.life.said
+            self.udp.send_whole(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.payload), DF, now))
+            self._tally.count_control("dtls mtu probe sent")
+            self.life.said = said  # a lost probe says nothing about the channel
+        due = min(self.life.next_time(), self.path.next_time())
+        return due if self.prober is None else min(due, self.probe(self.prober, now))
+
+    def probe(self, prober: ProbingNumbering, now: float) -> float:
+        """Send the probes that are due; return when to look again."""
+        while (dscp := prober.probe_due(now)) is not None:
+            payload = probe_payload(prober.probe_sent(dscp, now))
+            self.send(FrameKind.DPD_OUT, payload, now, dscp)
+        due = prober.next_probe_at(now)
+        return math.inf if due is None else due
+
+    def take(self, content_type: int, plaintext: bytes, now: float) -> Frame | None:
+        """Take an authentic record that holds no packet; returns the frame if it is for the session to judge.
+
+        LinkLostError when the server closes the channel.
+        """
+        if content_type == ALERT:
+            if plaintext == CLOSE_NOTIFY or (len(plaintext) == 2 and plaintext[0] == _FATAL):
+                raise LinkLostError("the server closed the DTLS channel")
+            self._tally.drop("alert")
+            return None
+        if content_type != APPLICATION_DATA:
+            # The server may send its Finished again; a renegotiation we would not answer either.
+            self._tally.drop("handshake_after_finished")
+            return None
+        frame = decode_dtls(plaintext)
+        if frame is None:
+            self._tally.drop("unknown_frame")
+            return None
+        self._tally.count_control(f"dtls {frame.kind.name.lower()} received")
+        if frame.kind == FrameKind.DPD_OUT:
+            self.send(FrameKind.DPD_RESP, frame.payload, now)
+        elif frame.kind == FrameKind.DPD_RESP:
+            self._take_echo(frame.payload, now)
+        else:
+            return frame
+        return None
+
+    def send(self, kind: FrameKind, payload: bytes, now: float, dscp: Dscp = DF) -> None:
+        """Send a frame that is no packet."""
+        self._tally.count_control(f"dtls {kind.name.lower()} sent")
+        if not self.udp.send(self.uplink.seal_control(encode_dtls(kind, payload), dscp, now)):
+            self._tally.drop("control_without_room")  # whoever asked will ask again
+        self.life.said = now
+
+    def close(self, now: float, *, goodbye: bool) -> None:
+        """Close the socket, say goodbye before if asked to, and hand over what was counted."""
+        if goodbye:
+            with contextlib.suppress(RefusedError):  # no number is left to say it with
+                self.udp.send(self.uplink.seal_alert(CLOSE_NOTIFY, now))
+        self._tally.absorb(self.opener, self.udp)
+        self.udp.close()
+
+    def _take_echo(self, payload: bytes, now: float) -> None:
+        probe = probe_of(payload)
+        if probe is not None:
+            if self.prober is not None:
+                self.prober.probe_echoed(probe, now)
+        elif len(payload) >= PROBE_BYTES_MIN:
+            self.path.echoed(payload, now)
+        elif payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):
+            self._tally.dpd_round_trip_s = now - self._dpd_asked
+
+    def _keep_alive(self, now: float) -> None:
+        match self.life.due(now):
+            case Due.DEAD:
+                raise LinkLostError("no answer over UDP any more")
+            case Due.DPD:
+                self._dpd_id = (self._dpd_id + 1) & 0xFFFF_FFFF
+                self._dpd_asked = now
+                self.send(FrameKind.DPD_OUT, self._dpd_id.to_bytes(_DPD_ID_BYTES), now)
+            case Due.KEEPALIVE:
+                self.send(FrameKind.KEEPALIVE, b"", now)
