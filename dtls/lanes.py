@@ -58,6 +58,8 @@ class Lane:
     """The highest number it was given."""
     round_trips: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     open: deque[Probe] = field(default_factory=deque)
+    before: list[Lane] = field(default_factory=list)
+    """Overtaking classes, itself included, whose records arrive before one of its own that is sent at the same time."""
     excused: int = 0
     """The last probe whose silence is not held against the numbers that its class is given now."""
     wanted: int = 0
@@ -75,6 +77,11 @@ class Lane:
     def longest(self) -> float | None:
         """The longest of the recent round trips: the safe side for a class that overtakes."""
         return max(self.round_trips, default=None)
+
+    @property
+    def shortest(self) -> float | None:
+        """The shortest of the recent round trips: its records may arrive as early as that."""
+        return min(self.round_trips, default=None)
 
     @property
     def doubt(self) -> int:

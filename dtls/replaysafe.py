@@ -4,8 +4,8 @@ THE TRAP. A DTLS receiver drops a record that is 64 or more below the highest nu
 section 4.1.2.6). A network that honours DSCP lets EF overtake a queue of 200 bulk records; with consecutive numbers
 the EF record moves the window past all of them, and they are dropped when they arrive.
 
-THE WAY OUT. The sender chooses the numbers; they must be unique, not consecutive. So bulk leaves gaps, and a record that
-will overtake takes an unused number close to where the receiver will be when it arrives:
+THE WAY OUT. The sender chooses the numbers; they must be unique, not consecutive. So bulk leaves gaps, and a record
+that will overtake takes an unused number close to where the receiver will be when it arrives:
 
     sent      b1 b2 b3 -- b5 b6 b7 -- b9 ... b197 b198 b199 --  | now: EF is sent, and takes not 201 but the gap near b5
     queue            [b5 b6 b7 b9 ... b197 b198 b199]           |
@@ -16,12 +16,13 @@ the bulk records up to e - 64 numbers ahead of the position, once. So every doub
 
 THE MECHANISMS, each with what it buys:
 1. One line of numbers. The class with the longest delay (the slow one: usually bulk, but that is learnt) takes the newest
-   numbers; each other class looks up its place by how much shorter its own delay is, so classes need no further
-   coordination, however many there are.
+   numbers; each other class looks up its place by how much shorter its own delay is, and stays near what overtaking
+   classes took before it.
 2. Gaps as needed. RUN bulk numbers, then a block of unused ones: a sixteenth of the line at least, and SURPLUS times what
    has lately been overtaking. Every gap is paid for with tolerance, as the window counts numbers: at 8 numbers for each
-   record (a fixed stride) 64 numbers are 8 records, here they are 56 beside a call. Where the gaps near the place are used
-   up the next one above serves. Without a backlog there is no overtaking, and numbers are consecutive but for the sixteenth.
+   record (a fixed stride) 64 numbers are 8 records, here they are 56 beside a call. Where the gaps near the place are
+   used up the next one above serves. Without a backlog nothing overtakes, and numbers are consecutive but for the
+   sixteenth.
 3. Probes (echoed DPD requests) in the slow class give the position (position.py has the theory), about one for
    every PROBE_EVERY records; more, up to one for LEAST_PROBE_EVERY, when the queue's tail drops some. The client sends a
    probe in front of what it is about to send: behind a burst it would always find the queue full.
@@ -76,11 +77,14 @@ SPAN = 32
 """Bulk records over which the overtaking ones are counted."""
 NEAR = 12
 """A place this close below the newest number is as good as the newest one."""
+SAME_QUEUE = 0.25
+"""A class that saves less than this share of bulk's queueing stands in the same queue, and overtakes nothing."""
+SAME_TIME = 0.002
+"""Seconds of difference between the delays of overtaking classes that are within their noise."""
 BIAS = 4
 """Numbers above the expected position that are aimed at."""
 STEP_BACK = 40
-"""Numbers below the highest of its class that a record may go back, when the estimate was too high: the window's
-rest is for the estimate being too low."""
+"""Numbers that a record may stay below the highest one overtaking before it: the window's rest is for errors."""
 PROBE_EVERY = 40
 """Records for each probe: 0.15 % of the bytes of full-size records, below 1 % down to 200 bytes."""
 LEAST_PROBE_EVERY = 12
@@ -189,7 +193,9 @@ class ReplaySafeNumbering:
         if now >= lane.wanted_until:
             lane.wanted = self._place(lane, slow, now)
             lane.wanted_until = now + self._refresh
-        wanted = max(lane.wanted, lane.highest - STEP_BACK)
+        wanted = lane.wanted
+        for other in lane.before:
+            wanted = max(wanted, other.highest - STEP_BACK)
         behind = self._newest - wanted
         self._behind += (behind - self._behind) * 0.3
         if behind < NEAR:
@@ -202,8 +208,7 @@ class ReplaySafeNumbering:
         top = numbers[-1]
         if top > lane.highest:
             lane.highest = top
-            if top > self._highest_overtaking:
-                self._highest_overtaking = top
+            self._highest_overtaking = max(self._highest_overtaking, top)
         return numbers
 
     def _place(self, lane: Lane, slow: Lane, now: float) -> int:
@@ -216,8 +221,10 @@ class ReplaySafeNumbering:
         delay = slow.delay
         if delay is None:
             place = self._newest
+        elif delay - own < SAME_QUEUE * (delay - (self._base or 0.0)):
+            return self._newest
         else:
-            place = self._position.at_arrival(now, max(0.0, delay - own), own, self._bulk, self._overtaking)
+            place = self._position.at_arrival(now, delay - own, own, self._bulk, self._overtaking)
         late = slow.late()
         self._waiting = False
         if late is not None:
@@ -309,6 +316,12 @@ class ReplaySafeNumbering:
             delay = lane.at_least(now)
             if lane is not current and delay is not None and delay > longest:
                 current, longest = lane, delay
+        for lane in active:
+            own = lane.longest or 0.0
+            lane.before = [
+                other for other in active
+                if other is lane or (other is not current and (other.shortest or 0.0) <= own + SAME_TIME)
+            ]  # fmt: skip
         if current is not self._slow:
             self._slow = current
             self._position = Position(self._log)
@@ -364,8 +377,10 @@ class ReplaySafeNumbering:
     def probe_echoed(self, probe: int, now: float) -> None:
         """Learn that a probe arrived; an id that nobody waits for changes nothing."""
         lane = self._open.pop(probe, None)
-        settled = lane and lane.echoed(probe, now, self._highest_overtaking - self._window)
-        if lane is None or settled is None:
+        if lane is None:
+            return
+        settled = lane.echoed(probe, now, self._highest_overtaking - self._window)
+        if settled is None:
             return
         self._probes_echoed += 1
         self._probes_lost += settled.lost

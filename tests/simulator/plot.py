@@ -18,9 +18,9 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-
 from qosctl.bpf.dscp import DF, EF
 from qosctl.dtls.replaysafe import ReplaySafeNumbering
+
 from tests.simulator.path import WINDOWS
 from tests.simulator.world import BULK_SIZE, Scenario, simulate
 

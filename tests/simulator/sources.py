@@ -10,6 +10,7 @@ from collections import deque
 from typing import Protocol
 
 from qosctl.bpf.dscp import Dscp
+
 from tests.simulator.path import Clock
 
 MIN_RETRANSMIT = 0.3

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from qosctl.bpf.dscp import DF, EF, Dscp
+
 from tests.simulator.path import WINDOWS, Bottleneck, ClassTally, Clock, Record, ReplayWindow
 from tests.simulator.sources import Datagrams, TcpFlow
 
@@ -118,7 +119,7 @@ class World:
         self.scenario = s = scenario
         self.numbering = numbering
         self.clock = Clock()
-        self.rng = random.Random(s.seed)  # noqa: S311
+        self.rng = random.Random(s.seed)
         order = [DF, AF41, EF] if s.inverted else [EF, AF41, DF]
         level = {dscp: 0 if s.one_queue else i for i, dscp in enumerate(order)}
         self.link = Bottleneck(
@@ -137,13 +138,11 @@ class World:
     def _sources(self) -> None:
         s, clock, rng = self.scenario, self.clock, self.rng
         if s.bulk == "tcp":
-            self.flows = [
-                TcpFlow(clock, self, DF, size=BULK_SIZE, start=rng.random() * 0.2) for _ in range(FLOWS)
-            ]
+            self.flows = [TcpFlow(clock, self, DF, size=BULK_SIZE, start=rng.random() * 0.2) for _ in range(FLOWS)]
         elif s.bulk != "none":
-            cycle = {"on": 1.0, "off": 0.5} if s.bulk == "bursts" else {}
+            on, off = (1.0, 0.5) if s.bulk == "bursts" else (0.0, 0.0)
             rate = s.rate * 1e6 * s.overload
-            Datagrams(clock, rng, self, DF, rate=rate, size=BULK_SIZE, batch=s.batch, **cycle)
+            Datagrams(clock, rng, self, DF, rate=rate, size=BULK_SIZE, batch=s.batch, on=on, off=off)
         if s.share:
             size = s.priority_size or (CALL_SIZE if s.share <= 2 else BULK_SIZE)
             rate = s.rate * 1e4 * s.share
