@@ -1,7 +1,8 @@
 """Where the receiver will be: the number of the bulk record that arrives together with one sent now.
 
 Two estimates, from the last echo and from what was sent since; each is wrong where the other is right, so the
-position is their mean (in simulation, half the error of either alone at the 99th percentile).
+position is their mean. (On 98 simulated paths, hard ones among them, bulk lost less than 1 % on 77 with the mean, on 74
+by delay alone and on 70 by work alone; the priority class less than 0.1 % on 71, 66 and 59.)
 
 - By delay: bulk now takes as long as the last probe took. So what arrives with an overtaking record is what was newest
   `lag` seconds ago, lag = delay of bulk - delay of the overtaking class. Exact when the queue is full, or steady;

@@ -30,7 +30,8 @@ THE MECHANISMS, each with what it buys:
    past the oldest of them yet, and overtaking records wait there (in numbers, not in time). This catches a queue that grows
    faster than echoes come, and breaks the vicious circle in which bulk dropped as replays takes its probes along.
 5. Canaries. Every CANARY-th probe goes to an overtaking class, with a number chosen like its records'. Two in a
-   row without echo say that the class itself is being dropped: it takes the newest numbers from there on, at bulk's expense.
+   row without echo say that the class itself is being dropped: it takes the newest numbers from there on, at
+   bulk's expense.
 
 THE FIRST MOMENT. When a class begins to send beside a queue that is already long, nobody knows how long, and its records
 take the newest numbers until its first echo: what is queued then is lost (the one time), as it is with plain numbering
