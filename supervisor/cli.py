@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "connect": "open a DTLS tunnel whose records are marked",
     "status": "what is attached, whether it is on, what it did",
     "flows": "the tunnels that are marked",
+    "doctor": "why nothing changes: look at this machine and say what to mend",
     "path": "does the mark survive on the way to a host, and where does it die",
     "metrics": "serve Prometheus metrics",
 }

@@ -1,0 +1,101 @@
+"""The whole examination: everything that takes time runs beside the rest, each in a throw-away child of its own.
+
+A group that cannot look - no privilege, a missing tool, a device that goes away meanwhile - becomes a line in the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from qosctl.bpf.errors import NoPermissionError, QosctlError
+from qosctl.supervisor.status import DeviceStatus, status
+
+from . import can_run, machine, matrix, neighbours, others, rules, running, selftest
+from .behaviour import Behaviour
+from .finding import Finding, Level, passed, warned
+from .lab import Lab
+from .throwaway import Pending, started
+
+COULD_NOT_LOOK = "could not look"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings, in the order in which a mark depends on them, and the rows of the matrix (empty if not to be had)."""
+
+    findings: Sequence[Finding]
+    behaviours: Sequence[Behaviour]
+
+    def at(self, level: Level) -> list[Finding]:
+        """Return the findings of one level."""
+        return [finding for finding in self.findings if finding.level is level]
+
+
+def examine(devices: Sequence[str]) -> Report:
+    """Look at everything; `devices` are those of interest, or none for all that matter."""
+    selectors = list(machine.selectors())
+    with (
+        started("trying the hooks", can_run.tried) as hooks,
+        started("the self-test of the stamp", selftest.run) as stamp,
+        started("probing the kernel", matrix.behaviours) as kernel,
+        started("trying this machine's rules", lambda: rules.matches(Lab(), selectors)) as matched,
+    ):
+        findings = [
+            *_guarded("machine", can_run.here),
+            *_guarded("hooks", hooks.result),
+            *_guarded("running", lambda: _running(devices)),
+            *_guarded("rules", lambda: rules.check(selectors, matched.result())),
+            *_guarded("stamp", lambda: selftest.check(stamp.result(), _attached())),
+        ]
+        rows: list[Behaviour] = []
+        findings += _guarded("kernel", lambda: _kernel(kernel, rows))
+    return Report(findings, rows)
+
+
+def kernel_matrix() -> Sequence[Behaviour]:
+    """Return the rows of the matrix alone."""
+    with started("probing the kernel", matrix.behaviours) as kernel:
+        return kernel.result()
+
+
+def _running(devices: Sequence[str]) -> Iterator[Finding]:
+    seen = running.observe(devices)
+    yield from running.check(seen)
+    now = seen.after.status
+    there = [name for name in dict.fromkeys([*seen.watched, *(d.name for d in now.devices)]) if name in seen.after.sent]
+    yield from _guarded("neighbours", lambda: neighbours.check(there, {device.name: device for device in now.devices}))
+    yield from _guarded("others", lambda: others.check(now.flows))
+
+
+def _attached() -> Sequence[DeviceStatus]:
+    with contextlib.suppress(NoPermissionError):
+        return status().devices
+    return ()
+
+
+def _kernel(pending: Pending[list[Behaviour]], rows: list[Behaviour]) -> Iterator[Finding]:
+    rows += pending.result()
+    odd = sum(row.surprising for row in rows)
+    differ = sum(not row.families_agree for row in rows)
+    yield passed(
+        "kernel-behaviour",
+        f"{len(rows)} behaviours of this kernel tried, {odd} of them surprising, {differ} unlike on IPv4 and IPv6",
+        "qosctl stamps behind all of them; `qosctl doctor --matrix` shows what programs and rules meet",
+    )
+
+
+def _guarded(group: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """Yield the findings of one group; what stopped it is a finding too, and those before it stay."""
+    try:
+        yield from look()
+    except NoPermissionError as error:
+        yield warned(
+            group, f"{COULD_NOT_LOOK}: {error.message}", "whether marking works is not known", "sudo qosctl doctor"
+        )
+    except QosctlError as error:
+        yield warned(group, f"{COULD_NOT_LOOK}: {error.message}", "this part is not known", error.hint)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield warned(group, f"{COULD_NOT_LOOK}: {error}", "this part is not known", "run it again")

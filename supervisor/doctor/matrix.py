@@ -1,0 +1,57 @@
+"""The matrix: what this kernel does with TOS, DSCP and ECN, a row a behaviour. As Markdown, for people and for docs/."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections.abc import Iterator, Sequence
+
+from qosctl.supervisor.output import Json
+
+from . import probe_forwarding, probe_routing, probe_sockets, probe_tunnels
+from .behaviour import Behaviour
+from .lab import Lab
+
+
+def behaviours() -> list[Behaviour]:
+    """Try everything. Only in a throw-away child."""
+    laboratory = Lab()
+    probes = (probe_routing, probe_sockets, probe_forwarding, probe_tunnels)
+    return [row for module in probes for row in module.probe(laboratory)]
+
+
+def kernel_name() -> str:
+    """Return the kernel's version without what a builder put behind it."""
+    return f"Linux {platform.release().partition('-')[0]}"
+
+
+def markdown(rows: Sequence[Behaviour]) -> Iterator[str]:
+    """Yield the lines of the matrix."""
+    yield f"## {kernel_name()}"
+    for topic, group in itertools.groupby(rows, lambda row: row.topic):
+        yield ""
+        yield f"### {topic}"
+        yield ""
+        yield "| key | asked | IPv4 | IPv6 | agree | ECN bits | what it breaks |"
+        yield "|---|---|---|---|---|---|---|"
+        for row in group:
+            agree = "yes" if row.families_agree else "**no**"
+            cells = (f"`{row.key}`", row.what, row.ipv4, row.ipv6, agree, row.ecn or "no matter", row.breaks or "-")
+            yield f"| {' | '.join(cells)} |"
+
+
+def to_json(rows: Sequence[Behaviour]) -> list[Json]:
+    """Return the rows for machines."""
+    return [
+        {
+            "key": row.key,
+            "topic": row.topic,
+            "asked": row.what,
+            "ipv4": row.ipv4,
+            "ipv6": row.ipv6,
+            "families_agree": row.families_agree,
+            "ecn": row.ecn,
+            "breaks": row.breaks,
+        }
+        for row in rows
+    ]

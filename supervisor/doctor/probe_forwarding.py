@@ -1,0 +1,46 @@
+"""What a router of this kernel does: do the bits survive, does the route depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qosctl.bpf.dscp import EF
+
+from . import lab
+from .behaviour import Behaviour, matched_ecn, matched_text, refused_text, wire_text
+from .lab import CHOSEN, Lab
+from .netlink import attribute
+from .probe_routing import FRA_DSCP, LOW_DELAY_THROUGHPUT
+from .sending import MEANS, PEERS, Arrivals, classes, on_wire, udp_by_option
+
+_TOPIC = "Forwarding"
+
+
+def probe(laboratory: Lab) -> Iterator[Behaviour]:
+    """Yield the rows about forwarding."""
+    said = {family: wire_text(classes(_through(laboratory, family))) for family in (4, 6)}
+    whole = all(text.startswith("all 8 bits") for text in said.values())
+    breaks = "" if whole else "a router of this kernel spoils marks"
+    yield Behaviour("forward-bits", _TOPIC, "the byte of a forwarded packet", said[4], said[6], "", breaks)
+    yield _rule(laboratory, "forward-rule-tos", f"ip rule tos {LOW_DELAY_THROUGHPUT:#04x}", LOW_DELAY_THROUGHPUT)
+    yield _rule(laboratory, "forward-rule-dscp", "ip rule dscp EF", 0, attribute(FRA_DSCP, bytes([EF.value])))
+
+
+def _through(laboratory: Lab, family: int) -> Arrivals:
+    with laboratory.before.entered():
+        return udp_by_option(laboratory.ear, PEERS[family], MEANS[family])
+
+
+def _rule(laboratory: Lab, key: str, what: str, byte: int, *more: bytes) -> Behaviour:
+    said, ecn = {}, []
+    for family in (4, 6):
+        reply = lab.add_rule(family, byte, *more)
+        if reply.error:
+            said[family] = refused_text(reply)
+            continue
+        matched = on_wire(_through(laboratory, family), CHOSEN)
+        lab.delete_rule(family, byte, *more)
+        said[family] = matched_text(matched)
+        ecn.append(matched_ecn(matched))
+    breaks = "the same rule routes other classes on IPv4 than on IPv6" if said[4] != said[6] else ""
+    return Behaviour(key, _TOPIC, f"{what} in a router", said[4], said[6], "; ".join(filter(None, ecn)), breaks)
