@@ -220,10 +220,8 @@ class ReplaySafeNumbering:
         if own is None:
             return self._newest
         delay = slow.delay
-        if delay is None:
+        if delay is None or delay - own < SAME_QUEUE * (delay - (self._base or 0.0)):
             place = self._newest
-        elif delay - own < SAME_QUEUE * (delay - (self._base or 0.0)):
-            return self._newest
         else:
             place = self._position.at_arrival(now, delay - own, own, self._bulk, self._overtaking)
         late = slow.late()
