@@ -234,7 +234,7 @@ class World:
         if record.probe is not None:
             if self.scenario.echo:
                 if self.scenario.jitter:
-                    back += self.rng.random() * self.scenario.jitter
+                    back += self.rng.random() * self.scenario.jitter / 1000
                 clock.at(back, self._echo, record.probe)
         elif record.flow is not None:
             clock.at(back, self._acknowledge, record)
