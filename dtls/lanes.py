@@ -93,7 +93,10 @@ class Lane:
     def late(self) -> Probe | None:
         """Return the oldest probe of which it can be said that it is late rather than lost."""
         doubt = self.doubt if self.round_trips else 0
-        return self.open[doubt] if len(self.open) > doubt else None
+        waiting = self.open
+        if self.excused and waiting and waiting[0].id <= self.excused:
+            waiting = deque(probe for probe in waiting if probe.id > self.excused)
+        return waiting[doubt] if len(waiting) > doubt else None
 
     def at_least(self, now: float) -> float | None:
         """Return the round trip it has now at the least, in seconds: the last one, or the age of a late probe."""

@@ -391,7 +391,8 @@ class ReplaySafeNumbering:
         if lane is self._slow:
             if self._waiting:  # canaries sent while waiting say nothing about the place that is known now
                 for other in self._lanes.values():
-                    other.excuse()
+                    if other is not lane:
+                        other.excuse()
             self._position.echoed(now, settled.probe.bulk, round_trip, self._base)
             self._gaps.forget_below(settled.probe.number - 4 * self._window)
         for other in self._lanes.values():
