@@ -38,10 +38,11 @@ class Detached:
     gone: bool
 
 
-def attach(names: Sequence[str], hook: HookKind = HookKind.AUTO) -> list[Attached]:
+def attach(names: Sequence[str], hook: HookKind = HookKind.AUTO, *, keep_switch: bool = False) -> list[Attached]:
     """Attach the program to the egress of each device, or bring it up to date there.
 
-    passtos stays as it is where something is attached already, and is off otherwise. All names are checked before anything
+    passtos stays as it is where something is attached already, and is off otherwise; `keep_switch` is for a supervisor,
+    which attaches again what was lost: it stays as it is wherever there are maps. All names are checked before anything
     is done. Raises RefusedError (no such device, the kernel or bcc says no) and NoPermissionError.
     """
     devices = [interfaces.find(name) for name in names]
@@ -49,7 +50,8 @@ def attach(names: Sequence[str], hook: HookKind = HookKind.AUTO) -> list[Attache
     with bpffs.locked(), kernel_errors("attach"):
         create_state()
         try:
-            _switch_off_if_first()
+            if not keep_switch:
+                _switch_off_if_first()
             return _attach_each(devices, hook)
         finally:
             release_state()
