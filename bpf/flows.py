@@ -163,10 +163,16 @@ class Flows:
             if info is not None:
                 yield Flow(self._key_at(at), read_owner(info), statistics_of(info))
 
+    def orphans(self) -> list[FlowKey]:
+        """Return the flows whose owner has died; a process that owns many is asked after once."""
+        owners = [(flow.key, flow.owner) for flow in self]
+        alive = {owner: owner.alive for owner in {(owner.pid, owner.start_time): owner for _, owner in owners}.values()}
+        dead = {(owner.pid, owner.start_time) for owner, lives in alive.items() if not lives}
+        return [key for key, owner in owners if (owner.pid, owner.start_time) in dead]
+
     def reap(self) -> int:
         """Remove the flows whose owner has died; return how many."""
-        orphans = [flow.key for flow in self if not flow.owner.alive]
-        return sum(self.remove(key) for key in orphans)
+        return sum(self.remove(key) for key in self.orphans())
 
     def close(self) -> None:
         """Let go of the memory; the table itself lives on."""

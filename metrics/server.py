@@ -74,6 +74,11 @@ class Endpoint:
         with suppress(_Stop), _signals_stop():
             self._server.run()
 
+    def stop(self) -> None:
+        """Make `run` return, from whatever thread."""
+        self._server.stopping = True
+        self._server.pull_trigger()
+
     def close(self) -> None:
         """Let go of the address and of every connection."""
         self._server.task_dispatcher.shutdown()
@@ -88,6 +93,14 @@ class Endpoint:
 
 class _Server(TcpWSGIServer):  # type: ignore[misc]
     """waitress's server, which stops accepting when it has many connections; ours drops the one that waits longest."""
+
+    stopping = False
+
+    def readable(self) -> bool:
+        """Asked for in each round of the loop, which this ends."""
+        if self.stopping:
+            raise _Stop
+        return bool(super().readable())
 
     def handle_accept(self) -> None:
         super().handle_accept()

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "why nothing changes: look at this machine and say what to mend",
     "path": "does the mark survive on the way to a host, and where does it die",
     "metrics": "serve Prometheus metrics",
+    "supervise": "keep devices attached as a configuration says, and serve metrics",
 }
 
 _DESCRIPTION = """\

@@ -1,0 +1,65 @@
+"""What an exporter needs besides the maps, whoever serves: hooks, version, and how it complains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client.registry import CollectorRegistry
+from qosctl.bpf import syscall
+from qosctl.bpf.device import DevicePins
+from qosctl.metrics.collector import KernelCollector, registry_of
+from qosctl.metrics.readings import Attachment
+
+from . import hooks
+
+
+def registry(say: Callable[[str], None]) -> CollectorRegistry:
+    """Return all metrics of this network namespace; `say` hears, once each, of parts that cannot be read."""
+    return registry_of(KernelCollector(attachment_of, version=_version(), report=_Complaints(say)))
+
+
+def attachment_of(pins: DevicePins) -> Attachment | None:
+    """Return what stands at the device's hook, as the kernel says.
+
+    An attach with another hook moves the program while it marks; it may slip from one hook to the other between our looks
+    at them, so only a second look tells that it is not there.
+    """
+    return _attachment(pins) or _attachment(pins)
+
+
+def _attachment(pins: DevicePins) -> Attachment | None:
+    hook = hooks.present(pins)
+    program_id = hook.attached() if hook is not None else None
+    if hook is None or program_id is None:
+        return None
+    fd = syscall.program_by_id(program_id)
+    try:
+        return Attachment(hook.kind.value, syscall.program_info(fd))
+    finally:
+        os.close(fd)
+
+
+class _Complaints:
+    """Says once that a part cannot be read, and once that it can again, however often it is scraped."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: dict[str, str] = {}
+
+    def __call__(self, part: str, error: Exception | None) -> None:
+        before = self._said.pop(part, "")
+        if error is not None:
+            self._said[part] = str(error)
+            if before != str(error):
+                self._say(f"metrics: {part}: {error}")
+        elif before:
+            self._say(f"metrics: {part}: readable again")
+
+
+def _version() -> str:
+    try:
+        return version("qosctl")
+    except PackageNotFoundError:  # run from the source tree
+        return "uninstalled"

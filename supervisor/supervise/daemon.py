@@ -1,0 +1,233 @@
+"""The loop: when to look, what to do about it one thing after another, and a sign of life for the service manager.
+
+It waits for news of the kernel, for signals and for the one attach that may be running. News that come in a storm are
+answered by few looks; what fails or is undone again and again is tried ever more seldom.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError
+from qosctl.supervisor.attach import detach
+
+from . import reconcile, repair
+from .attaching import Answer, Attaching
+from .config import Config
+from .notify import Notifier
+from .observe import observe
+from .pace import Pace
+from .reconcile import Action, Attach, Detach, Forget, Memory, Observed, Rehook, Settle
+from .signals import Signals
+from .watch import KernelNews
+
+LOOK_EVERY_S = 5.0
+"""What has no news (TCX links, counters' pins) is found by then."""
+_REAP_EVERY_S = 30.0
+_SETTLE_S, _SOON_S, _STORM_S = 0.02, 0.25, 1.0
+_CHANGES = {"attached": "attached", "replaced": "program replaced", "already": "attached already, up to date"}
+
+
+class Supervisor:
+    """Keeps the kernel as `load()` says. `say` takes lines for people."""
+
+    def __init__(self, load: Callable[[], Config], say: Callable[[str], None], notifier: Notifier) -> None:
+        self.config = load()
+        self._load = load
+        self._say = say
+        self._notifier = notifier
+        self._memory = Memory()
+        self._attaching: Attaching | None = None
+        self._repairs = Pace(free=3, first_s=0.5, longest_s=8.0, calm_s=30.0)
+        self._refusals = Pace(free=0, first_s=2.0, longest_s=300.0, calm_s=1200.0)
+        self._complaints: dict[str, str] = {}
+        self._ready = False
+        self._look_at = self._looked = self._reap_at = self._alive_at = 0.0
+        self._alive_every_s = (notifier.watchdog_s or 3 * LOOK_EVERY_S) / 3
+
+    def run(self, on_reload: Callable[[Config], None] = lambda _: None) -> None:
+        """Work until SIGINT or SIGTERM; what is attached stays attached. `on_reload` hears of a new configuration."""
+        with ExitStack() as stack:
+            signals = stack.enter_context(Signals())
+            news = stack.enter_context(KernelNews())
+            self._selector = stack.enter_context(selectors.DefaultSelector())
+            self._selector.register(signals, selectors.EVENT_READ)
+            self._selector.register(news, selectors.EVENT_READ)
+            stack.callback(self._end_attaching)
+            self._look_at = self._reap_at = time.monotonic()
+            while True:
+                ready = {key.fileobj for key, _ in self._selector.select(self._wait_s())}
+                now = time.monotonic()
+                if signals in ready:
+                    reload, stop = signals.take()
+                    if stop:
+                        self._notifier.stopping()
+                        return
+                    if reload:
+                        self._reload(on_reload)
+                if news in ready:
+                    self._hear(now, overrun=news.drain())
+                self._work(now)
+
+    def _wait_s(self) -> float:
+        due = [self._look_at, self._reap_at, self._alive_at]
+        if self._attaching is not None:
+            due.append(self._attaching.deadline)
+        return max(0.0, min(due) - time.monotonic())
+
+    def _hear(self, now: float, *, overrun: bool) -> None:
+        """Look soon: at once after a calm, so that a repair is quick, and seldom in a storm."""
+        pause = _STORM_S if overrun else _SOON_S
+        self._look_at = min(self._look_at, max(now + _SETTLE_S, self._looked + pause))
+
+    def _work(self, now: float) -> None:
+        if self._attaching is not None:
+            self._listen_to(self._attaching, now)
+        if now >= self._look_at:
+            self._look(now)
+        if now >= self._reap_at:
+            self._reap_at = now + _REAP_EVERY_S
+            self._reap()
+        if now >= self._alive_at:
+            self._alive_at = now + self._alive_every_s
+            self._notifier.alive(self._summary())
+
+    def _look(self, now: float) -> None:
+        self._looked, self._look_at = now, now + LOOK_EVERY_S
+        try:
+            observed = observe(self.config.wants)
+        except NoPermissionError:
+            raise
+        except QosctlError as error:
+            self._complain("look", str(error))
+            self._look_at = now + _STORM_S
+            return
+        self._complain("look", "")
+        self._memory = reconcile.observed_again(self._memory, observed, now)
+        wishes = []
+        for action in reconcile.plan(self.config, observed, self._memory, now):
+            if isinstance(action, Attach):
+                wishes.append(action)
+            elif self._may(action, now):
+                self._act(action, observed)
+        if self._attaching is None:
+            self._start([wish for wish in wishes if self._may(wish, now)], now)
+        if not self._ready and self._attaching is None:
+            self._ready = True
+            self._notifier.ready(self._summary())
+
+    def _may(self, action: Action, now: float) -> bool:
+        """Say whether it is time to do it, and note that it is done; otherwise look again when it is time."""
+        if not isinstance(action, Attach | Rehook):
+            return True
+        what = (type(action).__name__, action.name)
+        due = max(self._repairs.due(what, now), self._refusals.due(what, now))
+        if due > now:
+            self._look_at = min(self._look_at, due)
+            return False
+        self._repairs.tried(what, now)
+        return True
+
+    def _act(self, action: Settle | Rehook | Detach | Forget, observed: Observed) -> None:
+        part = "settings" if isinstance(action, Settle) else str(observed.names.get(action.index, action.index))
+        try:
+            self._do(action, observed)
+        except NoPermissionError:
+            raise
+        except NotAttachedError:
+            self._look_at = self._looked  # it went meanwhile: look again
+        except QosctlError as error:
+            if isinstance(action, Rehook):
+                self._memory = reconcile.failed(self._memory, action.index)
+                self._look_at = self._looked
+            self._complain(part, str(error))
+
+    def _do(self, action: Settle | Rehook | Detach | Forget, observed: Observed) -> None:
+        match action:
+            case Settle():
+                if repair.settle(self.config.policy, self.config.passtos):
+                    self._say("switch and policy set as configured")
+                if observed.maps is not None:
+                    self._memory = reconcile.settled(self._memory, observed.maps, self.config)
+            case Rehook(index, name, hook):
+                if repair.rehook(index, hook):
+                    self._say(f"{name}: our program was removed or replaced by someone; put back ({hook.value})")
+            case Detach(_, name):
+                detach([name])
+                self._say(f"{name}: not in the configuration any more, detached")
+            case Forget(index):
+                repair.forget(index)
+
+    def _start(self, wishes: list[Attach], now: float) -> None:
+        if wishes:
+            self._attaching = Attaching(wishes, now)
+            self._selector.register(self._attaching, selectors.EVENT_READ)
+
+    def _listen_to(self, attaching: Attaching, now: float) -> None:
+        if now >= attaching.deadline:
+            attaching.end()
+        answers, ended = attaching.read()
+        for answer in answers:
+            self._take(answer, now)
+        if ended:
+            self._end_attaching()
+            self._look_at = now
+
+    def _take(self, answer: Answer, now: float) -> None:
+        wish = answer.wish
+        what = (type(wish).__name__, wish.name)
+        if answer.hook is None:
+            self._refusals.tried(what, now)
+            self._complain(wish.name, answer.error)
+            return
+        self._refusals.forget(what)
+        self._complain(wish.name, "")
+        self._memory = reconcile.attached(self._memory, wish, answer.hook)
+        self._say(f"{wish.name}: {_CHANGES[answer.change]} ({answer.hook.value})")
+
+    def _end_attaching(self) -> None:
+        if self._attaching is not None:
+            self._selector.unregister(self._attaching)
+            self._attaching.close()
+            self._attaching = None
+
+    def _reap(self) -> None:
+        try:
+            reaped = repair.reap()
+        except QosctlError as error:
+            self._complain("flows", str(error))
+            return
+        self._complain("flows", "")
+        if reaped:
+            self._say(f"{reaped} flow{'s' if reaped > 1 else ''} of dead clients removed")
+
+    def _reload(self, on_reload: Callable[[Config], None]) -> None:
+        self._notifier.reloading()
+        try:
+            self.config = self._load()
+        except QosctlError as error:
+            self._say(f"reload refused, the old configuration stays: {error}")
+        else:
+            self._say("configuration read again")
+            on_reload(self.config)
+            self._memory = reconcile.reloaded(self._memory)
+            self._repairs.forget_all()
+            self._refusals.forget_all()
+        self._ready = False
+        self._look_at = 0.0
+
+    def _complain(self, part: str, message: str) -> None:
+        """Say what is wrong with a part, once as long as it stays the same; "" when it is fine again."""
+        before = self._complaints.pop(part, "")
+        if message:
+            self._complaints[part] = message
+        if message and message != before:
+            self._say(message if message.startswith(f"{part}:") else f"{part}: {message}")
+
+    def _summary(self) -> str:
+        names = [link.name for link, _ in self._memory.current.values()]
+        wrong = f"; {len(self._complaints)} refused" if self._complaints else ""
+        return f"attached to {', '.join(sorted(names)) or 'nothing'}{wrong}"

@@ -1,0 +1,70 @@
+"""What is so, asked of the kernel: links, what stands at their hooks, and which maps there are."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from qosctl.bpf import syscall
+from qosctl.bpf.device import DevicePins, pinned_devices
+from qosctl.bpf.errors import RefusedError, kernel_errors
+from qosctl.bpf.state import folder
+from qosctl.supervisor import hooks, interfaces
+
+from .reconcile import Link, Observed, Pinned
+
+
+def observe(wanted: Callable[[str], bool]) -> Observed:
+    """Look at everything; `wanted` says of a name whether that device shall be attached. A few milliseconds.
+
+    RefusedError where the kernel refuses, NoPermissionError without privilege.
+    """
+    with kernel_errors("supervise"):
+        names = dict(socket.if_nameindex())
+        return Observed(
+            names=names,
+            links={index: link for index, name in names.items() if wanted(name) and (link := _link(name, index))},
+            pinned={pins.index: _pinned(pins, pins.index in names) for pins in pinned_devices()},
+            maps=_id_of(folder() / "control"),
+        )
+
+
+def _link(name: str, index: int) -> Link | None:
+    """Return the link, or None where it has gone meanwhile; one of a type unknown to us is left for attach to refuse."""
+    try:
+        found = interfaces.find(name)
+    except RefusedError:
+        return Link(name, ethernet=True) if interfaces.exists(name) else None
+    return Link(name, found.ethernet) if found.index == index else None
+
+
+def _pinned(pins: DevicePins, there: bool) -> Pinned:
+    hook = hooks.present(pins) if there else None
+    program = hook.attached() if hook is not None else None
+    if hook is None or program is None:
+        return Pinned(None, intact=False)
+    return Pinned(hook.kind, intact=program == _program_id(pins.program))
+
+
+def _program_id(pin: Path) -> int | None:
+    try:
+        fd = syscall.obj_get(str(pin))
+    except FileNotFoundError:
+        return None
+    try:
+        return syscall.program_info(fd).id
+    finally:
+        os.close(fd)
+
+
+def _id_of(pin: Path) -> int | None:
+    try:
+        fd = syscall.obj_get(str(pin))
+    except FileNotFoundError:
+        return None
+    try:
+        return syscall.map_info(fd).id
+    finally:
+        os.close(fd)

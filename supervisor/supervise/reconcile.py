@@ -1,0 +1,195 @@
+"""From what is wanted and what is so to what is to be done: pure functions, no I/O, no clock.
+
+A wanted device is attached by a process of its own, which compiles for half a second. One that was attached and lost its
+program (someone deleted clsact, or put another program in its place) has the very program still pinned: it goes back in
+a millisecond. What people attached by hand is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from qosctl.supervisor.hooks import HookKind
+
+from .config import Config
+
+GONE_KEPT_S = 600.0
+"""How long a deleted device's counters stay readable."""
+GONE_KEPT = 16
+"""How many deleted devices' counters stay at most: devices with ever new names must not fill the pins."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A device of this namespace that is wanted: `ethernet` says whether its packets begin with an Ethernet header."""
+
+    name: str
+    ethernet: bool
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A device that was attached: where its program stands now (None: nowhere), and whether it is the one pinned."""
+
+    hook: HookKind | None
+    intact: bool
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is so. By interface index: `names` of all links, `links` that are wanted, `pinned` that were attached.
+
+    `maps` tells this namespace's maps from others made later; None where there are none.
+    """
+
+    names: Mapping[int, str]
+    links: Mapping[int, Link]
+    pinned: Mapping[int, Pinned]
+    maps: int | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the supervisor knows from before; all of it can be lost.
+
+    `current`: devices whose pinned program is of this version, with the link it was made for and the hook it stood at.
+    `held`: devices that a configuration of ours wanted. `gone_since`: when a device was first missed. `settled`: the maps
+    that switch and policy were set in, and the configuration they were set by.
+    """
+
+    current: Mapping[int, tuple[Link, HookKind]] = field(default_factory=dict)
+    held: frozenset[int] = frozenset()
+    gone_since: Mapping[int, float] = field(default_factory=dict)
+    settled: tuple[int, Config] | None = None
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Set policy and switch as configured."""
+
+
+@dataclass(frozen=True)
+class Rehook:
+    """Put the pinned program back to its hook."""
+
+    index: int
+    name: str
+    hook: HookKind
+
+
+@dataclass(frozen=True)
+class Attach:
+    """Attach, or bring up to date, in a process of its own."""
+
+    index: int
+    name: str
+    hook: HookKind
+    ethernet: bool
+
+
+@dataclass(frozen=True)
+class Detach:
+    """Take the program off: no longer wanted."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Drop the pins of a device that is long gone."""
+
+    index: int
+
+
+Action = Settle | Rehook | Attach | Detach | Forget
+
+
+def plan(config: Config, observed: Observed, memory: Memory, now: float) -> list[Action]:
+    """Return what is to be done, in this order; nothing where all is as it shall be."""
+    actions: list[Action] = []
+    if _unsettled(config, observed, memory):
+        actions.append(Settle())
+    for index, link in observed.links.items():
+        actions += _for_wanted(config, index, link, observed.pinned.get(index), memory)
+    actions += _for_unwanted(observed, memory)
+    actions += _for_gone(observed, memory, now)
+    return actions
+
+
+def _unsettled(config: Config, observed: Observed, memory: Memory) -> bool:
+    has_settings = config.passtos is not None or config.policy is not None
+    return has_settings and observed.maps is not None and memory.settled != (observed.maps, config)
+
+
+def _for_wanted(config: Config, index: int, link: Link, pinned: Pinned | None, memory: Memory) -> Iterator[Action]:
+    known = memory.current.get(index)
+    made_for_it = known is not None and known[0].ethernet == link.ethernet
+    if pinned is not None and made_for_it and known is not None:
+        right_hook = config.hook in (HookKind.AUTO, known[1])
+        if pinned.hook is None or not pinned.intact:
+            yield Rehook(index, link.name, known[1])
+        if right_hook:
+            return
+    yield Attach(index, link.name, config.hook, link.ethernet)
+
+
+def _for_unwanted(observed: Observed, memory: Memory) -> Iterator[Action]:
+    for index in observed.pinned:
+        if index in memory.held and index in observed.names and index not in observed.links:
+            yield Detach(index, observed.names[index])
+
+
+def _for_gone(observed: Observed, memory: Memory, now: float) -> Iterator[Action]:
+    gone = sorted((index for index in observed.pinned if index not in observed.names), key=lambda i: _since(memory, i, now))
+    for n, index in enumerate(gone):
+        if now - _since(memory, index, now) > GONE_KEPT_S or n < len(gone) - GONE_KEPT:
+            yield Forget(index)
+
+
+def _since(memory: Memory, index: int, now: float) -> float:
+    return memory.gone_since.get(index, now)
+
+
+def observed_again(memory: Memory, observed: Observed, now: float) -> Memory:
+    """Return the memory after a look: devices that went are forgotten, or begin their time as gone."""
+    gone = [index for index in observed.pinned if index not in observed.names]
+    attached = {i for i, pinned in observed.pinned.items() if i in observed.links and pinned.hook is not None}
+    current = {
+        index: (observed.links[index], _hook_now(observed.pinned[index], known[1]))
+        for index, known in memory.current.items()
+        if index in observed.links and index in observed.pinned and known[0].ethernet == observed.links[index].ethernet
+    }
+    return replace(
+        memory,
+        current=current,
+        held=frozenset(index for index in memory.held | attached if index in observed.pinned),
+        gone_since={index: _since(memory, index, now) for index in gone},
+    )
+
+
+def _hook_now(pinned: Pinned, before: HookKind) -> HookKind:
+    """Someone may have attached by hand with another hook: that is where it belongs from now on."""
+    return pinned.hook if pinned.hook is not None and pinned.intact else before
+
+
+def attached(memory: Memory, wish: Attach, hook: HookKind) -> Memory:
+    """Return the memory after an attach that went well."""
+    current = {**memory.current, wish.index: (Link(wish.name, wish.ethernet), hook)}
+    return replace(memory, current=current, held=memory.held | {wish.index})
+
+
+def failed(memory: Memory, index: int) -> Memory:
+    """Return the memory after the pinned program could not be put back: a whole attach is due."""
+    return replace(memory, current={i: known for i, known in memory.current.items() if i != index})
+
+
+def reloaded(memory: Memory) -> Memory:
+    """Return the memory for a configuration read again: it is applied even where nothing in it has changed."""
+    return replace(memory, settled=None)
+
+
+def settled(memory: Memory, maps: int, config: Config) -> Memory:
+    """Return the memory after switch and policy were set."""
+    return replace(memory, settled=(maps, config))

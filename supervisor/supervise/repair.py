@@ -1,0 +1,87 @@
+"""What the supervisor does itself, in milliseconds and without bcc. Each call opens, acts and closes, as commands do."""
+
+from __future__ import annotations
+
+import os
+
+from qosctl.bpf import bpffs, syscall
+from qosctl.bpf.device import pins_of
+from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
+from qosctl.bpf.policy import Policy
+from qosctl.bpf.state import folder, open_state, release_state
+from qosctl.supervisor import hooks, interfaces
+from qosctl.supervisor.hooks import HookKind
+
+
+def rehook(index: int, kind: HookKind) -> bool:
+    """Put the device's pinned program back to its hook; False where it stands there after all.
+
+    RefusedError where that program is gone or belongs to other maps than the present ones: attach then.
+    """
+    pins = pins_of(index)
+    with bpffs.locked(), kernel_errors("repair"):
+        try:
+            program = syscall.obj_get(str(pins.program))
+        except FileNotFoundError:
+            raise RefusedError("the pinned program is gone") from None
+        try:
+            if not {_map_id(str(pins.counters)), _map_id(str(folder() / "control"))} <= syscall.program_maps(program):
+                raise RefusedError("the pinned program belongs to other maps")
+            hook = hooks.choose(kind, pins)
+            if hook.attached() == syscall.program_info(program).id:
+                return False
+            hook.attach(program)
+        finally:
+            os.close(program)
+    return True
+
+
+def forget(index: int) -> None:
+    """Drop the pins of a device that is gone, and the maps with them if this was their last use."""
+    with bpffs.locked(), kernel_errors("forget"):
+        if interfaces.name_of(index) is None:
+            pins_of(index).remove()
+            release_state()
+
+
+def settle(policy: Policy | None, passtos: bool | None) -> bool:
+    """Set policy and switch where they are given and differ; say whether anything did.
+
+    The policy comes first, and going off before it: a class that must not leave does not leave meanwhile.
+    """
+    changed = False
+    with bpffs.locked(), kernel_errors("settings"), open_state() as state:
+        if passtos is False and state.control.passtos:
+            state.control.passtos = False
+            changed = True
+        if policy is not None and state.policy.read() != policy:
+            state.policy.write(policy)
+            changed = True
+        if passtos is True and not state.control.passtos:
+            state.control.passtos = True
+            changed = True
+    return changed
+
+
+def reap() -> int:
+    """Remove the flows of dead owners, and the maps if they were their last use; return how many there were."""
+    with kernel_errors("reap"):
+        try:
+            with open_state() as state:
+                if not state.flows.orphans():
+                    return 0
+            with bpffs.locked():
+                with open_state() as state:
+                    reaped = state.flows.reap()
+                release_state()
+        except NotAttachedError:
+            return 0
+    return reaped
+
+
+def _map_id(pin: str) -> int:
+    fd = syscall.obj_get(pin)
+    try:
+        return syscall.map_info(fd).id
+    finally:
+        os.close(fd)
