@@ -4,6 +4,8 @@
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
 # make fuzz     the program against its reference, for longer than the tests do        (root)
 # make docs     the man page and shell completions, from the parser, into build
+# make deb      the Debian package, into build/deb
+# make test-deb the package on a clean Debian, booted, used, purged                     (root)
 # make clean    remove what these made
 #
 # Each installs what it needs first: Debian packages, then Python's into .venv. What runs and is tested is the
@@ -16,7 +18,7 @@ PACKAGES := bpf dtls metrics supervisor
 # Folders are listed too: their time changes when a file goes.
 SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
 
-.PHONY: demo test check bench fuzz docs clean root system
+.PHONY: demo test check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -46,6 +48,12 @@ docs: $(VENV)/project
 	@for shell in bash zsh tcsh; do \
 		$(BIN)/shtab --shell=$$shell --prog qosctl qosctl.supervisor.cli.build_parser >build/completion/qosctl.$$shell; done
 	@echo "build/man/qosctl.1, build/completion/qosctl.{bash,zsh,tcsh}"
+
+deb: docs
+	@deploy/debian/build $(BIN)/pip
+
+test-deb: root deb
+	@deploy/debian/test build/deb/qosctl_*.deb
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
