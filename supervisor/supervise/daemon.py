@@ -24,7 +24,7 @@ from .reconcile import Action, Attach, Detach, Forget, Memory, Observed, Rehook,
 from .signals import Signals
 from .watch import KernelNews
 
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 2.0
 """What has no news (TCX links, counters' pins) is found by then."""
 _REAP_EVERY_S = 30.0
 _SETTLE_S, _SOON_S, _STORM_S = 0.02, 0.25, 1.0
@@ -46,7 +46,7 @@ class Supervisor:
         self._complaints: dict[str, str] = {}
         self._ready = False
         self._look_at = self._looked = self._reap_at = self._alive_at = 0.0
-        self._alive_every_s = (notifier.watchdog_s or 3 * LOOK_EVERY_S) / 3
+        self._alive_every_s = (notifier.watchdog_s or 30.0) / 3
 
     def run(self, on_reload: Callable[[Config], None] = lambda _: None) -> None:
         """Work until SIGINT or SIGTERM; what is attached stays attached. `on_reload` hears of a new configuration."""
@@ -180,7 +180,8 @@ class Supervisor:
         wish = answer.wish
         what = (type(wish).__name__, wish.name)
         if answer.hook is None:
-            self._refusals.tried(what, now)
+            if wish.hook is self.config.hook:  # or a reload has overtaken it
+                self._refusals.tried(what, now)
             self._complain(wish.name, answer.error)
             return
         self._refusals.forget(what)
@@ -217,7 +218,7 @@ class Supervisor:
             self._repairs.forget_all()
             self._refusals.forget_all()
         self._ready = False
-        self._look_at = 0.0
+        self._look_at = self._reap_at = 0.0
 
     def _complain(self, part: str, message: str) -> None:
         """Say what is wrong with a part, once as long as it stays the same; "" when it is fine again."""

@@ -42,7 +42,7 @@ class Supervised:
         self._notices.close()
         self._err.close()
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         """Start it, again if it was killed, and wait until it is ready."""
         environment = {**os.environ, "NOTIFY_SOCKET": str(self._manager)}
         if self._watchdog_s is not None:
@@ -51,7 +51,8 @@ class Supervised:
         self.hear()
         ready = self.count("READY=1")
         self.process = self._namespace.popen(argv, stderr=self._err, env=environment)
-        self.wait(lambda: self.count("READY=1") > ready)
+        if wait:
+            self.wait(lambda: self.count("READY=1") > ready)
 
     def reload(self, config: str | None = None) -> None:
         """Change the file and say so, as `systemctl reload` does, and wait until it is done."""

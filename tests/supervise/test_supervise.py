@@ -1,0 +1,197 @@
+"""The supervisor as a service: killed, reloaded, watched, alone, and serving metrics."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from qosctl.bpf.dscp import EF, Dscp
+from qosctl.bpf.flow_info import Owner
+from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.policy import Policy
+from qosctl.bpf.state import folder, open_state
+from qosctl.supervisor.attach import attach
+from qosctl.supervisor.hooks import HookKind
+from qosctl.supervisor.passtos import passtos, set_passtos
+from qosctl.supervisor.policy import policy
+from qosctl.supervisor.status import DeviceState, flows, status
+from qosctl.supervisor.supervise.watch import KernelNews
+
+from tests.lab.qosctl import COMMAND
+from tests.supervise.load import loaded
+from tests.supervise.running import Supervised
+from tests.supervisor.stand import NEAR, Stand, devices, stamped
+
+ON = f'interfaces = ["{NEAR}"]\npasstos = true\n'
+KILLS = 8
+
+
+def test_killed_at_any_time_every_packet_is_marked(stand: Stand, tmp_path: Path) -> None:
+    """With its worker, as a service manager kills; and each time another hook is wanted. Fifty times: tests.endurance."""
+    chance = random.Random(2474)
+    with Supervised(stand.sender, tmp_path, ON) as supervisor, loaded(stand) as load:
+        for n in range(KILLS):
+            os.killpg(supervisor.process.pid, signal.SIGKILL)
+            supervisor.process.wait()
+            supervisor.file.write_text(ON + f'hook = "{("clsact", "tcx")[n % 2]}"\n')
+            supervisor.start(wait=False)
+            time.sleep(chance.uniform(0, 1.2))
+        os.killpg(supervisor.process.pid, signal.SIGKILL)
+        supervisor.process.wait()
+        assert devices() == {NEAR: DeviceState.ATTACHED}
+        supervisor.start()
+    assert load.unmarked() == 0
+    assert [device.state for device in status().devices] == [DeviceState.ATTACHED], "and it marks on without one"
+
+
+def test_a_reload_leaves_no_packet_unmarked(stand: Stand, tmp_path: Path) -> None:
+    with Supervised(stand.sender, tmp_path, ON) as supervisor, loaded(stand) as load:
+        supervisor.reload(ON + "[policy]\nfold = 4\n")
+        assert policy()[Dscp.parse("CS7")].outer is Dscp.parse("CS6")
+        supervisor.reload(ON + 'hook = "clsact"\n[policy]\nallow = ["EF"]\n')
+        assert status().devices[0].hook is HookKind.CLSACT
+        assert policy() == Policy.allow(EF)
+    assert load.unmarked() == 0
+
+
+def test_a_configuration_that_makes_no_sense_leaves_the_old_one_in_force(stand: Stand, tmp_path: Path) -> None:
+    with Supervised(stand.sender, tmp_path, ON) as supervisor:
+        supervisor.reload("passtos = false\ninterfaces = [4]\n")
+        said = f"qosctl: reload refused, the old configuration stays: {supervisor.file}:2: interfaces: must be an array"
+        assert [line for line in supervisor.log if line.startswith(said)]
+        assert (devices(), passtos()) == ({NEAR: DeviceState.ATTACHED}, True)
+
+
+def test_the_operators_own_switching_holds_until_the_next_reload(stand: Stand, tmp_path: Path) -> None:
+    with Supervised(stand.sender, tmp_path, ON) as supervisor:
+        assert passtos()
+        set_passtos(False)
+        stand.sender.run(["ip", "link", "set", NEAR, "down"])
+        stand.sender.run(["ip", "link", "set", NEAR, "up"])
+        time.sleep(0.5)
+        assert not passtos()
+        supervisor.reload()
+        assert passtos()
+
+
+def test_without_a_word_on_the_switch_it_stays_as_it_is(stand: Stand, tmp_path: Path) -> None:
+    attach([NEAR])
+    set_passtos(True)
+    with Supervised(stand.sender, tmp_path, f'interfaces = ["{NEAR}"]\n') as supervisor:
+        assert passtos()
+        supervisor.reload('interfaces = []\nhook = "tcx"\n')
+        assert devices() == {}
+
+
+def test_what_was_attached_by_hand_is_left_alone(stand: Stand, tmp_path: Path) -> None:
+    attach(["lo"])
+    with Supervised(stand.sender, tmp_path, ON):
+        pass
+    assert devices() == {"lo": DeviceState.ATTACHED, NEAR: DeviceState.ATTACHED}, "also when it has ended"
+
+
+def test_flows_of_dead_clients_are_reaped(stand: Stand, tmp_path: Path) -> None:
+    with Supervised(stand.sender, tmp_path, ON) as supervisor, stand.tunnel() as living:
+        ring = Ring(Owner(os.getpid(), 1, 1, "tun9", "gone.example"))
+        with open_state() as state:
+            state.flows.add(FlowKey(("10.92.0.1", 1), ("10.92.0.2", 2)), ring)
+        ring.close()
+        supervisor.reload()
+        supervisor.wait(lambda: [flow.key for flow in flows()] == [living.key])
+        supervisor.wait(lambda: "qosctl: 1 flow of dead clients removed" in supervisor.log)
+
+
+def test_it_tells_its_manager_how_it_is(stand: Stand, tmp_path: Path) -> None:
+    with Supervised(stand.sender, tmp_path, ON, watchdog_s=0.3) as supervisor:
+        assert supervisor.count(f"STATUS=attached to {NEAR}") > 0
+        supervisor.wait(lambda: supervisor.count("WATCHDOG=1") > 3)
+        supervisor.reload()
+        order = [notice.splitlines()[0] for notice in supervisor.notices if "WATCHDOG=1" not in notice]
+        assert order == ["READY=1", "RELOADING=1", "READY=1"]
+        os.kill(supervisor.process.pid, signal.SIGTERM)
+        assert supervisor.process.wait() == 0
+        assert supervisor.count("STOPPING=1") == 1
+    assert devices() == {NEAR: DeviceState.ATTACHED}
+
+
+def test_a_second_one_is_refused_but_another_namespaces_is_not(stand: Stand, tmp_path: Path) -> None:
+    with Supervised(stand.sender, tmp_path, ON) as supervisor:
+        said = stand.sender.run([str(COMMAND), "supervise", "--config", str(supervisor.file)], check=False)
+        assert said.returncode == 2
+        assert said.stderr.startswith("qosctl: another supervisor works in this network namespace (try: ")
+        other = tmp_path / "other"
+        other.mkdir()
+        with Supervised(stand.watcher, other, "interfaces = []\n"):
+            pass
+
+
+def test_check_only_checks(stand: Stand, tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(ON)
+    said = stand.sender.run([str(COMMAND), "supervise", "--check", "--config", str(file)])
+    assert said.stdout == f"{file}: fine: {NEAR}; hook auto; passtos on; policy left as it is; metrics not served\n"
+    assert not folder().exists()
+    file.write_text("interfacess = []")
+    said = stand.sender.run([str(COMMAND), "supervise", "--check", "--config", str(file)], check=False)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr == f"qosctl: supervise: {file}:1: unknown key 'interfacess' (try: interfaces)\n"
+
+
+def _scrape(stand: Stand, port: int) -> str | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with stand.sender.entered():
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        except ConnectionRefusedError:
+            return None
+        finally:
+            connection.close()
+
+
+def test_it_serves_the_metrics_where_it_is_told_to(stand: Stand, tmp_path: Path) -> None:
+    with Supervised(stand.sender, tmp_path, ON + '[metrics]\nlisten = "2001"\n') as supervisor:
+        supervisor.wait(lambda: any("serving http://127.0.0.1:2001/metrics" in line for line in supervisor.log))
+        assert f'qosctl_program_attached{{device="{NEAR}"}} 1.0' in (_scrape(stand, 2001) or "")
+        supervisor.reload(ON + '[metrics]\nlisten = "2002"\n')
+        supervisor.wait(lambda: _scrape(stand, 2002) is not None)
+        assert _scrape(stand, 2001) is None
+        supervisor.reload(ON)
+        assert _scrape(stand, 2002) is None
+        os.kill(supervisor.process.pid, signal.SIGTERM)
+        assert supervisor.process.wait() == 0
+        assert not [line for line in supervisor.log if "Traceback" in line]
+
+
+def test_a_taken_address_does_not_stop_the_marking(stand: Stand, tmp_path: Path) -> None:
+    wanted = ON + '[metrics]\nlisten = "2003"\n'
+    with socket.create_server(("127.0.0.1", 2003)), Supervised(stand.sender, tmp_path, wanted) as supervisor:
+        supervisor.wait(lambda: any("2003: something listens there already" in line for line in supervisor.log))
+        assert stamped(stand) == [EF.value]
+        os.kill(supervisor.process.pid, signal.SIGTERM)
+        assert supervisor.process.wait() == 0
+
+
+def test_more_news_than_fit_lead_to_a_full_look(stand: Stand, tmp_path: Path) -> None:
+    pairs = 150
+    with Supervised(stand.sender, tmp_path, ON.replace(NEAR, "lan*")) as supervisor, KernelNews() as news:
+        os.kill(supervisor.process.pid, signal.SIGSTOP)
+        batch = "".join(f"link add x{n} type ifb\nlink del x{n}\n" for n in range(pairs)) + "link add lan-1 type ifb\n"
+        stand.sender.run(["ip", "-batch", "-"], stdin=batch)
+        os.kill(supervisor.process.pid, signal.SIGCONT)
+        assert news.drain(), "the socket of the same size overran"
+        supervisor.wait(lambda: devices() == {"lan-1": DeviceState.ATTACHED})
+
+
+@pytest.mark.parametrize("command", [["supervise"], ["supervise", "--check"]])
+def test_no_configuration_is_said(stand: Stand, command: list[str]) -> None:
+    said = stand.sender.run([str(COMMAND), *command, "--config", "/nowhere/at.toml"], check=False)
+    assert (said.returncode, said.stderr) == (
+        1, "qosctl: supervise: /nowhere/at.toml: No such file or directory (try: ls -l /nowhere/at.toml)\n",
+    )  # fmt: skip
