@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TextIO
 
+from qosctl.bpf.errors import RefusedError
 from qosctl.supervisor.doctor.examine import COULD_NOT_LOOK, Report, examine, kernel_matrix
 from qosctl.supervisor.doctor.finding import Finding, Level
 from qosctl.supervisor.doctor.matrix import kernel_name, markdown, to_json
@@ -24,9 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Examine and report, worst first; exits 2 on a FAIL."""
-    if arguments.matrix:
-        return _matrix(arguments, out)
-    report = examine(arguments.device)
+    try:
+        if arguments.matrix:
+            return _matrix(arguments, out)
+        report = examine(arguments.device)
+    except KeyboardInterrupt:
+        raise RefusedError("interrupted; nothing is left behind") from None
     if arguments.json:
         write_json(_json(report), out)
     else:

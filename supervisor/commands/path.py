@@ -39,7 +39,10 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         raise UsageError(f"{port} is not a port", "--port 443")
     if not arguments.json:
         print(f"{mark} to {address}, UDP port {port}; what each hop received:", file=out, flush=True)
-    found = trace(address, port, mark)
+    try:
+        found = trace(address, port, mark)
+    except KeyboardInterrupt:
+        raise RefusedError("interrupted") from None
     if arguments.json:
         write_json(_json(arguments.host, found), out)
     else:

@@ -60,12 +60,12 @@ def _capabilities(root: Path) -> Finding:
 
 def _bcc() -> Finding:
     found = importlib.util.find_spec("bcc")
-    if found is None:
+    if found is None or found.origin is None:
         return failed(
             "bcc", "bcc is not installed for this Python", "the program cannot be compiled, so nothing can be attached",
             "apt install python3-bpfcc, and a venv made with --system-site-packages",
         )  # fmt: skip
-    where = Path(found.origin or "").parent
+    where = Path(found.origin).parent
     if not (where / "libbcc.py").exists():
         return failed(
             "bcc", f"the package bcc in {where.parent} is another project of that name", "nothing can be attached",

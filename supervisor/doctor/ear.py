@@ -1,4 +1,4 @@
-"""Hearing what really is on a wire: frames from a packet socket, taken apart as far as the probes need."""
+"""Hearing what really is on a wire: packets from a packet socket, taken apart as far as the probes need."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from qosctl.bpf.dscp import TrafficClass
 
 _PATIENCE = 0.5  # seconds without a packet until the rest counts as lost
-_FRAME_BYTES = 2048
+_PACKET_BYTES = 2048
 _BUFFER_BYTES = 4 << 20
-_ETH_P_ALL = 0x0003
+_ETH_P_ALL, _ETH_P_IPV4, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 FIRST_PORT = 20000  # of the far end; the byte that was asked for is added
 
 
@@ -30,30 +31,35 @@ class Ear:
     """Hears the packets that arrive in the namespace it was made in, on one device or on all."""
 
     def __init__(self, device: str = "") -> None:
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         if device:
             self._socket.bind((device, _ETH_P_ALL))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        except PermissionError:  # an ordinary user in a user namespace: batches are small enough
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
 
-    def hear(self, wanted: Iterable[int], number_of: Callable[[Arrival], int | None]) -> Mapping[int, Arrival]:
-        """Collect what arrives by number, until all `wanted` are there or nothing comes any more."""
+    def hear(
+        self, wanted: Iterable[int], number_of: Callable[[Arrival], int | None], patience: float = _PATIENCE
+    ) -> Mapping[int, Arrival]:
+        """Collect what arrives by number, until all `wanted` are there or nothing has come for `patience` seconds."""
         missing = set(wanted)
         found: dict[int, Arrival] = {}
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + patience
         while missing and select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            frame, address = self._socket.recvfrom(_FRAME_BYTES)
-            arrival = _arrival(frame, str(address[0])) if address[2] != socket.PACKET_OUTGOING else None
+            packet, address = self._socket.recvfrom(_PACKET_BYTES)
+            arrival = _arrival(packet, int(address[1]), str(address[0])) if address[2] != socket.PACKET_OUTGOING else None
             number = number_of(arrival) if arrival is not None else None
             if arrival is not None and number in missing:
                 missing.discard(number)
                 found[number] = arrival
-                deadline = time.monotonic() + _PATIENCE
+                deadline = time.monotonic() + patience
         return found
 
     def forget(self) -> None:
         """Throw away what has arrived and not been looked at."""
         while select.select([self._socket], [], [], 0)[0]:
-            self._socket.recv(_FRAME_BYTES)
+            self._socket.recv(_PACKET_BYTES)
 
     def close(self) -> None:
         """Stop hearing."""
@@ -76,10 +82,9 @@ def byte_by_port(arrival: Arrival) -> int | None:
     return number if 0 <= number < 256 else None
 
 
-def _arrival(frame: bytes, wire: str) -> Arrival | None:
-    packet = frame[14:] if len(frame) > 14 else b""
-    if frame[12:14] == b"\x08\x00" and len(packet) >= 20:
+def _arrival(packet: bytes, ethertype: int, wire: str) -> Arrival | None:
+    if ethertype == _ETH_P_IPV4 and len(packet) >= 20:
         return Arrival(wire, TrafficClass.from_byte(packet[1]), packet)
-    if frame[12:14] == b"\x86\xdd" and len(packet) >= 40:
+    if ethertype == _ETH_P_IPV6 and len(packet) >= 40:
         return Arrival(wire, TrafficClass.from_byte(int.from_bytes(packet[:2]) >> 4 & 0xFF), packet)
     return None

@@ -11,14 +11,17 @@ ends of a wire share one link address and never ask for it: no packet waits for 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 
 from . import netlink
-from .ear import Ear
+from .ear import FIRST_PORT, Ear, byte_by_port
 from .netlink import Netlink, Reply, attribute, nested
 from .throwaway import Net
 
@@ -29,6 +32,7 @@ _WIRES = {INWARD: 0, PLAIN: 1, CHOSEN: 2}
 
 _UP, _NO_ARP = 0x1, 0x80
 _NO_DAD = 0x02
+_WIRES_PATIENCE, _WIRES_POLL = 10.0, 0.02  # seconds
 
 _LINK, _ADDRESS = struct.Struct("=BxHiII"), struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
@@ -68,6 +72,28 @@ class Lab:
                 _up(there, "lo")
                 _assign(there, "lo", 4, FAR[4], _WIDTH[4])
                 _assign(there, "lo", 6, FAR[6], _WIDTH[6])
+        self._await_wires()
+
+    def _await_wires(self) -> None:
+        """The kernel brings a fresh link up when it finds the time, and drops what is sent before."""
+        wanted = {
+            number: (family, far_address(wire, family) if wire != INWARD else FAR[family], wire)
+            for number, (family, wire) in enumerate((f, w) for f in (4, 6) for w in _WIRES)
+        }
+        deadline = time.monotonic() + _WIRES_PATIENCE
+        while wanted:
+            for number, (family, address, wire) in wanted.items():
+                with contextlib.ExitStack() as stack:
+                    if wire == INWARD:
+                        stack.enter_context(self.before.entered())
+                    sender = stack.enter_context(socket.socket(_DOMAIN[family], socket.SOCK_DGRAM))
+                    with contextlib.suppress(OSError):
+                        sender.sendto(b"", (address, FIRST_PORT + number))
+            heard = self.ear.hear(wanted, byte_by_port, patience=_WIRES_POLL)
+            wanted = {number: what for number, what in wanted.items() if number not in heard}
+            if wanted and time.monotonic() > deadline:
+                raise OSError(errno.ENETDOWN, "the wires of the laboratory did not come up")
+        self.ear.forget()
 
     @staticmethod
     def _write(name: str, value: str) -> None:

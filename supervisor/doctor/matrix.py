@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import platform
+import re
 from collections.abc import Iterator, Sequence
 
 from qosctl.supervisor.output import Json
@@ -21,8 +22,9 @@ def behaviours() -> list[Behaviour]:
 
 
 def kernel_name() -> str:
-    """Return the kernel's version without what a builder put behind it."""
-    return f"Linux {platform.release().partition('-')[0]}"
+    """Return the kernel's version without what a builder put behind it; Debian's own where it hides the upstream one."""
+    debian = re.search(r"Debian (\d+\.\d+\.\d+)", platform.version())
+    return f"Linux {debian.group(1)} (Debian)" if debian else f"Linux {platform.release().partition('-')[0]}"
 
 
 def markdown(rows: Sequence[Behaviour]) -> Iterator[str]:

@@ -86,9 +86,13 @@ def _programs_behind(device: DeviceStatus) -> Iterator[str]:
 def queue(name: str) -> Finding:
     """Say whether the device's queue looks at the mark."""
     try:
-        found = machine.qdiscs(name)
+        return verdict(name, machine.qdiscs(name))
     except OSError as error:
         return warned("queue", f"{name}: its queue cannot be seen ({error.strerror})", "the device may be gone", "ip link")
+
+
+def verdict(name: str, found: Sequence[machine.Qdisc]) -> Finding:
+    """Say it of these queueing disciplines, the root first."""
     kinds = list(dict.fromkeys(qdisc.kind for qdisc in found if qdisc.kind not in ("clsact", "ingress")))
     mend = f"tc qdisc replace dev {name} root cake diffserv4 bandwidth RATE"
     for qdisc in found:

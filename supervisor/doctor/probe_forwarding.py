@@ -11,7 +11,7 @@ from .behaviour import Behaviour, matched_ecn, matched_text, refused_text, wire_
 from .lab import CHOSEN, Lab
 from .netlink import attribute
 from .probe_routing import FRA_DSCP, LOW_DELAY_THROUGHPUT
-from .sending import MEANS, PEERS, Arrivals, classes, on_wire, udp_by_option
+from .sending import MEANS, PEERS, Arrivals, classes, on_wire, settled, udp_by_option
 
 _TOPIC = "Forwarding"
 
@@ -28,7 +28,7 @@ def probe(laboratory: Lab) -> Iterator[Behaviour]:
 
 def _through(laboratory: Lab, family: int) -> Arrivals:
     with laboratory.before.entered():
-        return udp_by_option(laboratory.ear, PEERS[family], MEANS[family])
+        return settled(lambda: udp_by_option(laboratory.ear, PEERS[family], MEANS[family]))
 
 
 def _rule(laboratory: Lab, key: str, what: str, byte: int, *more: bytes) -> Behaviour:

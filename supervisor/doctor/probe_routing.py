@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from . import lab
 from .behaviour import Behaviour, matched_ecn, matched_text, refused_text
 from .lab import CHOSEN, Lab
 from .netlink import Reply, attribute
-from .sending import MEANS, PEERS, on_wire, udp_by_message, udp_by_option, udp_connected
+from .sending import MEANS, PEERS, on_wire, settled, udp_by_message, udp_by_option, udp_connected
 
 FRA_DSCP = 25  # linux/fib_rules.h, Linux 6.13
 _EF_BYTE = TrafficClass.of(EF, Ecn.NOT_ECT).byte
@@ -42,7 +43,7 @@ def probe(laboratory: Lab) -> Iterator[Behaviour]:
 
 def matched_by(laboratory: Lab, family: int) -> frozenset[int]:
     """Return the bytes of the datagrams that leave by the chosen wire, sent on this machine."""
-    return on_wire(udp_by_option(laboratory.ear, PEERS[family], MEANS[family]), CHOSEN)
+    return on_wire(settled(lambda: udp_by_option(laboratory.ear, PEERS[family], MEANS[family])), CHOSEN)
 
 
 def try_rule(laboratory: Lab, family: int, byte: int, *more: bytes) -> tuple[Reply, frozenset[int]]:
@@ -132,7 +133,7 @@ def _ways_of_asking(laboratory: Lab) -> Iterator[Behaviour]:
         said, ecn = {}, []
         for family in (4, 6):
             lab.add_rule(family, THROUGHPUT)
-            matched = on_wire(send(laboratory.ear, PEERS[family], MEANS[family]), CHOSEN)
+            matched = on_wire(settled(functools.partial(send, laboratory.ear, PEERS[family], MEANS[family])), CHOSEN)
             lab.delete_rule(family, THROUGHPUT)
             said[family] = matched_text(matched) if matched else "keeps its route"
             ecn.append(matched_ecn(matched))

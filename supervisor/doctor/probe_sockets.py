@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,7 @@ from .sending import (
     Peer,
     classes,
     priorities,
+    settled,
     tcp_data,
     tcp_first_packet,
     udp_by_message,
@@ -67,14 +69,14 @@ def probe(laboratory: Lab) -> Iterator[Behaviour]:
 
 
 def _row(key: str, what: str, send: Callable[[Peer, Means], Arrivals], breaks: str) -> Behaviour:
-    said = [wire_text(classes(send(PEERS[family], MEANS[family]))) for family in (4, 6)]
+    said = [wire_text(classes(settled(functools.partial(send, PEERS[family], MEANS[family])))) for family in (4, 6)]
     ecn = "reach the wire" if any(text.startswith("all 8 bits") for text in said) else ""
     clean = all(text.startswith("the DSCP arrives") for text in said)
     return Behaviour(key, _TOPIC, what, said[0], said[1], ecn, "" if clean else breaks)
 
 
 def _mapped(key: str, what: str, send: Callable[[Peer, Means], Arrivals]) -> Behaviour:
-    said = [wire_text(classes(send(Peer.MAPPED, means))) for means in (IP_TOS, IPV6_TCLASS)]
+    said = [wire_text(classes(settled(functools.partial(send, Peer.MAPPED, means)))) for means in (IP_TOS, IPV6_TCLASS)]
     ecn = "reach the wire" if any(text.startswith("all 8 bits") for text in said) else ""
     return Behaviour(key, _TOPIC, what, said[0], said[1], ecn, _MAPPED if said[1] == "no effect" else "")
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from qosctl.bpf.dscp import DF, EF, Ecn, TrafficClass
 
 from . import lab
-from .behaviour import NOT_HERE, Behaviour, carried_text, each_byte
+from .behaviour import NOT_HERE, Behaviour, carried_text
 from .ear import FIRST_PORT, Arrival, Ear, byte_by_port, transport_of
 from .lab import PLAIN, Lab
 from .netlink import attribute
 from .packets import with_checksum
-from .sending import MEANS, Means
+from .sending import MEANS, Means, classes, in_batches, settled
 
 _TOPIC = "Tunnels with tos inherit"
 _DEVICE = "tunnel"
@@ -139,16 +139,18 @@ def _outwards(laboratory: Lab, tunnel: Tunnel, family: int) -> Mapping[int, Traf
     """Send each byte through the device; return what the outer header had."""
     means = MEANS[family]
     laboratory.ear.forget()
-    with socket.socket(_DOMAIN[family], socket.SOCK_DGRAM) as sender:
-        for byte in each_byte():
-            sender.setsockopt(means.level, means.option, byte)
-            sender.sendto(b"?" * 32, (_INNER[family][1], FIRST_PORT + byte))
 
     def number(arrival: Arrival) -> int | None:
         inner = tunnel.inner(arrival.packet)
         return byte_by_port(Arrival(arrival.wire, arrival.traffic_class, inner)) if inner is not None else None
 
-    return {byte: arrival.traffic_class for byte, arrival in laboratory.ear.hear(each_byte(), number).items()}
+    with socket.socket(_DOMAIN[family], socket.SOCK_DGRAM) as sender:
+
+        def send(byte: int) -> None:
+            sender.setsockopt(means.level, means.option, byte)
+            sender.sendto(b"?" * 32, (_INNER[family][1], FIRST_PORT + byte))
+
+        return classes(settled(lambda: in_batches(laboratory.ear, send, number)))
 
 
 def _inwards(

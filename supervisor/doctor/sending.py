@@ -6,16 +6,19 @@ import contextlib
 import enum
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from qosctl.bpf.dscp import TrafficClass
+from qosctl.bpf.dscp import TRAFFIC_CLASS_COUNT, TrafficClass
 
 from .behaviour import each_byte
 from .ear import FIRST_PORT, Arrival, Ear, byte_by_port, transport_of
 from .lab import FAR
+from .throwaway import ThrowawayError
 
 _TCP_HEADER_MIN = 20
+_TRIES = 4
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,16 @@ class Peer(enum.Enum):
 PEERS = {4: Peer.IPV4, 6: Peer.IPV6}
 
 Arrivals = Mapping[int, Arrival]
+NumberOf = Callable[[Arrival], int | None]
+
+
+def settled(send: Callable[[], Arrivals]) -> Arrivals:
+    """Send until all 256 arrive, a few times: a busy machine may lose some. ThrowawayError when they never do."""
+    for _ in range(_TRIES):
+        arrivals = send()
+        if len(arrivals) == TRAFFIC_CLASS_COUNT:
+            return arrivals
+    raise ThrowawayError("packets get lost within this machine")
 
 
 def classes(arrivals: Arrivals) -> dict[int, TrafficClass]:
@@ -62,47 +75,63 @@ def on_wire(arrivals: Arrivals, wire: str) -> frozenset[int]:
     return frozenset(byte for byte, arrival in arrivals.items() if arrival.wire == wire)
 
 
+def in_batches(ear: Ear, send: Callable[[int], None], number_of: NumberOf = byte_by_port) -> Arrivals:
+    """Send each byte and hear what arrives, so few at a time that nobody's buffer runs over."""
+    found: dict[int, Arrival] = {}
+    for first in range(0, TRAFFIC_CLASS_COUNT, _BATCH):
+        batch = range(first, first + _BATCH)
+        for byte in batch:
+            with contextlib.suppress(OSError):  # what cannot be set or sent does not arrive
+                send(byte)
+        found.update(ear.hear(batch, number_of))
+    return found
+
+
 def udp_by_option(ear: Ear, peer: Peer, means: Means) -> Arrivals:
     """Send a datagram with each byte set as a socket option."""
     with peer.socket(socket.SOCK_DGRAM) as sender:
-        for byte in each_byte():
-            with contextlib.suppress(OSError):  # what cannot be set or sent does not arrive
-                sender.setsockopt(means.level, means.option, byte)
-                sender.sendto(b"?", peer.address(FIRST_PORT + byte))
-        return ear.hear(each_byte(), byte_by_port)
+
+        def send(byte: int) -> None:
+            sender.setsockopt(means.level, means.option, byte)
+            sender.sendto(b"?", peer.address(FIRST_PORT + byte))
+
+        return in_batches(ear, send)
 
 
 def udp_by_message(ear: Ear, peer: Peer, means: Means) -> Arrivals:
     """Send a datagram with each byte as a control message."""
     with peer.socket(socket.SOCK_DGRAM) as sender:
-        for byte in each_byte():
-            with contextlib.suppress(OSError):
-                sender.sendmsg([b"?"], [_message(means, byte)], 0, peer.address(FIRST_PORT + byte))
-        return ear.hear(each_byte(), byte_by_port)
+
+        def send(byte: int) -> None:
+            sender.sendmsg([b"?"], [_message(means, byte)], 0, peer.address(FIRST_PORT + byte))
+
+        return in_batches(ear, send)
 
 
 def udp_connected(ear: Ear, peer: Peer, means: Means) -> Arrivals:
     """Set each byte as an option of a socket that is connected and has sent before."""
-    with contextlib.ExitStack() as stack:
-        for byte in each_byte():
-            sender = stack.enter_context(peer.socket(socket.SOCK_DGRAM))
+
+    def send(byte: int) -> None:
+        with peer.socket(socket.SOCK_DGRAM) as sender:
             sender.connect(peer.address(FIRST_PORT + byte))
             sender.send(b"before")
             sender.setsockopt(means.level, means.option, byte)
-            with contextlib.suppress(OSError):  # the answer to the first may be an error
-                sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                sender.send(b"?")
-        return ear.hear(each_byte(), lambda arrival: byte_by_port(arrival) if arrival.packet.endswith(b"?") else None)
+            sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # the first may have been refused
+            sender.send(b"?")
+
+    return in_batches(ear, send, lambda arrival: byte_by_port(arrival) if arrival.packet.endswith(b"?") else None)
 
 
 def tcp_first_packet(ear: Ear, peer: Peer, means: Means) -> Arrivals:
     """Set each byte as an option of a new TCP socket and see its SYN."""
-    for byte in each_byte():
-        with peer.socket(socket.SOCK_STREAM) as sender, contextlib.suppress(OSError):
+
+    def send(byte: int) -> None:
+        with peer.socket(socket.SOCK_STREAM) as sender:
             sender.setblocking(False)
             sender.setsockopt(means.level, means.option, byte)
             sender.connect(peer.address(FIRST_PORT + byte))
-    return ear.hear(each_byte(), byte_by_port)
+
+    return in_batches(ear, send)
 
 
 def tcp_data(ear: Ear, listener: socket.socket, peer: Peer, means: Means, *, message: bool) -> Arrivals:

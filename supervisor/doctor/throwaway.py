@@ -26,6 +26,7 @@ _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _PR_SET_PDEATHSIG = 1
 _PATIENCE = 20.0  # seconds until a child that says nothing is ended
 _CHUNK = 1 << 16
+_HELD = (signal.SIGINT, signal.SIGTERM)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,12 +61,14 @@ def started(what: str, work: Callable[[], Result]) -> Iterator[Pending[Result]]:
     """Start `work` in a child in namespaces of its own; end the child when the block is left, however that is."""
     read, write = os.pipe()
     parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)  # Python loses an interrupt that comes while it forks
     pid = os.fork()
     if pid == 0:
         os.close(read)
         _child(parent, write, what, work)
-    os.close(write)
     try:
+        os.close(write)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield Pending(pid, read, what)
     finally:
         os.close(read)
@@ -78,8 +81,9 @@ def _child(parent: int, pipe: int, what: str, work: Callable[[], object]) -> Non
     """Never returns: what runs behind the fork in the parent must not run twice."""
     status = 1
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _HELD:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             return

@@ -1,0 +1,134 @@
+"""Each piece that can be missing is taken away for real, in a child with mounts of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qosctl.supervisor.attach import attach
+from qosctl.supervisor.doctor import can_run, netlink
+from qosctl.supervisor.doctor.finding import Finding, Level
+from qosctl.supervisor.doctor.netlink import Netlink, attribute
+from qosctl.supervisor.doctor.throwaway import mount, started
+
+from tests.doctor.looking import bad, one
+from tests.doctor.seccomp import refuse_bpf
+from tests.lab.qosctl import COMMAND
+from tests.supervisor.stand import NEAR, Stand
+
+PROG_QUERY = 16
+
+
+def looked(prepare: Callable[[], object], look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What is found in a throw-away child after `prepare`."""
+
+    def work() -> list[Finding]:
+        prepare()
+        return look()
+
+    with started("test", work) as pending:
+        return pending.result()
+
+
+def here() -> list[Finding]:
+    return list(can_run.here())
+
+
+def nothing() -> None:
+    pass
+
+
+def unmount_bpffs() -> None:
+    libc = ctypes.CDLL(None)
+    while libc.umount2(b"/sys/fs/bpf", 2) == 0:
+        pass
+
+
+def lock_down() -> None:
+    mount("tmpfs", "/sys/kernel/security")
+    Path("/sys/kernel/security/lockdown").write_text("none integrity [confidentiality]\n")
+
+
+def other_qdisc() -> None:
+    """An ingress qdisc sits where clsact would."""
+    body = struct.pack("=B3xiIII", 0, 1, 0xFFFF0000, 0xFFFFFFF1, 0) + attribute(1, "ingress")
+    with Netlink() as now:
+        now.must(netlink.NEW_QDISC, body)
+
+
+def neither_hook() -> None:
+    other_qdisc()
+    refuse_bpf(errno.EINVAL, PROG_QUERY)
+
+
+def test_this_machine_can_run() -> None:
+    assert bad(looked(nothing, here)) == {}
+    assert bad(looked(nothing, can_run.tried)) == {}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "check", "level"),
+    [
+        (lambda: mount("tmpfs", "/usr/include/linux"), "headers", Level.FAIL),
+        (lambda: mount("tmpfs", "/dev/net"), "tun", Level.FAIL),
+        (unmount_bpffs, "bpffs", Level.WARN),
+        (lock_down, "lockdown", Level.WARN),
+    ],
+)
+def test_a_missing_piece_of_the_machine(prepare: Callable[[], object], check: str, level: Level) -> None:
+    assert bad(looked(prepare, here)) == {check: level}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        (lambda: refuse_bpf(errno.ENOSYS), {"bpf": Level.FAIL, "tcx": Level.WARN}),
+        (lambda: refuse_bpf(errno.EPERM), {"bpf": Level.WARN, "tcx": Level.WARN}),
+        (lambda: refuse_bpf(errno.EINVAL, PROG_QUERY), {"tcx": Level.WARN}),
+        (other_qdisc, {"clsact": Level.WARN}),
+        (neither_hook, {"tcx": Level.WARN, "clsact": Level.FAIL}),
+    ],
+)
+def test_a_missing_piece_of_the_kernel(prepare: Callable[[], object], expected: dict[str, Level]) -> None:
+    assert bad(looked(prepare, can_run.tried)) == expected
+
+
+def test_bcc_is_missing_or_another_project(tmp_path: Path) -> None:
+    (tmp_path / "bcc").mkdir()
+    program = "from qosctl.supervisor.doctor import can_run; f = can_run._bcc(); print(f.level.value, f.seen)"
+    hide = f"mount -t tmpfs none {Path(one(here(), 'bcc').seen.removeprefix('bcc is in ')) / 'bcc'}"
+
+    def ask(before: str) -> str:
+        argv = ["unshare", "-m", "sh", "-c", f"{before}; exec {sys.executable} -c '{program}'"]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert "FAIL bcc is not installed" in ask(hide)
+    (tmp_path / "bcc/__init__.py").touch()
+    assert "FAIL the package bcc" in ask("true")
+
+
+def test_an_ordinary_user_learns_what_can_be_known_and_what_not(stand: Stand) -> None:
+    attach([NEAR])
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
+    done = stand.sender.run([*nobody, str(COMMAND), "doctor", "--json"], check=False)
+    assert "Traceback" not in done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    found = {finding["check"]: finding for finding in said["findings"]}
+    assert found["capabilities"]["level"] == "WARN"
+    assert found["running"]["seen"].startswith("could not look")
+    assert found["stamp"]["seen"].startswith("could not look")
+    assert found["running"]["mend"] == "sudo qosctl doctor"
+    assert found["kernel-behaviour"]["level"] == "PASS"
+    assert len(said["behaviours"]) > 30
+    words = stand.sender.run([*nobody, str(COMMAND), "doctor"], check=False).stdout
+    assert "not all could be seen" in words.splitlines()[-1]

@@ -1,0 +1,171 @@
+"""The whole command: order, words, time, and that it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from qosctl.bpf import loader
+from qosctl.supervisor.attach import attach
+from qosctl.supervisor.doctor import examine, selftest, throwaway
+from qosctl.supervisor.doctor.finding import Finding, Level, passed
+from qosctl.supervisor.doctor.throwaway import ThrowawayError, started
+from qosctl.supervisor.passtos import set_passtos
+from qosctl.supervisor.status import status
+
+from tests.bpf.kernel import changed_sources
+from tests.doctor.looking import bad, children, one
+from tests.lab import Qosctl
+from tests.lab.qosctl import COMMAND
+from tests.supervisor.stand import NEAR, Stand, another_version
+
+
+@contextmanager
+def doctor(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """The command in a session of its own, by which its children are found."""
+    process = subprocess.Popen(
+        [COMMAND, "doctor", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with process:
+        yield process
+
+
+def of_session(session: int) -> list[int]:
+    """The processes of a session that still run."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def gone(session: int) -> bool:
+    """Whether all of a session end; the kernel needs a moment to end them."""
+    deadline = time.monotonic() + 5
+    while of_session(session) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not of_session(session)
+
+
+def machine_state() -> list[str]:
+    asked = (
+        ["ip", "link"],
+        ["ip", "rule"],
+        ["ip", "-6", "rule"],
+        ["ip", "netns"],
+        ["tc", "qdisc"],
+        ["nft", "list", "ruleset"],
+    )
+    said = [subprocess.run(words, capture_output=True, text=True, check=True).stdout for words in asked]
+    return [*said, str(sorted(Path("/sys/fs/bpf").rglob("*")))]
+
+
+def test_what_fails_comes_first_and_the_last_line_says_where_to_begin(stand: Stand) -> None:
+    before = machine_state()
+    started_at = time.monotonic()
+    done = Qosctl(stand.sender)("doctor", NEAR, check=False)
+    assert time.monotonic() - started_at < 10
+    assert done.returncode == 2
+    lines = done.stdout.splitlines()
+    levels = [line.split()[0] for line in lines if line and not line.startswith(" ")][:-1]
+    assert levels == sorted(levels, key=["FAIL", "WARN", "ok"].index)
+    assert lines[0] == f"FAIL  {NEAR}: no program of ours stands at its egress"
+    assert lines[2] == f"      mend: qosctl attach {NEAR}"
+    assert lines[-1] == f"{NEAR}: no program of ours stands at its egress. Begin with: qosctl attach {NEAR}"
+    assert machine_state() == before
+
+
+def test_a_machine_in_order_has_no_fail(stand: Stand) -> None:
+    attach([NEAR])
+    set_passtos(True)
+    with stand.tunnel() as tunnel:
+        tunnel.send(1)
+        said = Qosctl(stand.sender).read("doctor")
+    assert said["ok"]
+    assert said["schema_version"] == 1
+    assert {f["check"] for f in said["findings"] if f["level"] != "PASS"} == {"queue"}
+    assert all(f["seen"] for f in said["findings"])
+    assert {row["key"] for row in said["behaviours"]} >= {"rule-tos-ef", "udp-option-mapped"}
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_whatever_ends_it_leaves_no_process_and_so_no_namespace(sign: signal.Signals, processes: int) -> None:
+    with doctor() as process:
+        while len(of_session(process.pid)) < processes and process.poll() is None:
+            time.sleep(0.001)
+        os.kill(process.pid, sign)
+        _out, err = process.communicate(timeout=10)
+        assert gone(process.pid)
+    assert "Traceback" not in err
+    if sign is signal.SIGINT:
+        assert err.strip() == "qosctl: interrupted; nothing is left behind"
+
+
+def test_a_child_that_fails_dies_or_hangs_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throwaway, "_PATIENCE", 0.2)
+
+    def fails() -> None:
+        raise OSError(28, "No space left on device")
+
+    works: dict[str, Callable[[], object]] = {
+        "No space left": fails,
+        "died": lambda: os._exit(3),
+        "no answer": lambda: time.sleep(60),
+    }
+    for line, work in works.items():
+        with pytest.raises(ThrowawayError, match=line), started("the test", work) as pending:
+            pending.result()
+        assert children() == set()
+
+
+def test_what_could_not_be_looked_at_is_a_line_behind_those_that_could() -> None:
+    def look() -> Iterator[Finding]:
+        yield passed("first", "fine")
+        raise ThrowawayError("it broke", "again")
+
+    found = list(examine._guarded("group", look))
+    assert [finding.level for finding in found] == [Level.PASS, Level.WARN]
+    assert found[1].seen == "could not look: it broke"
+
+
+def test_a_wrong_stamp_is_found() -> None:
+    with changed_sources() as sources:
+        source = (sources / "stamp.h").read_text()
+        (sources / "stamp.h").write_text(source.replace("#define ECN_MASK 0x03", "#define ECN_MASK 0x01"))
+        with started("test", selftest.run) as pending:
+            found = list(selftest.check(pending.result(), ()))
+    assert bad(found) == {"stamp": Level.FAIL}
+    assert "IPv4" in one(found, "stamp").seen
+    assert sources != loader._SOURCES
+
+
+@pytest.mark.usefixtures("stand")
+def test_a_program_of_another_version_is_told_from_the_tested_one() -> None:
+    with started("test", selftest.run) as pending:
+        tested = pending.result()
+    assert tested.runs == 1024
+    attach([NEAR])
+    assert bad(selftest.check(tested, status().devices)) == {}
+    with another_version():
+        attach([NEAR])
+    assert bad(selftest.check(tested, status().devices)) == {"stamp-version": Level.WARN}
+
+
+def test_the_matrix_is_for_machines_too() -> None:
+    done = subprocess.run([sys.executable, COMMAND, "doctor", "--matrix", "--json"], capture_output=True, check=True)
+    said = json.loads(done.stdout)
+    assert said["kernel"].startswith("Linux ")
+    assert all(set(row) >= {"key", "ipv4", "ipv6", "families_agree", "ecn", "breaks"} for row in said["behaviours"])
