@@ -2,6 +2,7 @@
 # make test     all checks and tests                                                   (root)
 # make check    style, types, import direction; changes nothing
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
+# make test-kernels   what counts on another kernel, Debian's, under qemu               (root)
 # make fuzz     the program against its reference, for longer than the tests do        (root)
 # make docs     the man page and shell completions, from the parser, into build
 # make deb      the Debian package, into build/deb
@@ -18,7 +19,7 @@ PACKAGES := bpf dtls metrics supervisor
 # Folders are listed too: their time changes when a file goes.
 SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
 
-.PHONY: demo test check bench fuzz docs deb test-deb clean root system
+.PHONY: demo test test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -36,6 +37,9 @@ check: $(VENV)/project
 
 bench: root $(VENV)/project
 	@$(PYTHON) -m tests.bench
+
+test-kernels: root $(VENV)/project
+	@$(PYTHON) -m tests.kernels
 
 fuzz: root $(VENV)/project
 	@$(PYTHON) -m tests.fuzz
