@@ -4,7 +4,8 @@
                                          devices/<ifindex>/      counters, program, link (TCX only)
 
 The pins are the state: nothing is remembered anywhere else, and a reboot forgets it all. Folders are built under another
-name and renamed, so that they are there whole or not at all.
+name and renamed, and renamed before they are taken apart, so that they are there whole or not at all. What a killed command
+left under such a name goes when the next one takes the lock.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .errors import NoPermissionError, RefusedError
 
 MOUNT_POINT = Path("/sys/fs/bpf")
 ROOT = MOUNT_POINT / "qosctl"
+_BUILDING, _GOING = "new_", "old_"
 _LOCK_PATIENCE = 20.0  # seconds; an attach takes well below one
 _LOCK_POLL = 0.02
 
@@ -65,6 +67,7 @@ def locked() -> Iterator[None]:
         raise no_permission() from error
     try:
         _wait_for(fd)
+        _sweep()
         yield
     finally:
         os.close(fd)
@@ -81,6 +84,32 @@ def _wait_for(fd: int) -> None:
             time.sleep(_LOCK_POLL)
         else:
             return
+
+
+def building_place(path: Path) -> Path:
+    """Return where the folder `path` is put together before it is renamed into place."""
+    return ROOT / f"{_BUILDING}{_flat(path)}"
+
+
+def discard(path: Path) -> None:
+    """Let a folder of pins vanish at once, then take it apart; nothing there is fine."""
+    going = ROOT / f"{_GOING}{_flat(path)}"
+    try:
+        path.rename(going)
+    except FileNotFoundError:
+        return
+    remove_tree(going)
+
+
+def _flat(path: Path) -> str:
+    return "_".join(path.relative_to(ROOT).parts)
+
+
+def _sweep() -> None:
+    """Remove what a command was building or taking apart when it was killed."""
+    for path in ROOT.iterdir():
+        if path.name.startswith((_BUILDING, _GOING)):
+            remove_tree(path)
 
 
 def remove_tree(path: Path) -> None:

@@ -89,9 +89,9 @@ class DevicePins:
         """Make the folder with zeroed counters where it is missing."""
         if self.path.exists():
             return
-        new = self.path.with_name(f"new_{self.path.name}")
-        bpffs.remove_tree(new)
-        new.mkdir(parents=True)
+        self.path.parent.mkdir(exist_ok=True)
+        new = bpffs.building_place(self.path)
+        new.mkdir()
         fd = syscall.map_create(SHAPE, name)
         try:
             syscall.obj_pin(fd, str(new / "counters"))
@@ -101,7 +101,7 @@ class DevicePins:
 
     def remove(self) -> None:
         """Forget the device; its hook must be gone before."""
-        bpffs.remove_tree(self.path)
+        bpffs.discard(self.path)
 
 
 def pins_of(index: int) -> DevicePins:

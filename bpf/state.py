@@ -64,8 +64,7 @@ def create_state() -> None:
     path = folder()
     if path.exists():
         return
-    new = bpffs.ROOT / f"new_{path.name}"
-    bpffs.remove_tree(new)
+    new = bpffs.building_place(path)
     try:
         new.mkdir(mode=0o700)
         _create_maps(new)
@@ -83,7 +82,7 @@ def release_state() -> bool:
         state.flows.reap()
         in_use = any(path.glob("devices/[0-9]*")) or any(state.flows.keys()) or state.policy.read() != Policy.identity()
     if not in_use:
-        bpffs.remove_tree(path)
+        bpffs.discard(path)
     return not in_use
 
 

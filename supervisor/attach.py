@@ -60,7 +60,11 @@ def attach(names: Sequence[str], hook: HookKind = HookKind.AUTO, *, keep_switch:
 def detach(names: Sequence[str]) -> list[Detached]:
     """Take the program off these devices; NotAttachedError, before anything is done, where it is not on one of them."""
     with bpffs.locked(), kernel_errors("detach"):
-        pinned = [_pinned(name) for name in names]
+        try:
+            pinned = [_pinned(name) for name in names]
+        except NotAttachedError:
+            release_state()  # a detach may have been killed just before this
+            raise
         return _detach(pinned)
 
 
@@ -72,16 +76,26 @@ def detach_all() -> list[Detached]:
     with bpffs.locked(), kernel_errors("detach"):
         pinned = list(pinned_devices())
         if not pinned:
-            raise NotAttachedError("nothing is attached in this network namespace")
-        done = [_detach_one(pins) for pins in pinned]
-        try:
-            with open_state() as state:
-                state.control.passtos = False
-                state.policy.write(Policy.identity())
             release_state()
-        except RefusedError:
-            bpffs.remove_tree(folder())
+            raise NotAttachedError("nothing is attached in this network namespace")
+        ours = _reset()  # first, so that whoever is killed on the way can do it again
+        done = [_detach_one(pins) for pins in pinned]
+        if ours:
+            release_state()
+        else:
+            bpffs.discard(folder())
         return done
+
+
+def _reset() -> bool:
+    """Switch off and forget the policy; False where the maps are of another layout."""
+    try:
+        with open_state() as state:
+            state.control.passtos = False
+            state.policy.write(Policy.identity())
+    except RefusedError:
+        return False
+    return True
 
 
 def _detach(pinned: list[DevicePins]) -> list[Detached]:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from qosctl.bpf import bpffs, loader, syscall
 from qosctl.bpf.dscp import EF, Dscp
+from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.layout import RING_WORDS, mark_word
 from qosctl.bpf.state import folder, open_state
@@ -92,6 +94,8 @@ class Stand:
                 yield Tunnel(sock, ring, key)
             finally:
                 ring.close()
+                with contextlib.suppress(NotAttachedError), open_state() as state:
+                    state.flows.remove(key)
 
     @contextmanager
     def watching(self) -> Iterator[Capture]:
