@@ -6,11 +6,13 @@ import argparse
 import socket
 from typing import TextIO
 
-from qosctl.bpf.dscp import EF, TrafficClass
+from qosctl.bpf.dscp import DF, EF, Dscp, TrafficClass
 from qosctl.bpf.errors import QosctlError, RefusedError, UsageError
+from qosctl.bpf.flows import Flow
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.output import Json, document, write_json
 from qosctl.supervisor.path.trace import Hop, Trace, trace
+from qosctl.supervisor.path.tunnel import Comparison, compare, far_end
 from qosctl.supervisor.path.verdict import Change, Standing, changes, ecn_changes, standings, summary
 from qosctl.supervisor.policy import parse_dscp
 from qosctl.supervisor.status import flows
@@ -34,19 +36,21 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Trace and report; exits 2 where the mark was changed on the way."""
     mark = parse_dscp(arguments.dscp)
     address = _resolve(arguments.host, arguments.family or socket.AF_UNSPEC)
-    port = _tunnel_port(address) if arguments.port is None else arguments.port
+    tunnel = _tunnel_to(address)
+    port = arguments.port if arguments.port is not None else tunnel.key.remote[1] if tunnel else _HTTPS
     if not 1 <= port <= _PORT_MAX:
         raise UsageError(f"{port} is not a port", "--port 443")
     if not arguments.json:
         print(f"{mark} to {address}, UDP port {port}; what each hop received:", file=out, flush=True)
     try:
         found = trace(address, port, mark)
+        compared = _compare(tunnel, mark)
     except KeyboardInterrupt:
         raise RefusedError("interrupted") from None
     if arguments.json:
-        write_json(_json(arguments.host, found), out)
+        write_json(_json(arguments.host, found, compared), out)
     else:
-        _print(found, out)
+        _print(found, compared, out)
     return Exit.REFUSED if any(changes(found)) else Exit.FINE
 
 
@@ -58,15 +62,23 @@ def _resolve(host: str, family: int) -> str:
         raise RefusedError(f"{host}: {reason}", "check the name, or give an address") from error
 
 
-def _tunnel_port(address: str) -> int:
-    """Return the port of the running tunnel to that address, as far as we may see it."""
+def _tunnel_to(address: str) -> Flow | None:
+    """Return the running tunnel to that address, as far as we may see it."""
     try:
-        return next((flow.key.remote[1] for flow in flows() if flow.key.remote[0] == address), _HTTPS)
+        return next((flow for flow in flows() if flow.key.remote[0] == address and flow.owner.alive), None)
     except QosctlError:  # the trace itself needs less privilege than our maps do
-        return _HTTPS
+        return None
 
 
-def _print(found: Trace, out: TextIO) -> None:
+def _compare(tunnel: Flow | None, mark: Dscp) -> Comparison | None:
+    """Compare the mark with none inside the tunnel, where there is one and its far end has an address we can tell."""
+    inside = far_end(tunnel.owner.tunnel) if tunnel is not None else None
+    if tunnel is None or inside is None or mark is DF:
+        return None
+    return compare(tunnel.owner.tunnel, inside, mark, DF)
+
+
+def _print(found: Trace, compared: Comparison | None, out: TextIO) -> None:
     for hop, standing in zip(found.hops, standings(found), strict=True):
         print(_line(hop, standing), file=out)
     print(file=out)
@@ -77,6 +89,12 @@ def _print(found: Trace, out: TextIO) -> None:
         print(f"{found.silent} of {len(found.hops)} hops quote nothing", file=out)
     if any(changes(found)):
         print("a router quotes what it received: the one before a change, or the link between the two, made it", file=out)
+    if compared is not None:
+        print(f"\nround trips inside {compared.device}, in turns:", file=out)
+        for times in (compared.marked, compared.unmarked):
+            median = "no answer" if times.median_ms is None else f"{times.median_ms:.1f} ms median"
+            print(f"    {times.dscp.name:<6}{median}, {times.lost} lost", file=out)
+        print(compared.verdict, file=out)
 
 
 def _line(hop: Hop, standing: Standing) -> str:
@@ -87,7 +105,7 @@ def _line(hop: Hop, standing: Standing) -> str:
     return f"{hop.number:>3}  {hop.address:<40}{hop.round_trip_ms:>8.1f} ms  {what}  {standing.value}{end}"
 
 
-def _json(host: str, found: Trace) -> Json:
+def _json(host: str, found: Trace, compared: Comparison | None) -> Json:
     return document(
         host=host,
         address=found.address,
@@ -99,7 +117,19 @@ def _json(host: str, found: Trace) -> Json:
         hops=[_hop_json(hop, standing) for hop, standing in zip(found.hops, standings(found), strict=True)],
         changes=[_change_json(change) for change in changes(found)],
         ecn=list(ecn_changes(found)),
+        tunnel=_comparison_json(compared) if compared is not None else None,
     )
+
+
+def _comparison_json(compared: Comparison) -> Json:
+    return {
+        "device": compared.device,
+        "verdict": compared.verdict,
+        "classes": [
+            {"dscp": times.dscp.name, "round_trips_ms": list(times.round_trips_ms), "lost": times.lost}
+            for times in (compared.marked, compared.unmarked)
+        ],
+    }
 
 
 def _hop_json(hop: Hop, standing: Standing) -> Json:
