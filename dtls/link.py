@@ -25,7 +25,7 @@ from qosctl.dtls.uplink import Uplink
 
 CLOSE_NOTIFY = b"\x01\x00"
 """Warning, close_notify (RFC 5246 section 7.2.1)."""
-QUIET_S = 3.0
+QUIET_S = 2.0
 """How long we speak without hearing anything before we ask; after PATIENCE requests without an answer TLS takes over."""
 PATIENCE = 4
 _FATAL = 2

@@ -4,7 +4,7 @@ A peer answers DPD_OUT with DPD_RESP. The server counts only what it hears on th
 TLS channel is silent for three times its DPD however busy DTLS is. So this asks after `dpd` seconds in which either
 side was silent, and gives up after twice `dpd` seconds in which nothing at all was heard.
 
-Two things make it ask sooner, once a second, and give up after `patience` requests in a row without an answer: a peer
+Two things make it ask sooner, every DOUBT_EVERY_S, and give up after `patience` requests in a row without an answer: a peer
 that says nothing although we have spoken for `quiet` seconds, and `doubt`, when the network has changed or time has
 jumped.
 """
@@ -18,7 +18,7 @@ from qosctl.dtls.session import Timers
 
 _REPEATS = 4
 """Unanswered requests go out again this many times within the last `dpd` seconds: one lost datagram is no death."""
-DOUBT_EVERY_S = 1.0
+DOUBT_EVERY_S = 0.75
 
 
 class Due(enum.Enum):

@@ -69,8 +69,9 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         trust=_trust(arguments),
         tunnel_name=arguments.interface,
         numbering=_NUMBERINGS[arguments.numbering],
+        reconnect_s=arguments.reconnect_timeout,
     )
-    marker = FlowMarker(str(Gateway.parse(arguments.url)), warn=lambda line: print(f"qosctl: {line}", file=sys.stderr))
+    marker = FlowMarker(str(Gateway.parse(arguments.url)), warn=_say)
     with _stop_on_signals() as stop:
         connect(
             options,

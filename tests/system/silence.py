@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Said:
 
 
 class Silences:
-    """Two attempts to connect, under way: nothing comes back over TCP, and over UDP alone."""
+    """Attempts to connect where nothing comes back over TCP, which is under way, and over UDP alone."""
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -41,7 +42,6 @@ class Silences:
                 topology.router.run(["ip", "rule", "add", "priority", "1", *rule])
             self.port = self._server.port
             self._no_tcp = self.attempt(SILENT_PORT)
-            self._no_udp = self.attempt(self.port)
             self._stack = stack.pop_all()
         return self
 
@@ -55,12 +55,17 @@ class Silences:
 
     @functools.cached_property
     def over_udp(self) -> Said:
-        """Wait for the attempt that logs in, and gets no answer over UDP."""
-        return result(self._no_udp)
+        """Wait until an attempt that gets no answer over UDP has a tunnel all the same, and end it."""
+        attempt = self.attempt(self.port)  # only now: it makes a device and pins
+        assert attempt.stdout is not None
+        printed = attempt.stdout.readline() + attempt.stdout.readline()
+        attempt.send_signal(signal.SIGINT)
+        said = result(attempt)
+        return Said(printed + said.stdout, said.stderr, said.code)
 
     @property
     def qosctl(self) -> Qosctl:
-        """The command beside the two attempts."""
+        """The command beside the attempts."""
         return Qosctl(self.client)
 
     def attempt(self, port: int) -> subprocess.Popen[str]:

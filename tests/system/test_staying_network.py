@@ -1,0 +1,207 @@
+"""What a network does to a session, and how soon packets flow again."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab import Connection
+from tests.lab.relay import Relay
+from tests.system.flowing import EF_BYTE, Flowing, Row, note
+from tests.system.line import TUNNEL, Line
+from tests.system.wiretap import Wiretap
+
+DPD_S = 2
+OCSERV = f"dpd = {DPD_S}\n"
+BOUND_S = 20.0
+ROUTER = "10.91.1.1"
+
+
+@contextlib.contextmanager
+def no_udp(line: Line) -> Iterator[None]:
+    """Let the router drop the tunnel's UDP packets, both ways."""
+    rules = f"udp dport {line.server.port} drop; udp sport {line.server.port} drop"
+    line.router.run(["nft", f"add table inet t; add chain inet t c {{ type filter hook forward priority 0; {rules}; }}"])
+    try:
+        yield
+    finally:
+        line.router.run(["nft", "delete", "table", "inet", "t"])
+
+
+@contextlib.contextmanager
+def through_relay(line: Line, *more: str, seed: int = 1) -> Iterator[tuple[Relay, Connection]]:
+    """Be connected to a relay on the router, which speaks to the server."""
+    with (
+        Relay(line.router, ROUTER, line.server.port, line.topology.server4, seed=seed) as relay,
+        line.qosctl.connect(line.server, ROUTER, "-i", TUNNEL, *more) as connection,
+    ):
+        yield relay, connection
+
+
+def state(line: Line) -> int:
+    """2 DTLS, 1 TLS, 0 none."""
+    return int(line.qosctl.read("flows")["flows"][0]["statistics"]["state"])
+
+
+def until(true: Callable[[], bool], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_network_that_goes_and_comes_back_beyond_the_first_hop(line: Line) -> None:
+    with line.connected() as connection, Flowing(line.client, line.server_namespace) as flow:
+        line.router.run(["ip", "link", "set", "dev", line.topology.router_server_if, "down"])
+        until(lambda: "connecting again" in connection.errors)  # the server is given up by then
+        line.router.run(["ip", "link", "set", "dev", line.topology.router_server_if, "up"])
+        line.router.run(["ip", "addr", "replace", "fd91:2::1/64", "dev", line.topology.router_server_if, "nodad"])
+        seconds = flow.wait(time.monotonic())
+        kept, lost = flow.tcp_works(), flow.lost()
+    note(Row("no way to the server, and back", "stopped answering over TLS ... connected again", "it is back",
+             seconds, lost, kept))  # fmt: skip
+    assert kept
+    assert seconds < BOUND_S
+
+
+def test_a_cable_that_is_pulled_for_a_moment(line: Line) -> None:
+    with line.connected(), Flowing(line.client, line.server_namespace) as flow:
+        (before,) = line.qosctl.read("flows")["flows"]
+        line.client.run(["ip", "link", "set", "dev", line.device, "down"])
+        time.sleep(1)
+        line.client.run(["ip", "link", "set", "dev", line.device, "up"])
+        line.client.run(["ip", "route", "add", "default", "via", ROUTER])
+        seconds = flow.wait(time.monotonic())
+        kept, lost = flow.tcp_works(), flow.lost()
+        (after,) = line.qosctl.read("flows")["flows"]
+        line.client.run(["ip", "addr", "replace", "fd91:1::2/64", "dev", line.device, "nodad"])
+        line.client.run(["ip", "route", "replace", "default", "via", "fd91:1::1"])
+    note(Row("cable pulled for 1 s, same address", "nothing", "the route is back", seconds, lost, kept))
+    assert kept
+    assert before["local"] == after["local"]
+
+
+def test_another_address_and_another_route(attached: Line, tap: Wiretap) -> None:
+    """As from Wi-Fi to LTE: the old address goes, and packets leave from a new one by a new way."""
+    attached.qosctl("passtos", "on")
+    client, device = attached.client, attached.device
+    with attached.connected() as connection, Flowing(client, attached.server_namespace) as flow:
+        client.run(["ip", "addr", "add", "10.91.1.77/24", "dev", device])
+        client.run(["ip", "addr", "del", "10.91.1.2/24", "dev", device])  # and the second becomes the first
+        client.run(["ip", "addr", "replace", "10.91.1.77/24", "dev", device])
+        client.run(["ip", "route", "replace", "default", "via", ROUTER])
+        seconds = flow.wait(time.monotonic())
+        kept, lost = flow.tcp_works(), flow.lost()
+        (after,) = attached.qosctl.read("flows")["flows"]
+        assert after["local"]["address"] == "10.91.1.77"
+        assert after["statistics"]["reconnects_address_changed"] == 1
+        assert "our address has changed" in connection.errors
+        marked = [r.frame.dscp for r in tap.sent() if r.inner and r.inner.traffic_class == EF_BYTE]
+        assert set(marked) == {46}
+        client.run(["ip", "addr", "add", "10.91.1.2/24", "dev", device])
+        client.run(["ip", "addr", "del", "10.91.1.77/24", "dev", device])
+        client.run(["ip", "addr", "replace", "10.91.1.2/24", "dev", device])
+        client.run(["ip", "route", "replace", "default", "via", ROUTER])
+    note(Row("another local address and route", "our address has changed ... connected again", "the new route",
+             seconds, lost, kept))  # fmt: skip
+    assert kept
+    assert seconds < BOUND_S
+
+
+def test_udp_that_is_blocked_for_a_while(attached: Line, tap: Wiretap) -> None:
+    attached.qosctl("passtos", "on")
+    with attached.connected() as connection, Flowing(attached.client, attached.server_namespace) as flow:
+        with no_udp(attached):
+            blocked = time.monotonic()
+            seconds = flow.wait(blocked)
+            assert state(attached) == 1
+            lost = flow.lost()
+            assert flow.tcp_works()
+            opened = time.monotonic()
+        until(lambda: state(attached) == 2)
+        again = time.monotonic() - opened
+        assert "packets go over TLS, unmarked, until DTLS works" in connection.errors
+        assert "packets go over DTLS again" in connection.errors
+        until(lambda: flow.wait(time.monotonic()) >= 0)
+        marked = [r.frame.dscp for r in tap.sent() if r.inner and r.inner.traffic_class == EF_BYTE]
+        assert set(marked) == {46}
+        kept = flow.tcp_works()
+    note(Row("UDP blocked", "no answer over UDP any more: packets go over TLS, unmarked", "blocked", seconds, lost, kept))
+    note(Row("UDP open again", "packets go over DTLS again", "open", again, 0, kept))
+    assert kept
+    assert seconds < BOUND_S
+    assert again < BOUND_S
+
+
+def test_udp_that_is_blocked_from_the_start(line: Line) -> None:
+    with contextlib.ExitStack() as stack:
+        with no_udp(line):
+            began = time.monotonic()
+            connection = stack.enter_context(line.connected())
+            flow = stack.enter_context(Flowing(line.client, line.server_namespace))
+            seconds = time.monotonic() - began
+            assert state(line) == 1
+            assert "packets go over TLS, unmarked" in connection.errors
+        until(lambda: state(line) == 2)
+        kept, lost = flow.tcp_works(), flow.lost()
+    note(
+        Row("UDP blocked from the start", "no answer over UDP: packets go over TLS, unmarked", "start", seconds, lost, kept)
+    )
+    assert kept
+
+
+def test_a_nat_that_forgets(line: Line) -> None:
+    with through_relay(line) as (relay, _), Flowing(line.client, line.server_namespace) as flow:
+        rebound = time.monotonic()
+        relay.rebind()
+        seconds = flow.wait(rebound)
+        until(lambda: state(line) == 2)
+        kept, lost = flow.tcp_works(), flow.lost()
+    note(Row("NAT forgets the UDP flow", "nothing, or: packets go over TLS ... over DTLS again", "forgotten",
+             seconds, lost, kept))  # fmt: skip
+    assert kept
+    assert seconds < BOUND_S
+
+
+@pytest.mark.parametrize("how", ["reset", "stall"])
+def test_tls_that_dies_while_dtls_lives(line: Line, how: str) -> None:
+    with through_relay(line) as (relay, connection), Flowing(line.client, line.server_namespace) as flow:
+        died = time.monotonic()
+        relay.set(tcp=how)
+        until(lambda: "connecting again" in connection.errors)
+        ended = time.monotonic()
+        relay.set(tcp="pass")
+        seconds = flow.wait(ended)
+        kept, lost = flow.tcp_works(), flow.lost()
+    words = {"reset": "connection reset", "stall": "stopped answering over TLS"}[how]
+    note(Row(f"TLS dead ({how}), DTLS alive", f"{words} ... connected again", "its end", seconds, lost, kept))
+    assert ended - died < BOUND_S
+    assert kept
+
+
+def test_a_machine_that_slept(line: Line) -> None:
+    """Stopped for longer than the server waits: the session is gone when it wakes."""
+    with line.connected() as connection, Flowing(line.client, line.server_namespace) as flow:
+        connection.process.send_signal(signal.SIGSTOP)
+        time.sleep(3 * DPD_S + 2)
+        connection.process.send_signal(signal.SIGCONT)
+        seconds = flow.wait(time.monotonic())
+        kept, lost = flow.tcp_works(), flow.lost()
+    note(Row("asleep until the server gave up", "the server closed the connection ... connected again", "awake",
+             seconds, lost, kept))  # fmt: skip
+    assert kept
+    assert seconds < BOUND_S
+
+
+def test_a_client_that_was_killed_is_followed_by_one_that_connects(line: Line) -> None:
+    with line.connected() as connection:
+        connection.process.kill()
+        connection.process.wait()
+    began = time.monotonic()
+    with line.connected(), Flowing(line.client, line.server_namespace) as flow:
+        seconds = time.monotonic() - began
+        assert len(line.qosctl.read("flows")["flows"]) == 1
+        lost = flow.lost()
+    note(Row("client killed, started again", "as at any start", "start", seconds, lost, False))
