@@ -13,7 +13,7 @@ from qosctl.bpf.dscp import TRAFFIC_CLASS_COUNT, Dscp, Ecn, TrafficClass
 
 from .netlink import Reply
 
-NOT_HERE = "not on this kernel"
+NOT_HERE = "not loaded here"
 _NAMES_MAX = 8
 
 

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from qosctl.bpf.errors import NoPermissionError, QosctlError
+from qosctl.bpf.errors import NoPermissionError, QosctlError, kernel_errors
 from qosctl.supervisor.status import DeviceStatus, status
 
 from . import can_run, machine, matrix, neighbours, others, rules, running, selftest
@@ -36,6 +36,11 @@ class Report:
 
 def examine(devices: Sequence[str]) -> Report:
     """Look at everything; `devices` are those of interest, or none for all that matter."""
+    with kernel_errors("doctor"):
+        return _examine(devices)
+
+
+def _examine(devices: Sequence[str]) -> Report:
     selectors = list(machine.selectors())
     with (
         started("trying the hooks", can_run.tried) as hooks,
@@ -57,7 +62,7 @@ def examine(devices: Sequence[str]) -> Report:
 
 def kernel_matrix() -> Sequence[Behaviour]:
     """Return the rows of the matrix alone."""
-    with started("probing the kernel", matrix.behaviours) as kernel:
+    with kernel_errors("doctor"), started("probing the kernel", matrix.behaviours) as kernel:
         return kernel.result()
 
 

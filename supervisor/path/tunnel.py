@@ -1,7 +1,8 @@
 """Are marked packets treated better? Round trips by class, through a running tunnel, while its other traffic goes on.
 
 Echo requests of two classes leave in turns by the tunnel device, so both meet the same moment; their classes become the
-outer ones on the way out. The answers come back unmarked, as all that a VPN server sends does, so a difference is the way out's.
+outer ones on the way out. The answers come back unmarked, as all that a VPN server sends does, so that a difference is
+the way out's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
 from qosctl.bpf.errors import NoPermissionError, RefusedError
 
-ROUNDS = 15
+ROUNDS = 12
 _GAP = 0.1  # seconds between two requests
 _LINGER = 0.5  # seconds for the last answers
 _BETTER, _NOISE_MS = 0.7, 2.0  # a median below this share of the other's, by more than this, is not chance
