@@ -70,6 +70,12 @@ class Statistic(enum.IntEnum):
         return self.name.lower()
 
 
+_STATISTICS = tuple(Statistic)  # an enum is slow to iterate, and a scrape does it for each flow
+_STATISTICS_WORDS = struct.Struct(f"={len(_STATISTICS)}Q")
+INFO_WORDS_USED = _STATISTICS_AT + len(_STATISTICS)
+"""Words of a flow's page that mean something; the rest is zero."""
+
+
 @dataclass(frozen=True)
 class Owner:
     """The process that made a flow, its tunnel device and its server; `created` in Unix nanoseconds."""
@@ -109,8 +115,7 @@ def read_owner(info: bytes | memoryview) -> Owner:
 
 def statistics_of(info: bytes | memoryview) -> dict[Statistic, int]:
     """Read all statistics of a flow."""
-    words = struct.unpack_from(f"={len(Statistic)}Q", info, _STATISTICS_AT * WORD.size)
-    return dict(zip(Statistic, words, strict=True))
+    return dict(zip(_STATISTICS, _STATISTICS_WORDS.unpack_from(info, _STATISTICS_AT * WORD.size), strict=True))
 
 
 def statistics_words(info: memoryview) -> memoryview:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import ipaddress
 import mmap
 import os
+import socket
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -34,6 +36,7 @@ from .layout import (
     WORD,
     FlowState,
 )
+from .ring_pages import RingPages
 
 RING_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, WORD.size, RING_WORDS + FLOW_INFO_WORDS, syscall.F_MMAPABLE)
 SLOTS_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, FLOW_SLOT.size, FLOW_SLOTS, syscall.F_MMAPABLE)
@@ -43,9 +46,11 @@ _INFO_BYTES = FLOW_INFO_WORDS * WORD.size
 _RING_BYTES = _MARKS_BYTES + _INFO_BYTES
 _SLOT_WORDS = FLOW_SLOT.size // WORD.size
 _STATE_WORD = _SLOT_WORDS - 1  # ports and state
-_STATE = struct.Struct("=HHI")
+_STATE_STRIDE = FLOW_SLOT.size // 4
+_STATE_AT = _STATE_STRIDE - 1  # in 32-bit words: the last of a slot
 _KEY = struct.Struct("=4QI")
 _MASK = (1 << 64) - 1
+_IPV4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,13 @@ class FlowKey:
 
 def _packed(address: str) -> bytes:
     ip = ipaddress.ip_address(address.partition("%")[0])
-    return ip.packed if ip.version == 6 else b"\0" * 10 + b"\xff\xff" + ip.packed
+    return ip.packed if ip.version == 6 else _IPV4_MAPPED + ip.packed
 
 
 def _readable(packed: bytes) -> str:
-    ip = ipaddress.IPv6Address(packed)
-    return str(ip.ipv4_mapped or ip)
+    if packed.startswith(_IPV4_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, packed[len(_IPV4_MAPPED) :])
+    return socket.inet_ntop(socket.AF_INET6, packed)
 
 
 class Ring:
@@ -120,10 +126,13 @@ class Flow:
 class Flows:
     """The opened flow table. Close it, or use it in a `with`; `add`, `remove` and `reap` want the state's lock held."""
 
-    def __init__(self, slots_fd: int, rings_fd: int) -> None:
+    def __init__(self, slots_fd: int, rings_fd: int, pages: RingPages | None = None) -> None:
+        """`pages`: kept by whoever reads the same flows again and again."""
         self._rings = rings_fd
+        self._pages = pages
         self._mmap = mmap.mmap(slots_fd, FLOW_SLOTS * FLOW_SLOT.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._words = memoryview(self._mmap).cast("Q")
+        self._states = memoryview(self._mmap).cast("I")[_STATE_AT::_STATE_STRIDE]
 
     def add(self, key: FlowKey, ring: Ring) -> None:
         """Let the kernel find `ring` for packets of `key`; an entry of the same key gets the new ring.
@@ -158,10 +167,17 @@ class Flows:
             yield self._key_at(at)
 
     def __iter__(self) -> Iterator[Flow]:
-        for at in self._used():
-            info = self._info_at(at)
-            if info is not None:
-                yield Flow(self._key_at(at), read_owner(info), statistics_of(info))
+        ring_ids = syscall.MapReader(self._rings, 4, 4)
+        seen: set[int] = set()
+        with ExitStack() as stack:
+            pages = self._pages if self._pages is not None else stack.enter_context(RingPages())
+            for at in self._used():
+                ring_id = int.from_bytes(ring_ids.read(_index(at)) or b"", sys.byteorder)
+                info = pages.read(ring_id)
+                if info is not None:
+                    seen.add(ring_id)
+                    yield Flow(self._key_at(at), read_owner(info), statistics_of(info))
+            pages.keep(seen)
 
     def orphans(self) -> list[FlowKey]:
         """Return the flows whose owner has died; a process that owns many is asked after once."""
@@ -177,6 +193,7 @@ class Flows:
     def close(self) -> None:
         """Let go of the memory; the table itself lives on."""
         self._words.release()
+        self._states.release()
         self._mmap.close()
 
     def __enter__(self) -> Self:
@@ -188,8 +205,8 @@ class Flows:
         self.close()
 
     def _used(self) -> list[int]:
-        states = self._words[_STATE_WORD::_SLOT_WORDS].tolist()
-        return [at for at, word in enumerate(states) if word and self._state(at) is FlowState.USED]
+        used = int(FlowState.USED)
+        return [at for at, state in enumerate(self._states.tolist()) if state == used]
 
     def _slot_of(self, key: FlowKey) -> int | None:
         wanted = key.pack()
@@ -208,8 +225,7 @@ class Flows:
         return self._mmap[at * FLOW_SLOT.size : at * FLOW_SLOT.size + _KEY.size]
 
     def _state(self, at: int) -> FlowState:
-        *_, state = _STATE.unpack(WORD.pack(self._words[at * _SLOT_WORDS + _STATE_WORD]))
-        return FlowState(state)
+        return FlowState(self._states[at])
 
     def _store_state(self, at: int, ports: int, state: FlowState) -> None:
         """Store ports and state in one aligned store."""
@@ -221,20 +237,6 @@ class Flows:
         while self._state(at) is FlowState.REMOVED and self._state((at + 1) % FLOW_SLOTS) is FlowState.EMPTY:
             self._store_state(at, 0, FlowState.EMPTY)
             at = (at - 1) % FLOW_SLOTS
-
-    def _info_at(self, at: int) -> bytes | None:
-        inner = syscall.map_lookup(self._rings, _index(at), 4)
-        if inner is None:
-            return None
-        try:
-            fd = syscall.map_by_id(int.from_bytes(inner, sys.byteorder))
-        except FileNotFoundError:  # the flow went between the two calls
-            return None
-        try:
-            with mmap.mmap(fd, _INFO_BYTES, mmap.MAP_SHARED, mmap.PROT_READ, offset=_MARKS_BYTES) as page:
-                return page[:]
-        finally:
-            os.close(fd)
 
 
 def _search(key: FlowKey) -> Iterator[int]:

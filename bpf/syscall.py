@@ -81,19 +81,20 @@ class TestRun:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_NUMBER = _SYSCALL_NUMBER.get(platform.machine())
 
 
 def _bpf(command: int, attr: bytes | bytearray) -> int:
-    number = _SYSCALL_NUMBER.get(platform.machine())
-    if number is None:
+    """Call; a bytearray gets what the kernel writes back, and bytes are for commands where it writes nothing."""
+    if _NUMBER is None:
         raise OSError(38, f"bpf(2) has no known number on {platform.machine()}")
-    buffer = (ctypes.c_char * len(attr)).from_buffer_copy(attr)
-    result: int = _libc.syscall(number, command, buffer, len(attr))
+    buffer = attr if isinstance(attr, bytes) else (ctypes.c_char * len(attr)).from_buffer_copy(attr)
+    result: int = _libc.syscall(_NUMBER, command, buffer, len(attr))
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     if isinstance(attr, bytearray):
-        attr[:] = buffer.raw
+        attr[:] = bytes(buffer)
     return result
 
 
@@ -121,6 +122,24 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     except FileNotFoundError:
         return None
     return value.raw
+
+
+class MapReader:
+    """map_lookup for many keys: what a call needs is laid out once."""
+
+    def __init__(self, fd: int, key_size: int, value_size: int) -> None:
+        self._key = ctypes.create_string_buffer(key_size)
+        self._value = ctypes.create_string_buffer(value_size)
+        self._attr = struct.pack("=I4xQQQ", fd, _address(self._key), _address(self._value), 0)
+
+    def read(self, key: bytes) -> bytes | None:
+        """Return the value at `key`, or None."""
+        self._key.raw = key
+        try:
+            _bpf(_LOOKUP, self._attr)
+        except FileNotFoundError:
+            return None
+        return self._value.raw
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:

@@ -1,10 +1,11 @@
-"""The collector: reads everything at each scrape and remembers nothing, so it can be killed and started at will.
+"""The collector: reads everything at each scrape and remembers nothing but where, so it can be killed at will.
 
 Scrapes fail in parts, never as a whole: a part that cannot be read has `qosctl_part_readable` 0 and no samples.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from qosctl.bpf.device import DevicePins
 from qosctl.bpf.flows import Flow
+from qosctl.bpf.ring_pages import RingPages
 from qosctl.bpf.state import folder
 
 from . import families, readings
@@ -43,6 +45,8 @@ class KernelCollector(Collector):
         self._version = version
         self._report = report
         self._state = state
+        self._pages = RingPages()
+        self._one_at_a_time = threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families; raises nothing."""
@@ -65,8 +69,12 @@ class KernelCollector(Collector):
             return None
         return readings.read_device(pins, self._attachment_of)
 
+    def _flows(self) -> tuple[list[Flow], list[Flow]]:
+        with self._one_at_a_time:
+            return _by_life(readings.read_flows(self._state(), self._pages))
+
     def _flow_families(self, scrape: _Scrape) -> Iterator[Metric]:
-        groups = scrape.read("flows", lambda: _by_life(readings.read_flows(self._state())))
+        groups = scrape.read("flows", self._flows)
         alive, dead = groups if groups is not None else (None, None)
         yield from families.flow_families(alive, dead)
         yield from tunnel_families(alive)

@@ -26,6 +26,7 @@ from qosctl.bpf.errors import NoPermissionError, RefusedError
 from qosctl.bpf.flows import RINGS_SHAPE, SLOTS_SHAPE, Flow, Flows
 from qosctl.bpf.layout import LAYOUT_VERSION
 from qosctl.bpf.policy import Policy, PolicyTable
+from qosctl.bpf.ring_pages import RingPages
 from qosctl.bpf.state import CONTROL_SHAPE, POLICY_SHAPE
 from qosctl.bpf.syscall import MapShape, ProgramInfo
 
@@ -81,14 +82,14 @@ def read_policy(state: Path) -> Policy:
         return table.read()
 
 
-def read_flows(state: Path) -> Sequence[Flow]:
-    """All flows, those of dead owners included."""
+def read_flows(state: Path, pages: RingPages) -> Sequence[Flow]:
+    """All flows, those of dead owners included. `pages` are kept from one reading to the next."""
     if not state.exists():
         return ()
     with (
         _opened(state / "flow_slots", SLOTS_SHAPE) as slots,
         _opened(state / "rings", RINGS_SHAPE) as rings,
-        Flows(slots, rings) as flows,
+        Flows(slots, rings, pages) as flows,
     ):
         return tuple(flows)
 

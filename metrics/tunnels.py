@@ -15,6 +15,9 @@ from prometheus_client.metrics_core import Metric
 from qosctl.bpf.flow_info import Statistic
 from qosctl.bpf.flows import Flow
 
+Columns = Sequence[Sequence[int]]
+"""The statistics of one tunnel's flows: by Statistic, a value for each flow."""
+
 MICROSECOND, MILLISECOND = 1e-6, 1e-3
 
 
@@ -33,12 +36,12 @@ class TunnelMetric:
     unit: float = 1
     combine: Callable[[Iterable[int]], int] = sum
 
-    def collect(self, tunnels: Mapping[str, Sequence[Flow]]) -> Metric:
+    def collect(self, tunnels: Mapping[str, Columns]) -> Metric:
         """Return the family with a sample for each tunnel and statistic."""
         metric = self.family(self.name, self.help, labels=["device", self.label] if self.label else ["device"])
-        for device, flows in tunnels.items():
+        for device, columns in tunnels.items():
             for value, statistic in self.statistics.items():
-                combined = self.combine([flow.statistics[statistic] for flow in flows]) * self.unit
+                combined = self.combine(columns[statistic]) * self.unit
                 metric.add_metric([device, value] if self.label else [device], combined)
         return metric
 
@@ -192,5 +195,8 @@ def tunnel_families(flows: Sequence[Flow] | None) -> Iterator[Metric]:
     tunnels: dict[str, list[Flow]] = defaultdict(list)
     for flow in flows or ():
         tunnels[flow.owner.tunnel].append(flow)
+    columns = {
+        device: tuple(zip(*(flow.statistics.values() for flow in each), strict=True)) for device, each in tunnels.items()
+    }
     for metric in TUNNEL_METRICS:
-        yield metric.collect(tunnels)
+        yield metric.collect(columns)
