@@ -7,7 +7,7 @@ A router limits its ICMP errors (Linux: six in a burst, then one a second for ea
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
@@ -52,15 +52,15 @@ class Trace:
         return sum(hop.arrived is None for hop in self.hops)
 
 
-def trace(address: str, port: int, mark: Dscp, *, told: Callable[[Hop], None] = lambda _hop: None) -> Trace:
-    """Follow the way of a `mark`ed datagram to `address`:`port`; `told` hears of each hop as soon as it is done with.
+def trace(address: str, port: int, mark: Dscp) -> Trace:
+    """Follow the way of a `mark`ed datagram to `address`:`port`.
 
     Raises NoPermissionError without CAP_NET_RAW and RefusedError where this machine has no route.
     """
     with Prober(address, port) as prober:
         walk = _Walk(prober, mark)
         for number in range(1, HOPS_MAX + 1):
-            told(walk.visit(number))
+            walk.visit(number)
             if walk.over(number):
                 break
         if walk.anything_open():
@@ -80,7 +80,7 @@ class _Walk:
         self._asked = 0
         self._next = 0.0
 
-    def visit(self, number: int) -> Hop:
+    def visit(self, number: int) -> None:
         """Ask a hop until it answers or has been asked often enough.
 
         The first probe says that it understands ECN (ECT(0), RFC 3168), to see whether those bits survive; the others say
@@ -95,7 +95,6 @@ class _Walk:
             self._sent[sent.number] = sent
             self._next = sent.at + _PACE
             self.hear_until(sent.at + self.patience(), wanted=number)
-        return self._found.get(number, Hop(number))
 
     def over(self, number: int) -> bool:
         """Whether the end is found, or the trail lost."""
