@@ -184,10 +184,10 @@ def test_a_program_removed_by_others_shows_as_0(bare: Namespace, exporter: Expor
     assert answer.labelled("qosctl_program_info", "device") == {}
 
 
-def test_a_deleted_device_keeps_its_counters_and_adds_up_with_its_successor(bare: Namespace, exporter: Exporter) -> None:
+def test_a_deleted_device_keeps_its_counters_until_its_successor_is_attached(bare: Namespace, exporter: Exporter) -> None:
     qosctl = Qosctl(bare)
     with Namespace("far") as far:
-        for attached in (1, 2):
+        for _ in range(2):
             with veth(bare, "short0", far, "far0"):
                 qosctl("attach", "short0")
                 with bare.entered():
@@ -197,10 +197,10 @@ def test_a_deleted_device_keeps_its_counters_and_adds_up_with_its_successor(bare
                     sock.send(bytes(12) + b"\x88\xb5" + bytes(46))
                 answer = exporter.scrape()
                 assert answer("qosctl_program_attached", device="short0") == 1
-                assert answer("qosctl_packets_total", device="short0", outcome="off") >= attached
+                assert answer("qosctl_packets_total", device="short0", outcome="off") >= 1
             gone = exporter.scrape()
             assert gone("qosctl_program_attached", device="short0") == 0
-            assert gone("qosctl_packets_total", device="short0", outcome="off") >= attached
+            assert gone("qosctl_packets_total", device="short0", outcome="off") >= 1
 
 
 @pytest.mark.parametrize("name", [b'we"ird\\', b"\xff\xfe", "größe".encode()], ids=["quotes", "bytes", "letters"])
