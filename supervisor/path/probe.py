@@ -5,6 +5,9 @@ a probe's number is its payload length, which every router quotes (RFC 792 and 4
 
 The kernel's error queue (IP_RECVERR, IPV6_RECVERR) would need no privilege, but it hands up the payload behind the quoted
 headers, never the quoted IP header: hence raw ICMP sockets.
+
+The byte is set as a socket option, so a rule of this machine that looks at it can send probes another way than the tunnel's
+packets, which are stamped after routing. `qosctl doctor` finds such rules.
 """
 
 from __future__ import annotations
