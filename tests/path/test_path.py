@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import select
 import socket
 import subprocess
 import time
@@ -226,3 +227,26 @@ def test_without_privilege_one_line_says_what_is_missing(way: Chain) -> None:
     assert done.returncode == 4
     assert "CAP_NET_RAW" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_error_queue_would_not_do(way: Chain, family: int) -> None:
+    """Why raw sockets: the kernel hands up the payload behind the quoted headers, never the quoted traffic class."""
+    with way.start.entered():
+        sender = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    with sender:
+        if family == 4:
+            sender.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+        else:
+            sender.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+        sender.sendto(b"what is quoted", (way.address(HOPS, family), PORT))
+        queue = select.poll()
+        queue.register(sender, 0)  # errors are always waited for
+        assert queue.poll(5000)
+        data = sender.recvmsg(2048, 512, socket.MSG_ERRQUEUE)[0]
+    assert data == b"what is quoted"
