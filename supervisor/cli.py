@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "path": "does the mark survive on the way to a host, and where does it die",
     "metrics": "serve Prometheus metrics",
     "supervise": "keep devices attached as a configuration says, and serve metrics",
+    "top": "watch classes, outcomes and tunnels live",
 }
 
 _DESCRIPTION = """\

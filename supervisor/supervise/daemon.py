@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError
+from qosctl.supervisor import interfaces
 from qosctl.supervisor.attach import detach
 
 from . import reconcile, repair
@@ -41,7 +42,7 @@ class Supervisor:
         self._notifier = notifier
         self._memory = Memory()
         self._attaching: Attaching | None = None
-        self._repairs = Pace(free=3, first_s=0.5, longest_s=8.0, calm_s=30.0)
+        self._repairs = Pace(free=3, first_s=0.5, longest_s=4.0, calm_s=30.0)
         self._refusals = Pace(free=0, first_s=2.0, longest_s=300.0, calm_s=1200.0)
         self._complaints: dict[str, str] = {}
         self._ready = False
@@ -179,6 +180,8 @@ class Supervisor:
     def _take(self, answer: Answer, now: float) -> None:
         wish = answer.wish
         what = (type(wish).__name__, wish.name)
+        if answer.hook is None and interfaces.name_of(wish.index) != wish.name:
+            return  # it went, or has another name now: nobody refused anything
         if answer.hook is None:
             if wish.hook is self.config.hook:  # or a reload has overtaken it
                 self._refusals.tried(what, now)
