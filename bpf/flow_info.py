@@ -63,6 +63,7 @@ class Statistic(enum.IntEnum):
     """Of the DTLS records: 16 or 32; 0 without DTLS."""
     CIPHER_CHACHA20 = 34
     """1 for ChaCha20-Poly1305, 0 for AES-GCM."""
+    RECONNECTS_PATH_MTU = 35
 
     @property
     def label(self) -> str:

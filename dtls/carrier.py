@@ -94,7 +94,6 @@ class Carrier:
         self._poll.unregister(link.udp.fileno())
         link.close(now, goodbye=False)
         self._tally.dtls_lost += 1
-        self._tally.black_holes += link.path.black_holes
         self._entry.move(self._opened.channel.local, self._opened.channel.remote)
         self._next_attempt = now
         self._changed(State.TLS, why)

@@ -31,11 +31,11 @@ from qosctl.dtls.netwatch import NetWatch
 from qosctl.dtls.numbering import NumbersExhaustedError
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.reconnect import Reason, Recovery
-from qosctl.dtls.session import IPV6_MTU_MIN, Interface
+from qosctl.dtls.session import IPV6_MTU_MIN, LINK_MTU_MAX, RECORD_OVERHEAD, Interface
 from qosctl.dtls.stop import Stop, StopRequestedError, wait
 from qosctl.dtls.tally import State, Statistics, Tally
 from qosctl.dtls.tun import Tun
-from qosctl.dtls.watch import AddressChangedError, RekeyDueError, Watch
+from qosctl.dtls.watch import AddressChangedError, PathShrunkError, RekeyDueError, Watch
 
 FIRST_HOLD_S = 3.0
 """How long packets wait for DTLS when the tunnel is new; then they go over TLS, and DTLS takes over when it can."""
@@ -43,8 +43,6 @@ HOLD_S = 1.0
 """The same when it is not new: somebody has waited already."""
 RETRY_TIMEOUT_S = 6.0
 """Bound of each step of a reconnect. A step that waits for longer is not worth waiting for while the network changes."""
-RECORD_OVERHEAD = 37
-"""Bytes that a record adds with the suite that servers choose, AES-GCM; for the MTU before there is a suite."""
 _TIMEOUT_SLACK_S = 10.0
 
 _REASONS: dict[type[QosctlError], Reason] = {
@@ -54,6 +52,7 @@ _REASONS: dict[type[QosctlError], Reason] = {
     FrameError: Reason.BROKEN,
     AddressChangedError: Reason.ADDRESS_CHANGED,
     RekeyDueError: Reason.REKEY,
+    PathShrunkError: Reason.PATH_MTU,
     NumbersExhaustedError: Reason.REKEY,
 }
 
@@ -121,6 +120,7 @@ class _Client:
         self._entry = FlowEntry(None, "")
         self._carrier: Carrier | None = None
         self._announced = False
+        self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than it says
         self._outage_began = 0.0
 
     def run(self) -> None:
@@ -147,7 +147,9 @@ class _Client:
 
     def _open(self, timeout_s: float) -> Opened:
         options = self._options
-        return open_session(self._gateway, options.trust, self._account, timeout_s=timeout_s, stop=self._stop)
+        return open_session(
+            self._gateway, options.trust, self._account, timeout_s=timeout_s, mtu_max=self._path_mtu, stop=self._stop
+        )
 
     def _carry(self, opened: Opened) -> None:
         """Carry packets through one session. Returns after the stop; raises what ended the session otherwise."""
@@ -256,6 +258,10 @@ class _Client:
         now = self._outage_began = time.monotonic()
         if not self._options.reconnect_s or not self._announced:
             raise error
+        if isinstance(error, PathShrunkError):
+            self._path_mtu = error.mtu
+        elif reason is not Reason.REKEY:
+            self._path_mtu = LINK_MTU_MAX  # it may be another path
         self._tally.reconnects[reason] = self._tally.reconnects.get(reason, 0) + 1
         self._tally.enter(State.RECONNECTING, time.time())
         self._on_event(f"{error.message}: connecting again")

@@ -49,18 +49,20 @@ class Opened:
         return self.channel.remote[0], self.session.dtls_port
 
 
-def open_session(gateway: Gateway, trust: Trust, account: Account, *, timeout_s: float, stop: Stop) -> Opened:
+def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bounds)
+    gateway: Gateway, trust: Trust, account: Account, *, timeout_s: float, mtu_max: int, stop: Stop
+) -> Opened:
     """Connect to the server, log in where `account` has no cookie, and ask for the tunnel. The channel is the caller's.
 
     RefusedError (CookieRefusedError, LoginError), NotAttachedError and UsageError say in one line what is wrong;
-    StopRequestedError when asked to stop. Each step takes `timeout_s` at most.
+    StopRequestedError when asked to stop. Each step takes `timeout_s` at most; `mtu_max` is what is known of the path.
     """
     tcp = dial(gateway, time.monotonic() + timeout_s, stop)
     channel = open_channel(tcp, gateway, trust, time.monotonic() + timeout_s, stop)
     try:
         http = _Http(channel, gateway, timeout_s, stop)
         cookie = _log_in(http, gateway, account)
-        request = connect_request(gateway, cookie, socket.gethostname(), path_mtu(channel))
+        request = connect_request(gateway, cookie, socket.gethostname(), min(path_mtu(channel), mtu_max))
         session = parse_session(http.exchange(request, expect_body=False), gateway)
         outer = ipaddress.ip_address(channel.remote[0].partition("%")[0])
         for interface in session.addresses:

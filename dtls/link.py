@@ -62,9 +62,15 @@ class Link:
         self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
         self.path = PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
+        self._headers = self._overhead + (20 if outer.version == 4 else 40) + 8
         self._tally = tally
         self._dpd_id = 0
         self._dpd_asked = now
+
+    @property
+    def outer_mtu(self) -> int:
+        """The IP packets that the path takes, as far as is known, in bytes."""
+        return self.path.size + self._headers
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again. LinkLostError when the channel is dead."""
@@ -129,6 +135,7 @@ class Link:
             with contextlib.suppress(RefusedError):  # no number is left to say it with
                 self.udp.send(self.uplink.seal_alert(CLOSE_NOTIFY, now))
         self._tally.absorb(self.opener, self.udp)
+        self._tally.black_holes += self.path.black_holes
         self.udp.close()
 
     def _take_echo(self, payload: bytes, now: float) -> None:

@@ -16,12 +16,14 @@ import enum
 import math
 from dataclasses import dataclass
 
-CONFIRM_S = 10.0
+CONFIRM_S = 5.0
 RAISE_S = 60.0
 RAISE_MAX_S = 600.0
 TRIES = 4
 """Losses in a row that are a black hole and not bad luck: at 30 % loss each way, 7 in 100 (and then it recovers)."""
-PROBE_WAIT_S = 0.6
+SEARCH_TRIES = 2
+"""The same while searching, where bad luck only means a smaller size until the next attempt to raise it."""
+PROBE_WAIT_S = 0.4
 CLOSE_ENOUGH = 8
 FLOOR_BYTES = 508
 """Fits every path that IPv4 promises (576 bytes, RFC 791) with UDP and a record around it."""
@@ -65,6 +67,8 @@ class PathMtu:
         self._raise_at = math.inf
         self._sent: dict[int, int] = {}
         self._last_id = 0
+        self.shrunk = False
+        """Whether the path is known to take less than the ceiling, and how much it takes is known too."""
         self.black_holes = 0
         """How often packets of the present size had stopped to pass without a word from the path."""
 
@@ -72,7 +76,7 @@ class PathMtu:
         """Return the probe to send now, if any. `heard` and `said` are when anything last came and went on the channel."""
         if now < self._next:
             return None
-        if self._tries >= TRIES:
+        if self._tries >= (SEARCH_TRIES if self._phase is _Phase.SEARCH else TRIES):
             if heard < now - TRIES * PROBE_WAIT_S:
                 self._tries = 0  # nothing at all arrives: that is not about sizes
             else:
@@ -145,6 +149,7 @@ class PathMtu:
 
     def _settle(self, now: float) -> None:
         """Stay at what passes for a while."""
+        self.shrunk = self.size < self._ceiling
         self._phase, self._next = _Phase.CONFIRM, now + CONFIRM_S
         if self.size >= self._ceiling:
             self._raise_s, self._raise_at = RAISE_S, math.inf

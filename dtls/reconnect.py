@@ -50,6 +50,8 @@ class Reason(enum.Enum):
     """The address we sent from is no longer the one that leads to the server."""
     REKEY = "rekey"
     """The server wants new keys at times."""
+    PATH_MTU = "path_mtu"
+    """The path takes less than the session was made for, and the server has to know."""
     BROKEN = "broken"
     """What came made no sense."""
 

@@ -17,6 +17,8 @@ Interface = IPv4Interface | IPv6Interface
 
 APP_ID_BYTES = 32
 TUNNEL_MTU_MIN = 576
+RECORD_OVERHEAD = 37
+"""Bytes that a record adds with the suite that servers choose, AES-GCM; for the MTU before there is a suite."""
 IPV6_MTU_MIN = 1280
 """Below it a link carries no IPv6 (RFC 8200 section 5)."""
 LINK_MTU_MAX = 9000

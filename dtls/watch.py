@@ -9,6 +9,8 @@ from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.netwatch import sources
+from qosctl.dtls.pathmtu import FLOOR_BYTES
+from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD
 
 SETTLE_S = 0.1
 """News of the network come in bursts: an address goes, a route goes, another comes."""
@@ -24,6 +26,14 @@ class RekeyDueError(NotAttachedError):
     """The server wants another session, with new keys."""
 
 
+class PathShrunkError(NotAttachedError):
+    """The path takes smaller packets than the server knows: what it sends would be lost."""
+
+    def __init__(self, what: str, mtu: int) -> None:
+        super().__init__(f"{what}: the path takes packets of {mtu} bytes now")
+        self.mtu = mtu
+
+
 class Watch:
     """Looks after one session from outside. Call `tend` when due, `news` and `woke` when something has happened."""
 
@@ -32,6 +42,9 @@ class Watch:
         session = opened.session
         self._name = name
         self._channel = opened.channel
+        # With less the server would take IPv6 out of the tunnel, and its connections with it.
+        least = IPV6_MTU_MIN if any(each.version == 6 for each in session.addresses) else FLOOR_BYTES
+        self._least_mtu = least + session.base_mtu - session.tunnel_mtu(opened.outer, RECORD_OVERHEAD)
         self._control = control
         self._carrier = carrier
         self._rekey_at = now + session.rekey_s if session.rekey_s else math.inf
@@ -48,9 +61,12 @@ class Watch:
         self.news(now)
 
     def tend(self, now: float) -> float:
-        """Do what is due; return when to be called again. AddressChangedError, RekeyDueError when the session is over."""
+        """Do what is due; return when to be called again. AddressChangedError and the like when the session is over."""
         if now >= self._rekey_at:
             raise RekeyDueError(f"{self._name}: time for new keys")
+        link = self._carrier.link
+        if link is not None and link.path.shrunk and link.outer_mtu >= self._least_mtu:
+            raise PathShrunkError(self._name, link.outer_mtu)
         if now >= self._look_at:
             self._look_at = math.inf
             self._look(now)

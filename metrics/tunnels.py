@@ -152,6 +152,7 @@ TUNNEL_METRICS: Sequence[TunnelMetric] = (
             "session_timeout": Statistic.RECONNECTS_SESSION_TIMEOUT,
             "address_changed": Statistic.RECONNECTS_ADDRESS_CHANGED,
             "rekey": Statistic.RECONNECTS_REKEY,
+            "path_mtu": Statistic.RECONNECTS_PATH_MTU,
             "broken": Statistic.RECONNECTS_BROKEN,
         },
         label="reason",

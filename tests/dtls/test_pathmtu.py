@@ -1,0 +1,114 @@
+"""The search for what a path takes, over made-up paths with loss and delay."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qosctl.dtls.pathmtu import CLOSE_ENOUGH, FLOOR_BYTES, PathMtu
+
+CEILING = 1434
+
+
+class Path:
+    """Echoes probes of up to `takes` bytes after `delay_s`; a heartbeat is always heard."""
+
+    def __init__(self, takes: int, *, loss: float = 0.0, delay_s: float = 0.02, seed: int = 0) -> None:
+        self.takes, self.loss, self.delay_s = takes, loss, delay_s
+        self.now = 0.0
+        self.mtu = PathMtu(CEILING, 0.0)
+        self._chance = random.Random(seed)
+        self._echoes: list[tuple[float, bytes]] = []
+        self.probes = 0
+
+    def run(self, seconds: float, *, busy: bool = True) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            probe = self.mtu.due(self.now, heard=self.now, said=self.now if busy else -1e9)
+            if probe is not None:
+                self.probes += 1
+                assert len(probe.payload) == probe.size <= CEILING
+                if probe.size <= self.takes and self._chance.random() >= self.loss:
+                    self._echoes.append((self.now + self.delay_s, probe.payload))
+            for echo in [each for each in self._echoes if each[0] <= self.now]:
+                self._echoes.remove(echo)
+                self.mtu.echoed(echo[1], self.now)
+            self.now += 0.01
+
+
+def test_a_good_path_is_confirmed_and_left_alone() -> None:
+    path = Path(CEILING)
+    path.run(20)
+    assert path.mtu.size == CEILING
+    assert not path.mtu.shrunk
+    assert path.probes < 8
+
+
+@settings(max_examples=30)
+@given(st.integers(FLOOR_BYTES, CEILING - 1), st.sampled_from([0.02, 0.3, 0.6]))
+def test_a_black_hole_is_found_and_its_edge_too(takes: int, delay_s: float) -> None:
+    path = Path(CEILING, delay_s=delay_s)
+    path.run(2)
+    path.takes = takes
+    path.run(40)
+    assert takes - 2 * CLOSE_ENOUGH <= path.mtu.size <= takes
+    assert path.mtu.shrunk
+    assert path.mtu.black_holes == 1
+
+
+def test_a_path_that_recovers_is_used_again() -> None:
+    path = Path(1000)
+    path.run(30)
+    path.takes = CEILING
+    path.run(70)
+    assert path.mtu.size == CEILING
+    assert not path.mtu.shrunk
+
+
+def test_the_kernels_word_holds_at_once_and_has_a_floor() -> None:
+    path = Path(1200)
+    path.mtu.too_big(1200, 0.0)
+    assert path.mtu.size == 1200
+    path.run(5)
+    assert (path.mtu.size, path.mtu.shrunk, path.mtu.black_holes) == (1200, True, 0)
+    path.mtu.too_big(1, path.now)
+    assert path.mtu.size == FLOOR_BYTES
+    path.mtu.too_big(CEILING, path.now)
+    assert path.mtu.size == FLOOR_BYTES
+
+
+def test_an_idle_tunnel_is_not_probed() -> None:
+    path = Path(CEILING)
+    path.run(60, busy=False)
+    assert path.probes == 0
+
+
+def test_silence_is_no_black_hole() -> None:
+    mtu = PathMtu(CEILING, 0.0)
+    now = 0.0
+    while now < 60:
+        mtu.due(now, heard=0.0, said=now)
+        now += 0.05
+    assert (mtu.size, mtu.black_holes) == (CEILING, 0)
+
+
+@given(st.lists(st.binary(max_size=2000)))
+def test_echoes_of_nobodys_probes_change_nothing(payloads: list[bytes]) -> None:
+    mtu = PathMtu(CEILING, 0.0)
+    mtu.due(0.0, heard=0.0, said=0.0)
+    for payload in payloads:
+        mtu.echoed(payload, 0.0)
+    assert mtu.size == CEILING
+
+
+@pytest.mark.parametrize("ceiling", [100, FLOOR_BYTES, FLOOR_BYTES + 1, 16000])
+def test_any_ceiling_works(ceiling: int) -> None:
+    mtu = PathMtu(ceiling, 0.0)
+    now = 0.0
+    while now < 30:
+        probe = mtu.due(now, heard=now, said=now)
+        assert probe is None or probe.size <= ceiling
+        now += 0.05
+    assert min(FLOOR_BYTES, ceiling) <= mtu.size <= ceiling
