@@ -129,7 +129,7 @@ class _Counters:
 class Differential:
     """A loaded program whose maps are mirrored here; change them through this object only.
 
-    `flows` gets two rings: one for FLOW4 and every further key, one for FLOW6.
+    The flows get two rings: one for `more` and FLOW4, entered in this order, one for FLOW6.
     """
 
     def __init__(self, kernel: Kernel, cpu: int, more: Sequence[FlowKey] = ()) -> None:
@@ -138,7 +138,9 @@ class Differential:
         self._counters = _Counters(kernel.counters_fd, cpu)
         self._contexts: dict[Context, bytes] = {}
         self.rings = (kernel.ring, Ring(own("tun-other")))
-        flows = {FLOW4: self.rings[0], FLOW6: self.rings[1], **dict.fromkeys(more, self.rings[0])}
+        flows = {**dict.fromkeys(more, self.rings[0]), FLOW4: self.rings[0], FLOW6: self.rings[1]}
+        for key in (FLOW4, FLOW6):
+            kernel.state.flows.remove(key)  # so that `more` may take their places first
         for key, ring in flows.items():
             kernel.state.flows.add(key, ring)
         fd = syscall.obj_get(str(folder() / "policy"))

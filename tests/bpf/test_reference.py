@@ -14,7 +14,7 @@ from tests.bpf.differential import Context, Differential, DisagreementError, on_
 from tests.bpf.kernel import changed_sources, kernel
 from tests.bpf.reference import expect
 from tests.bpf.table import ETHERNET_SHAPES, LEFT_ALONE, NUMBER, SHAPES, Left, Shape
-from tests.fuzz.run import fuzz
+from tests.fuzz.run import crowd, fuzz
 
 SEED = 20260131
 BASES = [(shape(0xB9), shape in ETHERNET_SHAPES.values()) for shape in SHAPES.values()] + [
@@ -24,7 +24,7 @@ BASES = [(shape(0xB9), shape in ETHERNET_SHAPES.values()) for shape in SHAPES.va
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[Differential]:
-    with on_one_cpu() as cpu, kernel() as loaded, Differential(loaded, cpu) as world:
+    with on_one_cpu() as cpu, kernel() as loaded, Differential(loaded, cpu, [*crowd()]) as world:
         yield world
 
 
@@ -137,6 +137,7 @@ MUTANTS = {
     "a_udp_length_may_lie": ("parse.h", "at->udp + length > at->end", "0"),
     "the_other_policy_bank": ("egress.c", "(bank & (POLICY_BANKS - 1))", "(~bank & (POLICY_BANKS - 1))"),
     "an_empty_word_is_a_mark": ("mark.h", "!word || ", ""),
+    "a_search_ends_too_soon": ("flows.h", "at = (home + probe)", "at = (home + probe / 2)"),
     "a_batch_counts_once": ("mark.h", "outcomes[result] += segments", "outcomes[result] += 1"),
 }
 
@@ -149,5 +150,10 @@ def test_a_program_that_is_wrong_is_found(mutant: tuple[str, str, str]) -> None:
         source = (folder / file).read_text()
         assert source.count(right) == 1
         (folder / file).write_text(source.replace(right, wrong))
-        with on_one_cpu() as cpu, kernel() as broken, Differential(broken, cpu) as world, pytest.raises(DisagreementError):
+        with (
+            on_one_cpu() as cpu,
+            kernel() as broken,
+            Differential(broken, cpu, [*crowd()]) as world,
+            pytest.raises(DisagreementError),
+        ):
             fuzz(world, SEED, 200_000)

@@ -15,7 +15,7 @@ import time
 from tests.bpf.differential import Differential, DisagreementError, on_one_cpu
 from tests.bpf.kernel import kernel
 from tests.fuzz.real import FLOWS
-from tests.fuzz.run import fuzz
+from tests.fuzz.run import crowd, fuzz
 from tests.lab import enter_sandbox
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     enter_sandbox()
     print(f"seed {arguments.seed}", file=sys.stderr)
     started = time.monotonic()
-    with on_one_cpu() as cpu, kernel() as loaded, Differential(loaded, cpu, FLOWS) as world:
+    with on_one_cpu() as cpu, kernel() as loaded, Differential(loaded, cpu, [*crowd(), *FLOWS]) as world:
         try:
             refused = fuzz(world, arguments.seed, arguments.packets, report=True)
         except DisagreementError as difference:

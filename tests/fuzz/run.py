@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+
+from qosctl.bpf.flows import FlowKey
+from qosctl.bpf.layout import FLOW_SLOTS
 
 from tests.bpf.differential import Differential, DisagreementError
+from tests.bpf.kernel import FLOW4, FLOW6
 from tests.fuzz.generator import Generator
 from tests.fuzz.real import frames
 
@@ -31,3 +36,43 @@ def fuzz(world: Differential, seed: int, packets: int, *, report: bool = False) 
         except DisagreementError as difference:
             raise DisagreementError(f"seed {seed}, packet {position}:\n{difference}") from None
     return refused
+
+
+# Source and destination ports that bring a flow of FLOW4's or FLOW6's addresses to their very slot or up to three before.
+_NEAR4 = (
+    (2395, 4443),
+    (2651, 53),
+    (3515, 4444),
+    (7243, 4444),
+    (14496, 4443),
+    (14752, 53),
+    (18224, 4443),
+    (18480, 53),
+    (19344, 4444),
+    (23072, 4444),
+    (26853, 53),
+    (31445, 4444),
+)
+_NEAR6 = (
+    (2395, 4443),
+    (2651, 53),
+    (3515, 4444),
+    (7243, 4444),
+    (14496, 4443),
+    (14752, 53),
+    (18480, 53),
+    (19344, 4444),
+    (23072, 4444),
+    (31445, 4444),
+    (36272, 4443),
+    (40256, 53),
+)
+
+
+def crowd() -> Iterator[FlowKey]:
+    """Yield flows that take the slots where FLOW4 and FLOW6 would lie, so that those are found by searching on."""
+    for flow, near in ((FLOW4, _NEAR4), (FLOW6, _NEAR6)):
+        for local, remote in near:
+            key = FlowKey((flow.local[0], local), (flow.remote[0], remote))
+            assert (flow.home - key.home) % FLOW_SLOTS < 4, "the hash is another one: find new ports"
+            yield key
