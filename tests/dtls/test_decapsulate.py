@@ -11,7 +11,7 @@ from qosctl.bpf.dscp import Ecn
 from qosctl.dtls.decapsulate import combine, ecn_of
 
 N, E1, E0, CE = Ecn.NOT_ECT, Ecn.ECT_1, Ecn.ECT_0, Ecn.CE
-TABLE = {
+TABLE: dict[Ecn, dict[Ecn, Ecn | None]] = {
     N: {N: N, E0: N, E1: N, CE: None},
     E0: {N: E0, E0: E0, E1: E1, CE: CE},
     E1: {N: E1, E0: E1, E1: E1, CE: CE},
