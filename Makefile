@@ -49,9 +49,9 @@ docs: $(VENV)/project
 	@$(BIN)/argparse-manpage --module qosctl.supervisor.cli --function build_parser --project-name qosctl \
 		--description "carry the DSCP of what is inside a DTLS tunnel onto its outer packets" \
 		--manual-title "User Commands" --output build/man/qosctl.1 >/dev/null
-	@for shell in bash zsh tcsh; do \
+	@for shell in bash zsh fish tcsh; do \
 		$(BIN)/shtab --shell=$$shell --prog qosctl qosctl.supervisor.cli.build_parser >build/completion/qosctl.$$shell; done
-	@echo "build/man/qosctl.1, build/completion/qosctl.{bash,zsh,tcsh}"
+	@echo "build/man/qosctl.1, build/completion/qosctl.{bash,zsh,fish,tcsh}"
 
 deb: docs
 	@deploy/debian/build $(BIN)/pip

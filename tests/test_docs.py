@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -41,10 +42,48 @@ def test_the_exit_codes_are_documented(text: str, man_page: str) -> None:
     assert [int(number) for number in re.findall(r"\b\d\b", line.group())] == [int(code) for code in Exit]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion_knows_each_command(shell: str) -> None:
-    script = subprocess.run(
-        [TOOLS / "shtab", f"--shell={shell}", "--prog", "qosctl", "qosctl.supervisor.cli.build_parser"],
-        check=True, cwd="/", capture_output=True, text=True,
-    ).stdout  # fmt: skip
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """All long options of a parser and of its commands."""
+    found: set[str] = set()
+    for action in parser._actions:
+        found.update(option for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                found |= _options(command)
+    return found
+
+
+def test_the_man_page_knows_each_option(man_page: str) -> None:
+    assert {option for option in _options(build_parser()) if option not in man_page} <= {"--help"}  # which is no secret
+
+
+@pytest.fixture(scope="module", params=["bash", "zsh", "fish", "tcsh"])
+def completion(request: pytest.FixtureRequest) -> tuple[str, str]:
+    argv = [str(TOOLS / "shtab"), f"--shell={request.param}", "--prog", "qosctl", "qosctl.supervisor.cli.build_parser"]
+    return request.param, subprocess.run(argv, check=True, cwd="/", capture_output=True, text=True).stdout
+
+
+def test_completion_knows_each_command_and_option(completion: tuple[str, str]) -> None:
+    shell, script = completion
     assert all(command in script for command in COMMANDS)
+    missing = {option for option in _options(build_parser()) if option.removeprefix("--") not in script}
+    assert missing == set(), shell
+
+
+def test_make_builds_the_completion_of_each_shell(completion: tuple[str, str]) -> None:
+    (shells,) = re.findall(r"for shell in ([a-z ]+);", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert completion[0] in shells.split()
+
+
+def test_bash_takes_its_completion(completion: tuple[str, str]) -> None:
+    shell, script = completion
+    if shell == "bash":  # the one that every machine has
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_each_noun_that_has_json_is_documented() -> None:
+    text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    (commands,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    nouns = {name for name, parser in commands.choices.items() if "--json" in _options(parser)}
+    assert nouns == set(re.findall(r"^## `qosctl (\w+)", text, re.MULTILINE))

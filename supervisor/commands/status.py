@@ -7,6 +7,7 @@ from typing import TextIO
 
 from qosctl.bpf.policy import Policy
 from qosctl.supervisor.exits import Exit
+from qosctl.supervisor.glance import glance
 from qosctl.supervisor.output import Json, counters_json, document, write_json
 from qosctl.supervisor.status import DeviceState, DeviceStatus, Status, status
 
@@ -52,6 +53,7 @@ def _print(now: Status, out: TextIO) -> None:
     if not now.devices:
         print("nothing is attached (try: qosctl attach IFACE)", file=out)
         return
+    print(glance(now), file=out)
     alive = sum(flow.owner.alive for flow in now.flows)
     policy = "default" if now.policy == Policy.identity() else "custom"
     print(f"passtos {'on' if now.passtos else 'off'}   policy {policy}   flows {alive}", file=out)
