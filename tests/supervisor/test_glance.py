@@ -24,12 +24,13 @@ def device(name: str, state: DeviceState, stamped: int = 0) -> DeviceStatus:
 
 def flow(*, alive: bool) -> Flow:
     owner = Owner(1, (process_start_time(1) or 0) + (not alive), 1, "tun0", "vpn.example")
-    return Flow(FlowKey(("192.0.2.1", 1), ("192.0.2.2", 2)), owner, {statistic: 0 for statistic in Statistic})
+    return Flow(FlowKey(("192.0.2.1", 1), ("192.0.2.2", 2)), owner, dict.fromkeys(Statistic, 0))
 
 
 TABLE: list[tuple[bool, list[DeviceStatus], list[Flow], str]] = [
     (True, [device("eth0", ATTACHED, 9)], [flow(alive=True)], "marking 1 tunnel on eth0"),
-    (True, [device("eth0", ATTACHED, 9), device("wl0", ATTACHED)], [flow(alive=True)] * 2, "marking 2 tunnels on eth0, wl0"),
+    (True, [device("eth0", ATTACHED, 9), device("wl0", ATTACHED)], [flow(alive=True)] * 2,
+     "marking 2 tunnels on eth0, wl0"),
     (True, [device("eth0", ATTACHED)], [flow(alive=True)],
      "on, but no tunnel packet was marked on eth0 yet (try: qosctl doctor)"),
     (True, [device("eth0", ATTACHED, 9)], [flow(alive=False)],
