@@ -19,23 +19,21 @@ from collections.abc import Callable
 from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.account import Account
 from qosctl.dtls.carrier import Carrier
-from qosctl.dtls.channel import ConnectionLostError
-from qosctl.dtls.control import Control, SessionEndedError, SilentError
+from qosctl.dtls.control import Control
+from qosctl.dtls.ending import ENDINGS, reason_of
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened, open_session
-from qosctl.dtls.frames import FrameError
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.loop import Loop
 from qosctl.dtls.marker import Marker
 from qosctl.dtls.netwatch import NetWatch
-from qosctl.dtls.numbering import NumbersExhaustedError
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.reconnect import Reason, Recovery
 from qosctl.dtls.session import IPV6_MTU_MIN, LINK_MTU_MAX, RECORD_OVERHEAD, Interface
 from qosctl.dtls.stop import Stop, StopRequestedError, wait
 from qosctl.dtls.tally import State, Statistics, Tally
 from qosctl.dtls.tun import Tun
-from qosctl.dtls.watch import AddressChangedError, PathShrunkError, RekeyDueError, Watch
+from qosctl.dtls.watch import PathShrunkError, Watch
 
 FIRST_HOLD_S = 3.0
 """How long packets wait for DTLS when the tunnel is new; then they go over TLS, and DTLS takes over when it can."""
@@ -43,18 +41,6 @@ HOLD_S = 1.0
 """The same when it is not new: somebody has waited already."""
 RETRY_TIMEOUT_S = 6.0
 """Bound of each step of a reconnect. A step that waits for longer is not worth waiting for while the network changes."""
-_TIMEOUT_SLACK_S = 10.0
-
-_REASONS: dict[type[QosctlError], Reason] = {
-    SessionEndedError: Reason.SERVER_GOODBYE,
-    SilentError: Reason.SERVER_SILENT,
-    ConnectionLostError: Reason.SERVER_CLOSED,
-    FrameError: Reason.BROKEN,
-    AddressChangedError: Reason.ADDRESS_CHANGED,
-    RekeyDueError: Reason.REKEY,
-    PathShrunkError: Reason.PATH_MTU,
-    NumbersExhaustedError: Reason.REKEY,
-}
 
 
 def connect(  # noqa: PLR0913  (what to do, and whom to tell)
@@ -131,8 +117,8 @@ class _Client:
             try:
                 self._carry(opened)
                 return
-            except tuple(_REASONS) as error:
-                opened = self._recover(error, self._reason(error, opened, time.monotonic() - began))
+            except ENDINGS as error:
+                opened = self._recover(error, reason_of(error, opened.session, time.monotonic() - began))
 
     def statistics(self) -> Statistics:
         """What was counted so far."""
@@ -245,13 +231,6 @@ class _Client:
     def _report(self) -> None:
         if self._on_statistics is not None:
             self._on_statistics(self.statistics())
-
-    def _reason(self, error: QosctlError, opened: Opened, lasted_s: float) -> Reason:
-        reason = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
-        limit = opened.session.timeout_s
-        if limit and lasted_s >= limit - _TIMEOUT_SLACK_S and reason in {Reason.SERVER_GOODBYE, Reason.SERVER_CLOSED}:
-            return Reason.SESSION_TIMEOUT
-        return reason
 
     def _recover(self, error: QosctlError, reason: Reason) -> Opened | None:
         """Get a session again, whatever it takes and for as long as is allowed; None after a stop."""

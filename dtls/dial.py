@@ -1,8 +1,9 @@
-"""From a host name to a connected TCP socket: both address families, each address in turn, never for ever."""
+"""From a host name to a connected TCP socket: both address families side by side, never for ever."""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import select
 import socket
@@ -12,10 +13,12 @@ from collections.abc import Sequence
 
 from qosctl.bpf.errors import NotAttachedError
 from qosctl.dtls.gateway import Gateway
-from qosctl.dtls.stop import Stop, wait
+from qosctl.dtls.stop import Stop, StopRequestedError, wait
 
 Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
 
+STAGGER_S = 0.25
+"""Between one address and the next (RFC 8305 section 5)."""
 ADDRESSES_MAX = 8
 """More than anyone announces; the rest would only stretch the wait."""
 
@@ -27,18 +30,48 @@ class UnreachableError(NotAttachedError):
 def dial(gateway: Gateway, deadline: float, stop: Stop) -> socket.socket:
     """Return a connected, non-blocking TCP socket to the server.
 
-    Addresses are tried in the resolver's order; each gets an equal share of what is left until `deadline`
-    (time.monotonic()). UnreachableError tells what the last one said; StopRequestedError when asked to stop.
+    Addresses are tried in the resolver's order, families in turn, each STAGGER_S after the one before or as soon as
+    that fails; the first that answers is taken (RFC 8305). `deadline` is of time.monotonic(). UnreachableError tells
+    what the last one said; StopRequestedError when asked to stop.
     """
-    addresses = _resolve(gateway, deadline, stop)
     failure: OSError = TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-    for index, address in enumerate(addresses):
+    left = alternating(_resolve(gateway, deadline, stop))
+    trying: dict[int, socket.socket] = {}
+    poll = select.epoll()
+    try:
+        poll.register(stop.fileno(), select.EPOLLIN)
         now = time.monotonic()
-        share = now + max(0.0, deadline - now) / (len(addresses) - index)
-        try:
-            return _connect(address, share, stop)
-        except OSError as error:
-            failure = error
+        next_start = now
+        while (left or trying) and now < deadline:
+            if left and (now >= next_start or not trying):
+                next_start = now + STAGGER_S
+                try:
+                    begun = _begin(left.pop(0))
+                except OSError as error:
+                    failure = error
+                    continue
+                trying[begun.fileno()] = begun
+                poll.register(begun.fileno(), select.EPOLLOUT)
+            wake = min(deadline, next_start) if left else deadline
+            # Rounded up: a wait that ends a little early would be a busy one.
+            for descriptor, _ in poll.poll(max(0.0, wake - now) + 0.001):
+                if stop.requested:
+                    raise StopRequestedError
+                poll.unregister(descriptor)
+                answered = trying.pop(descriptor)
+                code = answered.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code:
+                    # A keepalive or a goodbye must not wait for the acknowledgement of the one before.
+                    answered.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    return answered
+                answered.close()
+                failure = OSError(code, os.strerror(code))
+                next_start = now
+            now = time.monotonic()
+    finally:
+        poll.close()
+        for each in trying.values():
+            each.close()
     raise UnreachableError(f"{gateway}: {_words(failure)}", _hint(failure, gateway))
 
 
@@ -76,23 +109,22 @@ def _resolve(gateway: Gateway, deadline: float, stop: Stop) -> Sequence[Address]
     return found[:ADDRESSES_MAX]
 
 
-def _connect(address: Address, deadline: float, stop: Stop) -> socket.socket:
+def alternating(addresses: Sequence[Address]) -> list[Address]:
+    """Return the addresses with families in turn, beginning with the resolver's first: a dead family costs one turn."""
+    first = [address for address in addresses if address[0] == addresses[0][0]]
+    other = [address for address in addresses if address[0] != addresses[0][0]]
+    pairs = itertools.zip_longest(first, other)
+    return [address for pair in pairs for address in pair if address is not None]
+
+
+def _begin(address: Address) -> socket.socket:
+    """Return a socket that is connecting; OSError where that fails at once."""
     family, where = address
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        code = sock.connect_ex(where)
-        if code == errno.EINPROGRESS:
-            if not wait(stop, sock.fileno(), select.POLLOUT, deadline):
-                code = errno.ETIMEDOUT
-            else:
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))  # noqa: TRY301  (one way out closes the socket)
-        # A keepalive or a goodbye must not wait for the acknowledgement of the one before.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
+    code = sock.connect_ex(where)
+    if code not in {0, errno.EINPROGRESS}:
         sock.close()
-        raise
+        raise OSError(code, os.strerror(code))
     return sock
 
 

@@ -19,6 +19,7 @@ BODY_BYTES_MAX = 65536
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\Z")
 _FIELD_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*\Z")
 _CONTENT_LENGTH = re.compile(r"[0-9]{1,9}\Z")
+_COOKIE_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]{1,4096}\Z")  # RFC 6265 cookie-octet
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -44,13 +45,16 @@ class Response:
         return next((value for key, value in self.fields if key == name), None)
 
     def cookie(self, name: str) -> str | None:
-        """Return the last value set for a cookie, None when there is none or it is set to nothing (RFC 6265)."""
+        """Return the last value set for a cookie, None when there is none or it is set to nothing (RFC 6265).
+
+        A value that no cookie may have is none: it would come back in a header of ours.
+        """
         value = None
         for field in self.all("set-cookie"):
             key, equals, rest = field.partition(";")[0].partition("=")
             if equals and key.strip() == name:
                 value = rest.strip().strip('"')
-        return value or None
+        return value if value and _COOKIE_VALUE.match(value) else None
 
 
 def request(method: str, target: str, fields: Sequence[tuple[str, str]], body: bytes = b"") -> bytes:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from qosctl.bpf.dscp import Ecn
-from qosctl.bpf.errors import QosctlError, RefusedError, UsageError
+from qosctl.bpf.errors import QosctlError, RefusedError
+from qosctl.dtls.addressing import resolve, widen
 from qosctl.dtls.decapsulate import ecn_of
 from qosctl.dtls.uplink import Batch
 
@@ -29,9 +30,6 @@ UDP_GRO = 104
 RECEIVE_BYTES = 1 << 16
 """Room for one read: GRO never joins more than a UDP datagram's length."""
 RECEIVE_READS = 4
-SOCKET_BUFFER_BYTES = 4 << 20
-"""Wanted for each direction. The send buffer bounds what all classes together have in the local qdisc: as small as
-the usual default, a bulk queue there would block the urgent packets behind it in this process."""
 
 _CONTROL_BYTES = 2 * socket.CMSG_SPACE(4)  # segment size, and the traffic class
 _IP_MTU, _IPV6_MTU = 14, 24
@@ -90,17 +88,17 @@ class UdpSocket:
         `local` binds the near end; without it the kernel chooses. UsageError for an address that is none,
         RefusedError where there is no route or the local address is taken.
         """
-        family, target = _resolve(address)
+        family, target = resolve(address)
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            _widen(opened)
+            widen(opened)
             opened.setsockopt(SOL_UDP, UDP_GRO, 1)
             if family == socket.AF_INET:
                 opened.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
             else:
                 opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
             if local is not None:
-                opened.bind(_resolve(local)[1])
+                opened.bind(resolve(local)[1])
             opened.connect(target)
         except OSError as error:
             opened.close()
@@ -246,26 +244,3 @@ class UdpSocket:
             self.counts.received += len(datagrams)
             arrivals.append(Arrival(datagrams, ecn_of(traffic_class)))
         return arrivals
-
-
-def _resolve(address: tuple[str, int]) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
-    """Return family and socket address of a numeric address; UsageError when it is none."""
-    host, port = address
-    wrong = UsageError(f"{host!r} port {port} is not an address and a port")
-    if not 0 <= port <= 0xFFFF:  # getaddrinfo would cut it to 16 bits
-        raise wrong
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    try:
-        (family, _, _, _, target), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
-    except (OSError, ValueError):
-        raise wrong from None
-    return family, target  # type: ignore[return-value]  # a pair or, for IPv6, four
-
-
-def _widen(opened: socket.socket) -> None:
-    """Ask for large buffers: beyond the system's limit where we may, up to it where we may not."""
-    forced = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE: not in the module
-    for option, force in forced.items():
-        opened.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
-        with suppress(PermissionError):
-            opened.setsockopt(socket.SOL_SOCKET, force, SOCKET_BUFFER_BYTES)

@@ -125,3 +125,9 @@ def test_a_request_ends_its_lines_and_counts_its_body() -> None:
 def test_no_value_of_ours_can_smuggle_a_line(evil: str) -> None:
     with pytest.raises(ValueError, match="control character"):
         request("POST", "/", [("Cookie", evil)])
+
+
+@pytest.mark.parametrize("value", ["a\tb", "a b", "a,b", 'a"b', "a\\b", "\u00e9", "x" * 4097])
+def test_a_cookie_that_could_not_be_sent_back_is_none(value: str) -> None:
+    response = Response(200, "OK", (("set-cookie", f"webvpncontext={value}; Secure"),), b"")
+    assert response.cookie("webvpncontext") is None
