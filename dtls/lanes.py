@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from qosctl.bpf.dscp import Dscp
 
-MAX_OPEN = 2048
+MAX_OPEN = 1024
 """Probes waited for in one class; beyond it the oldest is given up."""
 RECENT = 3
 """Round trips that the delay of an overtaking class is judged by."""
 CERTAINTY = 0.001
 """How likely the loss of all probes in a row must be before their silence is taken for delay, at most."""
-LEAST_DOUBT = 2
+LEAST_DOUBT, MOST_DOUBT = 2, 60
 
 
 @dataclass(slots=True)
@@ -22,10 +22,11 @@ class Probe:
     """A probe that was sent and has neither been echoed nor given up."""
 
     id: int
+    """Probes of all classes are counted up in the order they are sent."""
     sent: float
     number: int
     """The newest number when it was sent."""
-    bulk: int
+    slow: int
     """Records of the slow class sent before it."""
     records: int
     """Records of its own class sent before it."""
@@ -42,7 +43,7 @@ class Settled:
     """Records that were sent among those dropped on arrival, and so likely met the same end."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
     """A class that has sent. Its records, and so its probes, stay in order: an echo settles all older probes."""
 
@@ -52,18 +53,30 @@ class Lane:
     woken_at: float = 0.0
     """When it began to send, or began again."""
     records: int = 0
-    unprobed: int = 0
-    """Records since its last probe."""
+    probed: int = 0
+    """Its records up to and with its last probe."""
+    probes: int = 0
+    """How many of its records were probes."""
+    asked: int = 0
+    """Its last probe."""
+    placed: bool = False
+    """Whether its records overtake those of the slow class, and so take numbers behind the newest."""
+    trial: bool = False
+    """Whether its next record is a scout: numbered as if it overtook, but no sign that the class sends."""
     highest: int = 0
     """The highest number it was given."""
     round_trips: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     open: deque[Probe] = field(default_factory=deque)
-    before: list[Lane] = field(default_factory=list)
-    """Overtaking classes, itself included, whose records arrive before one of its own that is sent at the same time."""
+    echoed_id: int = 0
+    """The last probe that was echoed."""
     excused: int = 0
     """The last probe whose silence is not held against the numbers that its class is given now."""
+    overtaken: int = 0
+    """Its echoes in a row that came after one of a younger probe of the class taken for the slow one."""
+    before: list[Lane] = field(default_factory=list)
+    """Overtaking classes, itself included, whose records arrive before one of its own that is sent at the same time."""
     wanted: int = 0
-    """The position aimed at, good until `wanted_until`."""
+    """The number aimed at, good until `wanted_until`."""
     wanted_until: float = float("-inf")
     loss: float = 0.0
     """Share of probes lost on the way, not counting those that our own numbering killed."""
@@ -88,30 +101,21 @@ class Lane:
         """How many probes in a row may well be lost: their silence says nothing about the queue."""
         if self.loss < 0.01:
             return LEAST_DOUBT
-        return max(LEAST_DOUBT, min(60, math.ceil(math.log(CERTAINTY) / math.log(min(0.97, self.loss)))))
+        return max(LEAST_DOUBT, min(MOST_DOUBT, math.ceil(math.log(CERTAINTY) / math.log(min(0.97, self.loss)))))
 
     def late(self) -> Probe | None:
-        """Return the oldest probe of which it can be said that it is late rather than lost."""
-        doubt = self.doubt if self.round_trips else 0
-        waiting = self.open
-        if self.excused and waiting and waiting[0].id <= self.excused:
-            waiting = deque(probe for probe in waiting if probe.id > self.excused)
-        return waiting[doubt] if len(waiting) > doubt else None
+        """Return the oldest open probe that is late rather than lost, if those before it are lost."""
+        doubt = self.doubt
+        return self.open[doubt] if len(self.open) > doubt else None
 
-    def at_least(self, now: float) -> float | None:
-        """Return the round trip it has now at the least, in seconds: the last one, or the age of a late probe."""
+    def late_for(self, probe_id: int) -> bool:
+        """Tell whether it is certain that a later probe, with that id, overtook some of this class's."""
         late = self.late()
-        if late is None:
-            return self.delay
-        return max(self.delay or 0.0, now - late.sent)
+        return late is not None and late.id < probe_id
 
-    def overdue(self, now: float) -> bool:
-        """Tell whether two probes in a row should have been echoed by now and were not."""
-        longest = self.longest
-        if longest is None or len(self.open) < 2:
-            return False
-        silent = [probe for probe in self.open if probe.id > self.excused]
-        return len(silent) > 1 and now - silent[1].sent > longest * 1.25 + 0.005
+    def silent(self) -> list[Probe]:
+        """Return the open probes that speak about the numbers given now, oldest first."""
+        return [probe for probe in self.open if probe.id > self.excused]
 
     def excuse(self) -> None:
         """Hold nothing sent so far against the numbers given from now on; echoes that still come are welcome."""
@@ -119,11 +123,13 @@ class Lane:
             self.excused = self.open[-1].id
 
     def opened(self, probe: Probe) -> None:
-        """Wait for a probe."""
+        """Wait for a probe, which is the next record of this class."""
         if len(self.open) >= MAX_OPEN:
             self.open.popleft()
         self.open.append(probe)
-        self.unprobed = 0
+        self.probes += 1
+        self.asked = probe.id
+        self.probed = self.records + 1
 
     def echoed(self, probe_id: int, now: float, dead_below: int) -> Settled | None:
         """Settle a probe and all older ones; None when it is not waited for.
@@ -141,15 +147,13 @@ class Lane:
                 lost += 1
         self.loss += (lost / (lost + 1) - self.loss) * min(1.0, 0.1 * (lost + 1))
         self.round_trips.append(now - probe.sent)
+        self.echoed_id = probe_id
         return Settled(probe, lost + killed, replayed)
-
-    def paused(self, seconds: float, base: float) -> None:
-        """Learn that nothing was sent for that long: what was queued has drained meanwhile, down to `base`."""
-        if self.round_trips:
-            self.round_trips[-1] = max(base, self.round_trips[-1] - seconds)
 
     def forget(self) -> None:
         """Start over: what was known is too old."""
         self.round_trips.clear()
         self.open.clear()
         self.loss = 0.0
+        self.placed = self.trial = False
+        self.overtaken = 0

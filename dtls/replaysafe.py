@@ -15,147 +15,87 @@ What an error costs, with e = chosen number - position: nothing from -63 to +63;
 the bulk records up to e - 64 numbers ahead of the position, once. So every doubt is settled upwards.
 
 THE MECHANISMS, each with what it buys:
-1. One line of numbers. The class with the longest delay (the slow one: usually bulk, but that is learnt) takes the newest
-   numbers; each other class looks up its place by how much shorter its own delay is, and stays near what overtaking
-   classes took before it.
-2. Gaps as needed. RUN bulk numbers, then a block of unused ones: a sixteenth of the line at least, and SURPLUS times what
-   has lately been overtaking. Every gap is paid for with tolerance, as the window counts numbers: at 8 numbers for each
-   record (a fixed stride) 64 numbers are 8 records, here they are 56 beside a call. Where the gaps near the place are
-   used up the next one above serves. Without a backlog nothing overtakes, and numbers are consecutive but for the
-   sixteenth.
-3. Probes (echoed DPD requests) in the slow class give the position (position.py has the theory), about one for
-   every PROBE_EVERY records; more, up to one for LEAST_PROBE_EVERY, when the queue's tail drops some. The client sends a
-   probe in front of what it is about to send: behind a burst it would always find the queue full.
-4. Late probes. A probe that is not back in time is lost or late; a few in a row are late, so the receiver is not
-   past the oldest of them yet, and overtaking records wait there (in numbers, not in time). This catches a queue that grows
-   faster than echoes come, and breaks the vicious circle in which bulk dropped as replays takes its probes along.
-5. Canaries. Every CANARY-th probe goes to an overtaking class, with a number chosen like its records'. Two in a
-   row without echo say that the class itself is being dropped: it takes the newest numbers from there on, at
-   bulk's expense.
+1. One line of numbers (line.py). The slow class, and every class that does not overtake it, takes new ones. Gaps are left
+   as what overtakes needs them; one in sixteen when nothing does, so that the first record that does finds one.
+2. Probes (echoed DPD requests; rounds.py says when) tell each class's round trip, and with it the position (position.py).
+3. Order decides who overtakes whom, not clocks. Probes of all classes are sent side by side, and a class is placed
+   behind the newest number only when a probe of it came back before an older one of the slow class. A pause of this
+   program, or of the server, delays both and so proves nothing; and a network that does not reorder is left alone.
+4. Silence. Probes of the slow class that are not back while younger ones of others are, are late: the receiver is not
+   past the first of them, and overtaking records wait there. This catches a queue that grows faster than echoes come, and
+   breaks the circle in which bulk dropped as replays takes its probes along. Probes of a placed class that are
+   not back say that the class itself is being dropped: it takes new numbers again, at bulk's expense.
+5. Scouts. While a class sends alone and queues, a probe of another class goes along now and then, numbered as if
+   it overtook. Where it does, the first packet of a call is placed right from the start.
 
-THE FIRST MOMENT. When a class begins to send beside a queue that is already long, nobody knows how long, and its records
-take the newest numbers until its first echo: what is queued then is lost (the one time), as it is with plain numbering
-all the time. When the queue builds up while both send, there is no such loss.
+WHY IT CANNOT LOCK UP. Nothing is numbered behind the newest without an echo that proved it, and that stays under
+test: whichever class is dropped as replays while another overtakes it falls silent, and a class that falls silent is either
+raised to new numbers (then it is received) or waited for (then it is received).
 
-FALLBACK. One class, no echo, or no backlog to speak of: numbers as if plain. Probes only while two classes send, and
-only in a class that has sent since its last one.
+FALLBACK. One class, no echo, or none that overtakes: plain numbers but for the sixteenth.
 
 All of this is arithmetic on what the caller tells: no I/O, no clock. `now` is any monotonic time in seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
-from typing import Literal
+from collections.abc import Sequence
 
-from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.gaps import GapReserve
+from qosctl.bpf.dscp import EF, Dscp
+from qosctl.dtls.backlog import Backlog, Snapshot
 from qosctl.dtls.lanes import Lane, Probe
-from qosctl.dtls.numbering import FIRST_NUMBER, end_of_epoch, exhausted
+from qosctl.dtls.line import RUN, Line
+from qosctl.dtls.numbering import FIRST_NUMBER
 from qosctl.dtls.position import Position
-from qosctl.dtls.sendlog import STEP, SendLog
+from qosctl.dtls.rounds import Pace, Rounds
 
 WINDOW = 64
 """Numbers that a receiver is sure to remember (RFC 6347 recommends 64, ocserv has 64)."""
 
+SENDING = 1.0
+"""Seconds without a record after which a class no longer counts as sending."""
 IDLE = 10.0
-"""Seconds without a record after which a class no longer counts, and what is known of it is forgotten."""
-RUN = 16
-"""Consecutive numbers between two gaps, at the most."""
-BLOCK = 8
-"""Numbers in one gap, unless a single bulk record needs more."""
-LEAST_GAPS = 1 / 16
-"""Gap numbers for each number given to bulk, when next to nothing overtakes."""
-SURPLUS = 1.2
-"""Gap numbers for each overtaking record."""
-CATCH_UP = 2.0
-"""Times as many gaps while overtaking records wait at a late probe, so that they climb slower than bulk does."""
-MOST_OVERTAKING = 12.0
-"""Overtaking records for each bulk record beyond which no more gaps are left."""
-SPAN = 32
-"""Bulk records over which the overtaking ones are counted."""
+"""Seconds without a record after which what is known of a class is forgotten."""
 NEAR = 12
 """A place this close below the newest number is as good as the newest one."""
-SAME_QUEUE = 0.25
-"""A class that saves less than this share of bulk's queueing stands in the same queue, and overtakes nothing."""
 SAME_TIME = 0.002
 """Seconds of difference between the delays of overtaking classes that are within their noise."""
 BIAS = 4
 """Numbers above the expected position that are aimed at."""
 STEP_BACK = 40
 """Numbers that a record may stay below the highest one overtaking before it: the window's rest is for errors."""
-PROBE_EVERY = 40
-"""Records for each probe: 0.15 % of the bytes of full-size records, below 1 % down to 200 bytes."""
-LEAST_PROBE_EVERY = 12
-CANARY = 4
-MUTE_AFTER = 32
+SCOUTED = (EF, Dscp.parse("AF41"))
+"""Classes worth a scout before they have ever sent: calls and video."""
+QUEUED = 0.003
+"""Seconds above the shortest round trip that are a queue: worth a scout."""
+OVERDUE = 1.5
+"""Times its longest recent round trip (and OVERDUE_S) that a placed class may be silent."""
+OVERDUE_S = 0.01
+TWICE = 2
+"""One probe may be lost; two in a row are taken for news."""
+MUTE_AFTER = 16
 """Probes in a row without any echo (and MUTE_SECONDS) after which the server is taken for one that does not echo."""
 MUTE_SECONDS = 3.0
-MUTE_FOR = 60.0
-"""Seconds without probes then."""
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """Estimated queue of one class in the network."""
-
-    records: int
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The state of replay-safe numbering, for people and metrics. Counts are cumulative."""
-
-    mode: Literal["plain", "safe"]
-    """safe: records of some class are taking numbers behind the newest one."""
-    slow: Dscp | None
-    """The class that the others overtake, None while it is not known or only one sends."""
-    backlog: Mapping[Dscp, Backlog]
-    """By class, for those that sent lately."""
-    probes_sent: int
-    probes_echoed: int
-    probes_lost: int
-    gaps_used: int
-    gaps_left: int
-    """Numbers in reserve."""
-    suspected_replay_losses: int
-    """Records that the receiver has probably dropped, judged by the fate of the probes among them."""
 
 
 class ReplaySafeNumbering:
     """Owns the numbers of one epoch; see the head of this module, and `numbering.Numbering` for `take`."""
 
     def __init__(self, first: int = FIRST_NUMBER, window: int = WINDOW) -> None:
-        self._newest = first - 1
-        self._limit = end_of_epoch(first)
         self._window = window
-        self._log = SendLog(self._newest)
-        self._note_at = first
-        self._gaps = GapReserve()
+        self._line = Line(first)
         self._lanes: dict[Dscp, Lane] = {}
-        self._several = False  # whether more than one class sends
         self._slow: Lane | None = None
-        self._position = Position(self._log)
+        self._position = Position(self._line.log)
         self._base: float | None = None  # the shortest round trip of all, in seconds
         self._refresh = 0.0  # seconds that a position holds good for
-        self._pause = 0.005  # seconds without bulk that are more than the usual spacing of its records
         self._waiting = False  # whether overtaking records wait at a late probe
         self._highest_overtaking = 0
 
-        self._run, self._block, self._in_run = RUN, 1, 0
-        self._ratio = 0.0  # overtaking records for each bulk record
-        self._span_bulk = self._span_overtaking = 0
-        self._bulk = self._overtaking = 0  # records since the slow class became it
-        self._behind = 0.0  # how far below the newest number the others lately aimed
-
-        self._since_probe = self._turn = self._next_id = 0
-        self._open: dict[int, Lane] = {}
+        self._rounds = Rounds()
+        self._next_id = 0
         self._unheard = 0  # probes since the last echo
-        self._heard_at: float | None = None  # or the first probe's time
-        self._mute_until = float("-inf")
+        self._heard_at = float("-inf")  # or the first probe's time
         self._probes_sent = self._probes_echoed = self._probes_lost = 0
         self._gaps_used = self._suspected = 0
 
@@ -166,46 +106,35 @@ class ReplaySafeNumbering:
         if count <= 0:
             return ()
         lane = self._lanes.get(dscp)
-        if lane is None or now - lane.sent_at > IDLE:
+        if lane is None or (now - lane.sent_at > SENDING and not lane.trial):
             lane = self._wake(dscp, now)
         lane.records += count
-        lane.unprobed += count
-        self._since_probe += count
-        if not self._several:
-            lane.sent_at = now
-            numbers = self._consecutive(count, now)
-            lane.highest = numbers[-1]
-            return numbers
-        if lane is self._slow or self._slow is None:
-            self._bulk += count
-            self._span_bulk += count
-            if now - lane.sent_at > self._pause:  # the queue drained meanwhile
-                lane.paused(now - lane.sent_at, self._base or 0.0)
-            lane.sent_at = now
-            fresh = self._with_gaps(count, now)
-            lane.highest = fresh[-1]
-            return fresh
+        if (lane.placed or lane.trial) and self._slow is not None:
+            return self._overtake(lane, self._slow, count, now)
         lane.sent_at = now
-        return self._overtake(lane, self._slow, count, now)
+        numbers = self._line.fresh(count, now, slow=lane is self._slow)
+        lane.highest = numbers[-1]
+        return numbers
 
     def _overtake(self, lane: Lane, slow: Lane, count: int, now: float) -> Sequence[int]:
-        self._overtaking += count
-        self._span_overtaking += count
+        line = self._line
         if now >= lane.wanted_until:
+            line.note(now)
             lane.wanted = self._place(lane, slow, now)
             lane.wanted_until = now + self._refresh
         wanted = lane.wanted
         for other in lane.before:
             wanted = max(wanted, other.highest - STEP_BACK)
-        behind = self._newest - wanted
-        self._behind += (behind - self._behind) * 0.3
-        if behind < NEAR:
-            numbers = self._with_gaps(count, now)
+        if lane.trial:
+            lane.trial = False
         else:
-            numbers = self._gaps.take(wanted, count)
-            self._gaps_used += len(numbers)
-            if len(numbers) < count:
-                numbers += self._with_gaps(count - len(numbers), now)
+            lane.sent_at = now
+        if line.newest - wanted < NEAR:
+            numbers = line.fresh(count, now, slow=False)
+        else:
+            found = line.between(wanted, count)
+            self._gaps_used += len(found)
+            numbers = found if len(found) == count else [*found, *line.more(count - len(found))]
         top = numbers[-1]
         if top > lane.highest:
             lane.highest = top
@@ -216,141 +145,82 @@ class ReplaySafeNumbering:
         """Return the number that a record of an overtaking class should have."""
         own = lane.longest
         if own is None:
-            own = self._base
-        if own is None:
-            return self._newest
-        delay = slow.delay
-        if delay is None or delay - own < SAME_QUEUE * (delay - (self._base or 0.0)):
-            place = self._newest
-        else:
-            place = self._position.at_arrival(now, delay - own, own, self._bulk, self._overtaking)
+            own = self._base or 0.0
+        line, delay = self._line, slow.delay
+        place = line.newest
+        if delay is not None:
+            place = self._position.at_arrival(now, delay - own, own, line.slow, line.others)
         late = slow.late()
         self._waiting = False
         if late is not None:
-            not_past = self._log.newest_at(late.sent + own)
+            not_past = line.log.newest_at(late.sent + own)
             if not_past < place:
                 place = not_past
                 self._waiting = True
         return place + BIAS
 
-    def _consecutive(self, count: int, now: float) -> range:
-        start = self._newest + 1
-        if start + count > self._limit:
-            raise exhausted(self._limit)
-        self._newest = start + count - 1
-        if self._newest >= self._note_at:
-            self._note(now)
-        return range(start, start + count)
-
-    def _with_gaps(self, count: int, now: float) -> list[int]:
-        start = self._newest + 1
-        if start + count > self._limit:
-            raise exhausted(self._limit)
-        if count == 1 and self._in_run < self._run - 1:  # the common case of a record by itself
-            self._in_run += 1
-            self._newest = start
-            if start >= self._note_at:
-                self._note(now)
-            return [start]
-        numbers: list[int] = []
-        while count:
-            part = min(count, max(0, self._run - self._in_run))
-            numbers.extend(range(start, start + part))
-            start += part
-            count -= part
-            self._in_run += part
-            if self._in_run >= self._run:
-                self._in_run = 0
-                end = min(start + self._block, self._limit - count)
-                self._gaps.add(start, end)
-                start = end
-        self._newest = start - 1
-        if start > self._note_at:
-            self._note(now)
-            if self._span_bulk >= SPAN:
-                self._plan_gaps()
-        return numbers
-
-    def _note(self, now: float) -> None:
-        self._note_at = self._newest + STEP
-        self._log.note(now, self._newest, self._bulk, self._overtaking)
-
-    def _plan_gaps(self) -> None:
-        """Decide how many numbers to leave free, from what has lately been overtaking: up fast, down slowly."""
-        ratio = min(MOST_OVERTAKING, self._span_overtaking / self._span_bulk)
-        self._span_bulk = self._span_overtaking = 0
-        self._ratio += (ratio - self._ratio) * (0.5 if ratio > self._ratio else 0.1)
-        share = LEAST_GAPS
-        if self._behind > NEAR * 2 / 3:
-            share += SURPLUS * self._ratio * (CATCH_UP if self._waiting else 1.0)
-        self._run = RUN if share * RUN <= BLOCK else max(1, int(BLOCK / share))
-        self._block = max(1, ceil(self._run * share))
-
     # Classes
 
     def _wake(self, dscp: Dscp, now: float) -> Lane:
-        """Begin, or begin anew, with a class that has not sent for long."""
+        """Begin with a class, or begin anew after a while without it."""
         lane = self._lanes.get(dscp)
         if lane is None:
-            lane = self._lanes[dscp] = Lane(dscp, now)
-        lane.sent_at = lane.woken_at = now
-        lane.forget()
-        self._several = len(self._active(now)) > 1
+            lane = self._lanes[dscp] = Lane(dscp, now, now)
+        else:
+            if now - lane.sent_at > IDLE and not lane.placed:
+                lane.forget()
+            lane.woken_at = now
+        if self._slow is None or now - self._slow.sent_at > SENDING:
+            self._make_slow(lane, now)
+        self._rounds.hurry()
         return lane
 
-    def _active(self, now: float) -> list[Lane]:
-        return [lane for lane in self._lanes.values() if now - lane.sent_at <= IDLE]
-
-    def _choose_slow(self, now: float) -> None:
-        """Make the class with the longest delay the slow one; while delays are alike, leave it, or take the busiest."""
-        active = self._active(now)
-        current = self._slow if self._slow in active else max(active, key=lambda lane: lane.records, default=None)
-        if current is None:
+    def _make_slow(self, lane: Lane, now: float) -> None:
+        if lane is self._slow:
             return
-        pace = max(1.0, self._log.pace())
-        self._refresh = min(0.02, 8 / pace)
-        self._pause = max(0.005, RUN * self._refresh)
-        longest = (current.at_least(now) or 0.0) + 0.0005 + RUN / pace
-        for lane in active:
-            delay = lane.at_least(now)
-            if lane is not current and delay is not None and delay > longest:
-                current, longest = lane, delay
-        for lane in active:
+        self._slow = lane
+        self._position = Position(self._line.log)
+        for each in self._lanes.values():
+            each.placed = each.trial = False
+            each.overtaken = 0
+            each.excused = each.open[-1].id if each.open else 0
+        self._plan(now)
+
+    def _plan(self, now: float) -> None:
+        """Adapt to what the last echo told."""
+        placed = [lane for lane in self._lanes.values() if lane.placed]
+        overtaken = any(now - lane.sent_at <= SENDING for lane in placed)
+        self._line.plan(overtaken=overtaken, waiting=self._waiting)
+        self._refresh = min(0.001, 8 / max(1.0, self._line.log.pace()))
+        for lane in placed:
             own = lane.longest or 0.0
             lane.before = [
-                other for other in active
-                if other is lane or (other is not current and (other.shortest or 0.0) <= own + SAME_TIME)
+                other for other in placed if other is lane or (other.shortest or 0.0) <= own + SAME_TIME
             ]  # fmt: skip
-        if current is not self._slow:
-            self._slow = current
-            self._position = Position(self._log)
-            self._span_bulk = self._span_overtaking = 0
+            lane.wanted_until = 0.0
 
     # Probes
 
     def probe_due(self, now: float) -> Dscp | None:
         """Return the class in which to send a probe now, or None. Ask before sending what is ready, not after."""
-        if not self._several or now < self._mute_until:
+        rounds, slow = self._rounds, self._slow
+        if slow is None or not rounds.waiting(now):
             return None
-        slow = self._slow
-        self._watch_canaries(now)
-        every: float = LEAST_PROBE_EVERY  # while the position is unknown
-        if slow is not None and slow.delay is not None:
-            every = max(LEAST_PROBE_EVERY, PROBE_EVERY * (1 - slow.loss))
-        if self._since_probe < every:
-            return None
-        active = self._active(now)
-        self._several = len(active) > 1
-        ready = [lane for lane in active if lane.unprobed]
-        if not self._several or len(ready) < 2 or self._mute(now):
-            return None
-        self._turn += 1
-        if slow is None or slow.delay is None:
-            return ready[self._turn % len(ready)].dscp
-        others = [lane for lane in ready if lane is not slow]
-        if slow.unprobed and self._turn % CANARY:
-            return slow.dscp
-        return others[self._turn // CANARY % len(others)].dscp
+        if rounds.due() is None:
+            self._watch_silence(slow, now)
+            slow = self._slow or slow
+            sending = [lane for lane in self._lanes.values() if now - lane.sent_at <= SENDING]
+            pace, scout = Pace.WATCH, None
+            if self._mute(now):
+                pace = Pace.MUTE
+            elif len(sending) < TWICE:
+                pace, scout = Pace.ALONE, self._scout(slow)
+            elif any(lane.placed for lane in sending):
+                pace = Pace.DENSE
+            others = [lane for lane in sending if lane is not slow]
+            rounds.begin(now, self._line.slow + self._line.others, pace, slow, others, scout)
+        lane = rounds.due()
+        return None if lane is None else lane.dscp
 
     def next_probe_at(self, now: float) -> float | None:  # noqa: ARG002  (the loop asks every numbering that probes)
         """Return None: probes ride in front of traffic, so there is never one to wake up for."""
@@ -361,25 +231,23 @@ class ReplaySafeNumbering:
         lane = self._lanes.get(dscp)
         if lane is None:
             lane = self._wake(dscp, now)
+        lane.trial = now - lane.sent_at > SENDING and lane is not self._slow
+        self._rounds.sent()
         self._next_id += 1
-        lane.opened(Probe(self._next_id, now, self._newest, self._bulk, lane.records))
-        self._open[self._next_id] = lane
-        self._since_probe = 0
+        lane.opened(Probe(self._next_id, now, self._line.newest, self._line.slow, lane.records))
         self._probes_sent += 1
-        self._unheard += 1
-        if self._heard_at is None:
+        if not self._unheard:
             self._heard_at = now
-        if len(self._open) > 2 * sum(len(lane.open) for lane in self._lanes.values()) + MUTE_AFTER:
-            self._open = {probe.id: lane for lane in self._lanes.values() for probe in lane.open}
+        self._unheard += 1
         return self._next_id
 
     def probe_echoed(self, probe: int, now: float) -> None:
         """Learn that a probe arrived; an id that nobody waits for changes nothing."""
-        lane = self._open.pop(probe, None)
-        if lane is None:
-            return
-        settled = lane.echoed(probe, now, self._highest_overtaking - self._window)
-        if settled is None:
+        for lane in self._lanes.values():
+            settled = lane.echoed(probe, now, self._highest_overtaking - self._window)
+            if settled is not None:
+                break
+        else:
             return
         self._probes_echoed += 1
         self._probes_lost += settled.lost
@@ -388,64 +256,107 @@ class ReplaySafeNumbering:
         round_trip = now - settled.probe.sent
         if self._base is None or round_trip < self._base:
             self._base = round_trip
-        if lane is self._slow:
-            if self._waiting:  # canaries sent while waiting say nothing about the place that is known now
-                for other in self._lanes.values():
-                    if other is not lane:
-                        other.excuse()
-            self._position.echoed(now, settled.probe.bulk, round_trip, self._base)
-            self._gaps.forget_below(settled.probe.number - 4 * self._window)
-        for other in self._lanes.values():
-            other.wanted_until = now
-        self._choose_slow(now)
+        slow = self._slow
+        if lane is slow:
+            self._position.echoed(now, settled.probe.slow, round_trip, self._base)
+            self._line.gaps.forget_below(settled.probe.number - 4 * self._window)
+            self._judge(lane, probe)
+        elif slow is not None:
+            if slow.echoed_id > probe:
+                lane.overtaken += 1
+            elif slow.open and slow.open[0].id < probe:
+                lane.overtaken = 0
+            if lane.overtaken >= TWICE:
+                self._make_slow(lane, now)
+            elif not lane.placed and probe > lane.excused and slow.late_for(probe):
+                lane.placed = True
+        self._plan(now)
 
-    def _watch_canaries(self, now: float) -> None:
-        """Send a class to the newest numbers when two of its probes in a row are not back."""
+    def _judge(self, slow: Lane, probe: int) -> None:
+        """Learn from an echo of the slow class who overtook that probe of it, and who does not overtake."""
+        waited = self._waiting
+        gain = RUN / max(1.0, self._line.log.pace())
         for lane in self._lanes.values():
-            if lane is not self._slow and lane.overdue(now):
-                self._suspected += lane.records - lane.open[0].records
+            if lane is slow:
+                continue
+            if waited:  # probes sent while waiting say nothing about the place that is known now
                 lane.excuse()
-                lane.highest = self._newest + STEP_BACK
-                lane.wanted_until = now
+            ahead = (slow.delay or 0.0) - (lane.longest or 0.0)
+            if lane.echoed_id > max(probe, lane.excused) and ahead > gain:
+                lane.placed = True
+            elif lane.placed and (ahead <= gain or sum(each.id < probe for each in lane.silent()) >= TWICE):
+                self._raise(lane)
+
+    def _raise(self, lane: Lane) -> None:
+        """Give a class new numbers, for it does not overtake or is dropped itself."""
+        lane.placed = False
+        lane.excuse()
+
+    def _watch_silence(self, slow: Lane, now: float) -> None:
+        """Raise placed classes that are silent; find a class that is overtaken by the one taken for the slow one."""
+        for lane in self._lanes.values():
+            if lane is slow:
+                continue
+            silent = lane.silent()
+            if lane.placed:
+                due = self._heard_at - OVERDUE * (lane.longest or 0.0) - OVERDUE_S
+                if len(silent) >= TWICE and silent[1].sent < due:
+                    self._suspected += lane.records - silent[0].records
+                    self._raise(lane)
+            elif len(silent) > lane.doubt and silent[lane.doubt].id < slow.echoed_id:
+                self._make_slow(lane, now)
+                return
+
+    def _scout(self, slow: Lane) -> Lane | None:
+        """Return a class that may overtake soon, each in its turn, if there is something to overtake."""
+        if slow.delay is None or slow.delay - (self._base or 0.0) < QUEUED:
+            return None
+        for dscp in SCOUTED:
+            if dscp not in self._lanes:
+                self._lanes[dscp] = Lane(dscp, float("-inf"))
+        return min((lane for lane in self._lanes.values() if lane is not slow), key=lambda lane: lane.asked)
 
     def _mute(self, now: float) -> bool:
-        """Give up for a while, and number plainly, when nothing is echoed."""
+        """Number plainly, and probe next to never, while nothing is echoed."""
         patience = MUTE_SECONDS + max((2 * (lane.longest or 0.0) for lane in self._lanes.values()), default=0.0)
-        if self._unheard < MUTE_AFTER or self._heard_at is None or now - self._heard_at < patience:
+        if self._unheard < MUTE_AFTER or now - self._heard_at < patience:
             return False
         for lane in self._lanes.values():
-            self._probes_lost += len(lane.open)
-            lane.forget()
-        self._open.clear()
-        self._slow = self._base = self._heard_at = None
-        self._unheard = 0
+            self._probes_lost += max(0, len(lane.open) - TWICE)
+            while len(lane.open) > TWICE:  # they may be the first to come back
+                lane.open.popleft()
+            lane.placed = lane.trial = False
+            lane.round_trips.clear()
+        self._base = None
         self._waiting = False
-        self._mute_until = now + MUTE_FOR
+        self._line.plan(overtaken=False, waiting=False)
         return True
 
     # For people
 
     def snapshot(self, now: float) -> Snapshot:
         """Return the present state."""
-        active = self._active(now)
-        several = len(active) > 1
+        active = [lane for lane in self._lanes.values() if now - lane.sent_at <= IDLE]
+        safe = any(lane.placed for lane in active)
         return Snapshot(
-            mode="safe" if several and self._slow is not None and self._behind >= NEAR else "plain",
-            slow=self._slow.dscp if several and self._slow is not None else None,
+            mode="safe" if safe else "plain",
+            slow=self._slow.dscp if safe and self._slow is not None else None,
             backlog={lane.dscp: self._backlog(lane, now) for lane in active},
             probes_sent=self._probes_sent,
             probes_echoed=self._probes_echoed,
             probes_lost=self._probes_lost,
             gaps_used=self._gaps_used,
-            gaps_left=self._gaps.left,
+            gaps_left=self._line.gaps.left,
             suspected_replay_losses=self._suspected,
         )
 
     def _backlog(self, lane: Lane, now: float) -> Backlog:
-        delay = lane.at_least(now)
+        delay, late = lane.delay, lane.late()
+        if late is not None:
+            delay = max(delay or 0.0, now - late.sent)
         if delay is None or self._base is None:
             return Backlog(0, 0.0)
         queued = max(0.0, delay - self._base)
         if lane is self._slow:
-            return Backlog(self._bulk - self._log.bulk_at(now - queued), queued * 1000)
+            return Backlog(self._line.slow - self._line.log.slow_at(now - queued), queued * 1000)
         return Backlog(round(queued * lane.records / max(IDLE, now - lane.woken_at)), queued * 1000)

@@ -42,8 +42,8 @@ class SendLog:
         """Return how many overtaking records had been sent at `time`."""
         return self._at(time, self._overtaking)
 
-    def bulk_at(self, time: float) -> int:
-        """Return how many bulk records had been sent at `time`."""
+    def slow_at(self, time: float) -> int:
+        """Return how many records of the slow class had been sent at `time`."""
         return self._at(time, self._bulk)
 
     def newest_when(self, bulk: float) -> int:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import DF, EF, Dscp
-from qosctl.dtls import replaysafe
 from qosctl.dtls.gaps import MAX_BLOCKS, GapReserve
 from qosctl.dtls.numbering import EPOCH_SHIFT, FIRST_NUMBER, NumbersExhaustedError, end_of_epoch
 from qosctl.dtls.probing import ProbingNumbering
@@ -74,14 +73,26 @@ def test_it_is_a_numbering_that_probes() -> None:
     assert isinstance(ReplaySafeNumbering(), ProbingNumbering)
 
 
-def test_one_class_is_numbered_plainly_and_never_probed() -> None:
+def test_one_class_is_numbered_plainly_but_for_spare_numbers_and_hardly_probed() -> None:
     numbering = ReplaySafeNumbering()
     taken: list[int] = []
-    for i in range(1000):
-        assert numbering.probe_due(i / 100) is None
+    probes = 0
+    for i in range(1000):  # 10 s
+        while (due := numbering.probe_due(i / 100)) is not None:
+            taken += numbering.take(due, 1, i / 100) if numbering.probe_sent(due, i / 100) else ()
+            probes += 1
         taken += numbering.take(DF, 7, i / 100)
-    assert taken == list(range(FIRST_NUMBER, FIRST_NUMBER + 7000))
+    assert taken == sorted(set(taken))
+    assert taken[-1] - FIRST_NUMBER < len(taken) * 5 / 4
+    assert probes <= 101  # ten a second: nobody answers here, and that slows it down
     assert numbering.snapshot(10.0).mode == "plain"
+
+
+def test_a_call_by_itself_is_never_probed() -> None:
+    numbering = ReplaySafeNumbering()
+    for i in range(1000):
+        assert numbering.probe_due(i / 50) is None
+        numbering.take(EF, 1, i / 50)
 
 
 def test_without_an_echo_it_stops_probing() -> None:
@@ -90,13 +101,25 @@ def test_without_an_echo_it_stops_probing() -> None:
     assert outcome.probes < 1000  # of 4,000
 
 
-def test_an_idle_second_class_ends_the_probes() -> None:
+def test_the_second_class_makes_the_probes_dense_and_its_end_sparse() -> None:
     numbering = ReplaySafeNumbering()
-    numbering.take(EF, 1, 0.0)
-    numbering.take(DF, 500, 0.0)
-    assert numbering.probe_due(0.1) is not None
-    numbering.take(DF, 500, replaysafe.IDLE + 1)
-    assert numbering.probe_due(replaysafe.IDLE + 1) is None
+
+    def probes(begin: float) -> int:
+        count = 0
+        for i in range(1000):
+            while (due := numbering.probe_due(begin + i / 1000)) is not None:
+                probe = numbering.probe_sent(due, begin + i / 1000)
+                numbering.take(due, 1, begin + i / 1000)
+                numbering.probe_echoed(probe, begin + i / 1000)
+                count += 1
+            numbering.take(DF, 10, begin + i / 1000)
+            if begin < 1 and i % 20 == 0:
+                numbering.take(EF, 1, begin + i / 1000)
+        return count
+
+    assert 50 < probes(0.0) <= 251  # every 40 records
+    probes(2.0)
+    assert probes(3.0) <= 20
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 9)), min_size=1, max_size=60), st.data())
