@@ -46,7 +46,7 @@ static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *
 	enum outcome result;
 	void *ring = NULL;
 	__u64 number = 0, word, *mark;
-	__u8 outer;
+	struct dscp outer;
 
 	result = find_record(skb, &at, &ring, &number);
 	if (result != PARSED)
@@ -61,14 +61,14 @@ static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *
 	entry = policy_for(now->policy_bank, word & (DSCP_COUNT - 1));
 	if (!entry || entry->action != POLICY_STAMP)
 		return OUTCOME_POLICY_LEAVE;
-	outer = entry->outer_dscp & (DSCP_COUNT - 1);
+	outer.value = entry->outer_dscp & (DSCP_COUNT - 1);
 	if (entry->set_priority)
 		skb->priority = entry->priority;
 
 	result = at.version == 4 ? stamp_ipv4(skb, at.ip, outer) : stamp_ipv6(skb, at.ip, outer);
 	if (result == OUTCOME_STAMPED || result == OUTCOME_UNCHANGED) {
-		counters->outer[outer].packets += segments;
-		counters->outer[outer].bytes += skb->wire_len;
+		counters->outer[outer.value].packets += segments;
+		counters->outer[outer.value].bytes += skb->wire_len;
 	}
 	return result;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Writing the six bits of the DSCP, and nothing else. This file and parse.h are the C that knows where they lie.
+ * Writing the six bits of the DSCP, and nothing else. This file knows where the traffic class lies in each header, dscp.h
+ * where the DSCP lies in the traffic class.
  *
  * The header is written with one bpf_skb_store_bytes: it makes a shared header private first, and a failure leaves the
  * packet as it was. Direct packet writes would let the verifier put an unclone in front of the whole program, which copies
@@ -9,9 +10,8 @@
 #ifndef QOSCTL_STAMP_H
 #define QOSCTL_STAMP_H
 
+#include "dscp.h"
 #include "parse.h"
-
-#define ECN_MASK 0x03
 
 /* RFC 1624, equation 3: HC' = ~(~HC + ~m + m'), for one 16-bit word m of the header. */
 static __always_inline __u16 checksum_update(__u16 checksum, __u16 old_word, __u16 new_word)
@@ -23,37 +23,42 @@ static __always_inline __u16 checksum_update(__u16 checksum, __u16 old_word, __u
 	return ~sum;
 }
 
-static __always_inline enum outcome stamp_ipv4(struct __sk_buff *skb, __u32 at_ip, __u8 dscp)
+static __always_inline enum outcome stamp_ipv4(struct __sk_buff *skb, __u32 at_ip, struct dscp wanted)
 {
 	/* Version to checksum, the part that changes, as 16-bit words in network order. */
 	__u16 words[6], copy[6];
 	const __u16 *ip = header(skb, at_ip, copy, sizeof(copy));
+	struct traffic_class now;
 	__u16 first;
 
 	if (!ip)
 		return OUTCOME_TRUNCATED;
+	/* version (4), header length (4), traffic class (8) */
 	first = bpf_ntohs(ip[0]);
-	if (((first & 0xff) >> 2) == dscp)
+	now.byte = first & 0xff;
+	if (dscp_of(now).value == wanted.value)
 		return OUTCOME_UNCHANGED;
 	__builtin_memcpy(words, ip, sizeof(words));
-	words[0] = bpf_htons((first & (0xff00 | ECN_MASK)) | (dscp << 2));
+	words[0] = bpf_htons((first & 0xff00) | with_dscp(now, wanted).byte);
 	/* The ones' complement sum does not depend on byte order (RFC 1071 section 2B). */
 	words[5] = checksum_update(words[5], bpf_htons(first), words[0]);
 	return bpf_skb_store_bytes(skb, at_ip, words, sizeof(words), 0) ? OUTCOME_WRITE_FAILED : OUTCOME_STAMPED;
 }
 
-static __always_inline enum outcome stamp_ipv6(struct __sk_buff *skb, __u32 at_ip, __u8 dscp)
+static __always_inline enum outcome stamp_ipv6(struct __sk_buff *skb, __u32 at_ip, struct dscp wanted)
 {
 	__u16 copy, word;
 	const __u16 *ip = header(skb, at_ip, &copy, sizeof(copy));
+	struct traffic_class now;
 
 	if (!ip)
 		return OUTCOME_TRUNCATED;
 	/* version (4), traffic class (8), top of the flow label (4) */
 	word = bpf_ntohs(*ip);
-	if (((word >> 6) & 0x3f) == dscp)
+	now.byte = word >> 4;
+	if (dscp_of(now).value == wanted.value)
 		return OUTCOME_UNCHANGED;
-	word = bpf_htons((word & ~(0x3f << 6)) | (dscp << 6));
+	word = bpf_htons((word & 0xf00f) | (with_dscp(now, wanted).byte << 4));
 	return bpf_skb_store_bytes(skb, at_ip, &word, sizeof(word), BPF_F_RECOMPUTE_CSUM) ? OUTCOME_WRITE_FAILED
 											   : OUTCOME_STAMPED;
 }

@@ -124,9 +124,9 @@ def test_the_program_agrees_on_a_stretch_of_the_fuzzer(world: Differential) -> N
 
 
 MUTANTS = {
-    "the_ecn_is_not_kept": ("stamp.h", "#define ECN_MASK 0x03", "#define ECN_MASK 0x01"),
+    "the_ecn_is_not_kept": ("dscp.h", "#define ECN_MASK 0x03", "#define ECN_MASK 0x01"),
     "the_checksum_loses_a_carry": ("stamp.h", "\tsum = (sum & 0xffff) + (sum >> 16);\n\treturn", "\treturn"),
-    "the_flow_label_is_touched": ("stamp.h", "~(0x3f << 6)", "~(0x3f << 6) & ~8"),
+    "the_flow_label_is_touched": ("stamp.h", "word & 0xf00f", "word & 0xf007"),
     "half_the_number_is_compared": (
         "parse.h",
         "*number = __be64_to_cpu(record->number)",
