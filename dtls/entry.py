@@ -17,20 +17,19 @@ class FlowEntry:
         self._tunnel = tunnel
         self.marks = False
         """Whether there is a ring to mark in."""
-        self._ends: tuple[Endpoint, Endpoint] | None = None
+        self._open = False
 
     def move(self, local: Endpoint, remote: Endpoint) -> memoryview | None:
         """Enter the flow between two ends in place of the last one; returns its ring, None where nothing marks."""
         if self._marker is None:
             return None
-        self.close()
         marks = self._marker.flow_opened(local, remote, self._tunnel)
-        self._ends = local, remote
+        self._open = True
         self.marks = marks is not None
         return marks
 
     def close(self) -> None:
         """Remove the entry, if there is one."""
-        if self._marker is not None and self._ends is not None:
+        if self._marker is not None and self._open:
             self._marker.flow_closed()
-            self._ends = None
+            self._open = False

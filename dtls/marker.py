@@ -12,7 +12,7 @@ class Marker(Protocol):
     """Makes one flow known to the kernel, and forgets it again."""
 
     def flow_opened(self, local: Endpoint, remote: Endpoint, tunnel: str) -> memoryview | None:
-        """Register the flow of tunnel device `tunnel`.
+        """Register the flow of tunnel device `tunnel`, in place of the one before, which goes first.
 
         Returns a memoryview("Q") of qosctl.bpf.layout.RING_WORDS words to store marks in, or None where marking is
         not possible; the tunnel then works unmarked.

@@ -39,16 +39,22 @@ class FlowMarker:
         self._key: FlowKey | None = None
 
     def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
-        """Make the maps if nobody has, clear flows of dead owners, and enter this one; None where that fails."""
+        """Make the maps if nobody has, clear flows of dead owners, and enter this one; None where that fails.
+
+        An entry from before goes first, in the same breath, so that the maps stay.
+        """
         key = FlowKey(local, remote)
         try:
             with kernel_errors("marking"):
-                self._ring = self._register(key, tunnel)
+                ring = self._register(key, tunnel)
         except QosctlError as error:
             self._warn(f"nothing will be marked: {error}")
+            self.flow_closed()
             return None
-        self._key = key
-        return self._ring.marks
+        if self._ring is not None:
+            self._ring.close()
+        self._ring, self._key = ring, key
+        return ring.marks
 
     def flow_closed(self) -> None:
         """Take the flow out, and the maps with it if this was their last use."""
@@ -80,6 +86,8 @@ class FlowMarker:
             try:
                 with open_state() as state:
                     state.flows.reap()
+                    if self._key is not None:
+                        state.flows.remove(self._key)
                     ring = Ring(owner)
                     state.flows.add(key, ring)
                     return ring

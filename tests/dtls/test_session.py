@@ -208,3 +208,33 @@ def test_nothing_is_due_before_the_next_time(dpd: int, keepalive: int, steps: li
             life.heard = now
         if said:
             life.said = now
+
+
+def test_a_peer_that_says_nothing_while_we_speak_is_asked_soon_and_given_up() -> None:
+    life = Liveness(Timers(dpd=90, keepalive=0), 0.0, quiet=2.0, patience=4)
+    asked, now = [], 0.0
+    while (due := life.due(now)) is not Due.DEAD:
+        if due is Due.DPD:
+            asked.append(round(now, 2))
+        life.said = now
+        now += 0.05
+    assert asked == [2.0, 2.75, 3.5, 4.25]
+    assert now < 6
+
+
+def test_doubt_is_ended_by_any_word() -> None:
+    life = Liveness(Timers(dpd=90, keepalive=0), 0.0)
+    assert life.due(10) is Due.NOTHING
+    life.doubt(10)
+    assert life.due(10) is Due.DPD
+    life.heard = 10.1
+    assert life.due(20) is Due.NOTHING
+    assert life.next_time() > 60
+
+
+def test_doubt_without_a_word_is_the_end() -> None:
+    life = Liveness(Timers(dpd=0, keepalive=0), 0.0, patience=3)
+    life.doubt(10)
+    found = [life.due(10 + tenth / 10) for tenth in range(60)]
+    assert found.count(Due.DPD) == 3
+    assert found[-1] is Due.DEAD

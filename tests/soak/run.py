@@ -7,6 +7,7 @@ and packets flowing again after every fault
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import statistics
 import sys
@@ -142,8 +143,10 @@ class Soak:
                     self.report.mis_stamped += record.frame.dscp != record.inner.traffic_class >> 2 or frame.ecn != 0
 
     def _for_a_while(self, relay: Relay, tap: Wiretap, **weather: float | int | str | bool) -> None:
-        fair: dict[str, float | int | str | bool] = {"udp": True, "tcp": "pass", "loss": 0.0, "duplicate": 0.0, "corrupt": 0.0, "reorder": 0.0,
-                "delay": 0, "jitter": 0, "largest": 65535}  # fmt: skip
+        fair: dict[str, float | int | str | bool] = {
+            "udp": True, "tcp": "pass", "loss": 0.0, "duplicate": 0.0, "corrupt": 0.0, "reorder": 0.0, "delay": 0,
+            "jitter": 0, "largest": 65535,
+        }  # fmt: skip
         relay.set(**weather)
         end = time.monotonic() + self._chance.uniform(1, 8)
         while time.monotonic() < end:
@@ -174,7 +177,9 @@ class Soak:
 
     def _wait_for_dtls(self, line: Line) -> None:
         deadline = time.monotonic() + RECOVERY_S
-        while not any(f["statistics"]["state"] == 2 for f in line.qosctl.read("flows")["flows"]):
+        while not any(
+            f["statistics"]["state"] == 2 for f in json.loads(line.qosctl("flows", "--json", check=False).stdout)["flows"]
+        ):
             assert time.monotonic() < deadline, "DTLS does not come back"
             time.sleep(0.2)
 
