@@ -49,6 +49,7 @@ _STATE_WORD = _SLOT_WORDS - 1  # ports and state
 _STATE_STRIDE = FLOW_SLOT.size // 4
 _STATE_AT = _STATE_STRIDE - 1  # in 32-bit words: the last of a slot
 _KEY = struct.Struct("=4QI")
+_ENDS = struct.Struct("!16s16sHH")  # the same, taken apart
 _MASK = (1 << 64) - 1
 _IPV4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
@@ -68,7 +69,7 @@ class FlowKey:
     @classmethod
     def unpack(cls, raw: bytes) -> FlowKey:
         """Read what pack wrote."""
-        source, destination, source_port, destination_port = struct.unpack("!16s16sHH", raw[: _KEY.size])
+        source, destination, source_port, destination_port = _ENDS.unpack_from(raw)
         return cls((_readable(source), source_port), (_readable(destination), destination_port))
 
     @property

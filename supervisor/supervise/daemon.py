@@ -163,9 +163,15 @@ class Supervisor:
                 repair.forget(index)
 
     def _start(self, wishes: list[Attach], now: float) -> None:
-        if wishes:
+        if not wishes:
+            return
+        try:
             self._attaching = Attaching(wishes, now)
-            self._selector.register(self._attaching, selectors.EVENT_READ)
+        except OSError as error:  # no memory or no process to be had: what is attached marks on, and we try again
+            self._complain("attach", str(error))
+            return
+        self._complain("attach", "")
+        self._selector.register(self._attaching, selectors.EVENT_READ)
 
     def _listen_to(self, attaching: Attaching, now: float) -> None:
         if now >= attaching.deadline:

@@ -61,6 +61,7 @@ class Serving:
                 continue
             with endpoint:
                 self._endpoint = endpoint
+                said = ""
                 self._say(f"serving {endpoint.url}")
                 if not stop.is_set():
                     endpoint.run()

@@ -43,6 +43,7 @@ def loaded(stand: Stand) -> Iterator[Load]:
         finally:
             stop.set()
             thread.join()
+            wire.wait_for(lambda frames: len(frames) >= load.sent, timeout=20)
 
 
 def _send(tunnel: Tunnel, load: Load, stop: threading.Event) -> None:
