@@ -105,14 +105,16 @@ def _count_down(step: int) -> None:
     IPRoute.tc = before(lambda ip, *args, **named: ip.__getattr__("tc")(*args, **named))
 
 
-def each_death(action: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> Iterator[int]:
+def each_death(
+    action: Callable[[], object], prepare: Callable[[], object] = lambda: None, *, first: int = 1
+) -> Iterator[int]:
     """Prepare and die at each step in turn; yields the step after each death, and once for the child that lived."""
-    for step in range(1, _ENOUGH):
+    for step in range(first, _ENOUGH):
         prepare()
         died = die_at(step, action)
         yield step
         if not died:
-            assert step > 1, "nothing was counted"
+            assert step > first, "nothing was counted"
             return
     pytest.fail(f"still not done after {_ENOUGH} steps")
 
@@ -204,7 +206,7 @@ def test_change_of_hook(stand: Stand, kind: HookKind) -> None:
 def test_attach_of_two(stand: Stand) -> None:
     """Dying after the first and before the second: half of it is done, and the rest can be."""
     halves = 0
-    for step in each_death(lambda: attach(["lo", NEAR], HookKind.TCX)):
+    for step in each_death(lambda: attach(["lo", NEAR], HookKind.TCX), first=9):  # the first steps are as with one
         halves += devices() == {"lo": DeviceState.ATTACHED}
         attach(["lo", NEAR], HookKind.TCX)
         assert devices() == {"lo": DeviceState.ATTACHED, NEAR: DeviceState.ATTACHED}
