@@ -1,14 +1,14 @@
-"""A minute of soak; `python -m tests.soak` is the hour."""
+"""Less than a minute of soak; `python -m tests.soak` is the hour."""
 
 from tests.soak.run import Soak
 
-SEED, SECONDS = 20, 60
+SEED, SECONDS = 20, 45
 
 
 def test_a_tunnel_under_traffic_and_faults_stays_small_and_right() -> None:
     report = Soak(SEED, SECONDS).run()
     assert sum(report.faults.values()) >= 3
-    assert report.records > 500
+    assert report.records > 300
     assert report.mis_stamped == 0
     assert report.strange_lines == []
     assert report.kept

@@ -11,16 +11,13 @@ from tests.system.line import TUNNEL, Line
 
 ROUTER = "10.91.1.1"
 OCSERV = "dpd = 5\n"
-SECONDS = 3.0
+SECONDS = 1.5
 FAIR = {"loss": 0.0, "duplicate": 0.0, "corrupt": 0.0, "reorder": 0.0, "delay": 0, "jitter": 0}
 WEATHERS: dict[str, dict[str, float | int]] = {
     "loss of 30 %": {"loss": 0.3},
-    "duplicates": {"duplicate": 0.2},
-    "damage": {"corrupt": 0.05},
     "reordering by 100": {"reorder": 0.02, "reorder_by": 100},
-    "delay and jitter": {"delay": 40, "jitter": 40},
     "all of it": {
-        "loss": 0.05, "duplicate": 0.05, "corrupt": 0.02, "reorder": 0.02, "reorder_by": 80, "delay": 20, "jitter": 20
+        "loss": 0.05, "duplicate": 0.1, "corrupt": 0.05, "reorder": 0.02, "reorder_by": 80, "delay": 30, "jitter": 30
     },
 }  # fmt: skip
 
