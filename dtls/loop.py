@@ -33,6 +33,8 @@ from qosctl.dtls.uplink import Batch
 from qosctl.dtls.watch import Watch
 
 REPORT_S = 1.0
+TEND_S = 0.01
+"""How often, at the most, the parts are asked what is due while packets come thick and fast."""
 LOOK_S = 2.0
 """How often to look at the clocks when nothing else happens."""
 
@@ -67,6 +69,7 @@ class Loop:
         self._tally = tally
         self._report = report
         self._next_report = math.inf
+        self._tended = self._due = -math.inf
         self._decoder = CstpDecoder()
         self._waiting: deque[Batch] = deque()
         self._channel_events = self._udp_events = select.EPOLLIN
@@ -96,12 +99,16 @@ class Loop:
             self._want(holding=holding)
             if sleep.slept(now, wake):
                 self._watch.woke(now)
+                self._due = now
             ready = self._poll.poll(max(0.0, min(wake, hold_until if holding else wake) - now))
             self._serve(ready, time.monotonic())
 
     def _tend(self, now: float) -> float:
-        """Let every part do what is due."""
-        due = min(self._watch.tend(now), self._control.tend(now), self._carrier.tend(now))
+        """Let every part do what is due; return when something is next."""
+        if now < self._tended + TEND_S and now < self._due:
+            return self._due
+        self._tended = now
+        due = self._due = min(self._watch.tend(now), self._control.tend(now), self._carrier.tend(now))
         link = self._carrier.link
         if link is not None:
             self._tun.fit(link.path.size)
@@ -142,6 +149,7 @@ class Loop:
             elif descriptor == self._net.fileno():
                 self._net.drain()
                 self._watch.news(now)
+                self._due = now
         if self._next_report == math.inf and self._report is not None:
             self._next_report = now + REPORT_S
 
@@ -149,12 +157,14 @@ class Loop:
         link = self._carrier.link
         if link is None:
             self._carrier.go_on(now)
+            self._due = now
             return
         if events & ~select.EPOLLOUT:
             try:
                 self._take_datagrams(link, link.udp.arrivals(), now)
             except LinkLostError as error:
                 self._carrier.lose(str(error), now)
+                self._due = now
                 return
         if events & select.EPOLLOUT:
             while self._waiting and link.udp.send(self._waiting[0]):
