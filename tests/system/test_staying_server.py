@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ SOON_S = 5.0
 """What is promised after a server is back. The tests' own bound is wider: timings of a busy machine decide nothing."""
 BOUND_S = 15.0
 REFUSED, NOT_CONNECTED = 2, 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_socket_is_left() -> Iterator[None]:
+    yield
+    Path(_OCCTL).unlink(missing_ok=True)
 
 
 def _words(line: Line, *more: str) -> list[str]:
