@@ -26,10 +26,10 @@ class Probe:
     sent: float
     number: int
     """The newest number when it was sent."""
-    slow: int
-    """Records of the slow class sent before it."""
     records: int
     """Records of its own class sent before it."""
+    fresh: bool
+    """Whether it has the newest number, so that silence means delay or loss; otherwise it may have been dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +106,21 @@ class Lane:
     def late(self) -> Probe | None:
         """Return the oldest open probe that is late rather than lost, if those before it are lost."""
         doubt = self.doubt
-        return self.open[doubt] if len(self.open) > doubt else None
+        for probe in self.open:
+            if probe.fresh:
+                if not doubt:
+                    return probe
+                doubt -= 1
+        return None
 
     def late_for(self, probe_id: int) -> bool:
         """Tell whether it is certain that a later probe, with that id, overtook some of this class's."""
         late = self.late()
         return late is not None and late.id < probe_id
 
-    def silent(self) -> list[Probe]:
-        """Return the open probes that speak about the numbers given now, oldest first."""
-        return [probe for probe in self.open if probe.id > self.excused]
+    def dropped(self) -> list[Probe]:
+        """Return the open probes that the receiver may have dropped for their numbers, as it would drop others now."""
+        return [probe for probe in self.open if probe.id > self.excused and not probe.fresh]
 
     def excuse(self) -> None:
         """Hold nothing sent so far against the numbers given from now on; echoes that still come are welcome."""

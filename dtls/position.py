@@ -74,4 +74,5 @@ class Position:
             return by_delay
         anchor = self._anchors[-1]
         served = self.capacity * (now - anchor.heard + own_delay) - (overtaking - anchor.overtaking)
-        return (by_delay + log.newest_when(min(bulk, anchor.bulk + max(0.0, served)))) // 2
+        by_work = log.newest_when(min(bulk, anchor.bulk + max(0.0, served)))
+        return (by_delay + by_work) // 2

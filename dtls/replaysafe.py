@@ -92,6 +92,8 @@ class ReplaySafeNumbering:
         self._waiting = False  # whether overtaking records wait at a late probe
         self._highest_overtaking = 0
 
+        self._looked = self._looked_before = float("-inf")
+
         self._rounds = Rounds()
         self._next_id = 0
         self._unheard = 0  # probes since the last echo
@@ -146,8 +148,8 @@ class ReplaySafeNumbering:
         own = lane.longest
         if own is None:
             own = self._base or 0.0
-        line, delay = self._line, slow.delay
-        place = line.newest
+        line = self._line
+        delay, place = slow.delay, line.newest
         if delay is not None:
             place = self._position.at_arrival(now, delay - own, own, line.slow, line.others)
         late = slow.late()
@@ -183,12 +185,12 @@ class ReplaySafeNumbering:
         for each in self._lanes.values():
             each.placed = each.trial = False
             each.overtaken = 0
-            each.excused = each.open[-1].id if each.open else 0
         self._plan(now)
 
     def _plan(self, now: float) -> None:
         """Adapt to what the last echo told."""
         placed = [lane for lane in self._lanes.values() if lane.placed]
+        self._waiting = self._waiting and bool(placed)
         overtaken = any(now - lane.sent_at <= SENDING for lane in placed)
         self._line.plan(overtaken=overtaken, waiting=self._waiting)
         self._refresh = min(0.001, 8 / max(1.0, self._line.log.pace()))
@@ -204,21 +206,23 @@ class ReplaySafeNumbering:
     def probe_due(self, now: float) -> Dscp | None:
         """Return the class in which to send a probe now, or None. Ask before sending what is ready, not after."""
         rounds, slow = self._rounds, self._slow
+        self._tick(now)
         if slow is None or not rounds.waiting(now):
             return None
         if rounds.due() is None:
             self._watch_silence(slow, now)
             slow = self._slow or slow
             sending = [lane for lane in self._lanes.values() if now - lane.sent_at <= SENDING]
-            pace, scout = Pace.WATCH, None
+            pace = Pace.WATCH
             if self._mute(now):
                 pace = Pace.MUTE
             elif len(sending) < TWICE:
-                pace, scout = Pace.ALONE, self._scout(slow)
+                pace = Pace.ALONE
             elif any(lane.placed for lane in sending):
                 pace = Pace.DENSE
             others = [lane for lane in sending if lane is not slow]
-            rounds.begin(now, self._line.slow + self._line.others, pace, slow, others, scout)
+            records = self._line.slow + self._line.others
+            rounds.begin(now, records=records, pace=pace, slow=slow, others=others, scout=self._scout(slow))
         lane = rounds.due()
         return None if lane is None else lane.dscp
 
@@ -231,10 +235,11 @@ class ReplaySafeNumbering:
         lane = self._lanes.get(dscp)
         if lane is None:
             lane = self._wake(dscp, now)
-        lane.trial = now - lane.sent_at > SENDING and lane is not self._slow
+        lane.trial = lane.records <= lane.probed and lane is not self._slow
         self._rounds.sent()
         self._next_id += 1
-        lane.opened(Probe(self._next_id, now, self._line.newest, self._line.slow, lane.records))
+        self._line.note(now)
+        lane.opened(Probe(self._next_id, now, self._line.newest, lane.records, not (lane.placed or lane.trial)))
         self._probes_sent += 1
         if not self._unheard:
             self._heard_at = now
@@ -254,11 +259,12 @@ class ReplaySafeNumbering:
         self._suspected += settled.replayed
         self._unheard, self._heard_at = 0, now
         round_trip = now - settled.probe.sent
+        earliest = self._tick(now)
         if self._base is None or round_trip < self._base:
             self._base = round_trip
         slow = self._slow
         if lane is slow:
-            self._position.echoed(now, settled.probe.slow, round_trip, self._base)
+            self._position.echoed(now, self._line.log.slow_at(settled.probe.sent), round_trip, self._base)
             self._line.gaps.forget_below(settled.probe.number - 4 * self._window)
             self._judge(lane, probe)
         elif slow is not None:
@@ -268,9 +274,15 @@ class ReplaySafeNumbering:
                 lane.overtaken = 0
             if lane.overtaken >= TWICE:
                 self._make_slow(lane, now)
-            elif not lane.placed and probe > lane.excused and slow.late_for(probe):
+            elif not lane.placed and slow.late_for(probe):
                 lane.placed = True
         self._plan(now)
+
+    def _tick(self, now: float) -> float:
+        """Return when the caller last looked before `now`: what it finds now may have been there since."""
+        if now > self._looked:
+            self._looked_before, self._looked = self._looked, now
+        return self._looked_before
 
     def _judge(self, slow: Lane, probe: int) -> None:
         """Learn from an echo of the slow class who overtook that probe of it, and who does not overtake."""
@@ -284,7 +296,7 @@ class ReplaySafeNumbering:
             ahead = (slow.delay or 0.0) - (lane.longest or 0.0)
             if lane.echoed_id > max(probe, lane.excused) and ahead > gain:
                 lane.placed = True
-            elif lane.placed and (ahead <= gain or sum(each.id < probe for each in lane.silent()) >= TWICE):
+            elif lane.placed and (ahead <= gain or sum(each.id < probe for each in lane.dropped()) >= TWICE):
                 self._raise(lane)
 
     def _raise(self, lane: Lane) -> None:
@@ -297,13 +309,13 @@ class ReplaySafeNumbering:
         for lane in self._lanes.values():
             if lane is slow:
                 continue
-            silent = lane.silent()
             if lane.placed:
+                dropped = lane.dropped()
                 due = self._heard_at - OVERDUE * (lane.longest or 0.0) - OVERDUE_S
-                if len(silent) >= TWICE and silent[1].sent < due:
-                    self._suspected += lane.records - silent[0].records
+                if len(dropped) >= TWICE and dropped[1].sent < due:
+                    self._suspected += lane.records - dropped[0].records
                     self._raise(lane)
-            elif len(silent) > lane.doubt and silent[lane.doubt].id < slow.echoed_id:
+            elif lane.late_for(slow.echoed_id):
                 self._make_slow(lane, now)
                 return
 
@@ -314,7 +326,8 @@ class ReplaySafeNumbering:
         for dscp in SCOUTED:
             if dscp not in self._lanes:
                 self._lanes[dscp] = Lane(dscp, float("-inf"))
-        return min((lane for lane in self._lanes.values() if lane is not slow), key=lambda lane: lane.asked)
+        silent = (lane for lane in self._lanes.values() if lane is not slow and lane.records <= lane.probed)
+        return min(silent, key=lambda lane: lane.asked, default=None)
 
     def _mute(self, now: float) -> bool:
         """Number plainly, and probe next to never, while nothing is echoed."""

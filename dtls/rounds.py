@@ -44,6 +44,7 @@ class Rounds:
 
     def __init__(self) -> None:
         self._next = 0.0
+        self._next_scout = 0.0
         self._records = 0
         self._due: deque[Lane] = deque()
         self._turn = 0
@@ -65,8 +66,8 @@ class Rounds:
         if self._due:
             self._due.popleft()
 
-    def begin(  # noqa: PLR0913
-        self, now: float, records: int, pace: Pace, slow: Lane, others: Iterable[Lane], scout: Lane | None
+    def begin(  # noqa: PLR0913  (all that the choice depends on)
+        self, now: float, *, records: int, pace: Pace, slow: Lane, others: Iterable[Lane], scout: Lane | None
     ) -> None:
         """Begin a round if it is time. `records` have been sent so far; `scout` goes along where a class is alone."""
         since = records - self._records
@@ -86,17 +87,18 @@ class Rounds:
             pause = DENSE_S
             if ready and (not chosen or self._turn % CANARY == 0):
                 chosen.append(ready[0])
-        elif pace is Pace.WATCH and (chosen or len(ready) > 1):
+        else:
             chosen += ready[: max(1, since // PROBE_EVERY - len(chosen))]
             self._turn += 1
             if self._turn % 2:  # one that overtakes shows it only when it is sent after the other
                 chosen.reverse()
-        elif scout is not None:
-            chosen.append(scout)
         if pace is Pace.ALONE:
             pause = ALONE_S
         elif pace is Pace.MUTE:
             pause = MUTE_S
+        if chosen and scout is not None and now >= self._next_scout:
+            self._next_scout = now + ALONE_S
+            chosen.append(scout)
         if chosen:
             self._next = now + pause
             self._records = records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ BULK_SIZE = 1278  # a 1,200-byte inner packet and its four outer headers
 CALL_SIZE = 238
 PROBE_SIZE = 28 + 37 + 9  # IP and UDP, DTLS with AES-GCM, type byte and id
 FLOWS = 16
+DEVICE_QUEUE = 500
+"""Packets that wait in the TUN device, of one kind: enough to tell the client's pauses from the path's."""
 
 
 class ProbingNumbering(Protocol):
@@ -54,6 +57,9 @@ class Scenario:
     """Changes: (second, Mbit/s)."""
     inverted: bool = False
     """The network serves DF first: which class is slow cannot be told from its name."""
+    pause: float = 0.0
+    """Milliseconds, at the most, for which the client does nothing at all (another process has its core); then it sends
+    what has gathered, class by class, before it hears the echoes that have come. Up to ten times a second."""
     one_queue: bool = False
     """The network knows no classes."""
     echo: bool = True
@@ -131,6 +137,11 @@ class World:
         self.bulk_position = 0
         self._slow = EF if s.inverted else DF
         self._timer: float | None = None
+        self._paused = False
+        self._gathered: dict[tuple[Dscp, int, TcpFlow | None], int] = {}
+        self._echoes: list[int] = []
+        if s.pause:
+            self.clock.at(0.1, self._pause)
         self._sources()
         for when, mbit in s.rates:
             self.clock.at(when, lambda rate: setattr(self.link, "rate", rate), mbit * 1e6)
@@ -160,19 +171,29 @@ class World:
 
     def send(self, dscp: Dscp, count: int, size: int, flow: TcpFlow | None = None) -> None:
         """Send records of one class, as a source asks; a probe that is due goes first, where it finds most room."""
+        if self._paused:
+            key = (dscp, size, flow)
+            self._gathered[key] = min(DEVICE_QUEUE, self._gathered.get(key, 0) + count)
+            return
         self._poll(None)
         self._emit(dscp, count, size, flow, None)
 
     def _emit(self, dscp: Dscp, count: int, size: int, flow: TcpFlow | None, probe: int | None) -> None:
+        self._transmit(dscp, self._number(dscp, count), size, flow, probe)
+
+    def _number(self, dscp: Dscp, count: int) -> Sequence[int]:
+        numbers = self.numbering.take(dscp, count, self.clock.now)
+        self.outcome.records += count
+        self.outcome.numbers.update(numbers)
+        return numbers
+
+    def _transmit(self, dscp: Dscp, numbers: Sequence[int], size: int, flow: TcpFlow | None, probe: int | None) -> None:
         now, out, link = self.clock.now, self.outcome, self.link
-        numbers = self.numbering.take(dscp, count, now)
-        out.records += count
-        out.numbers.update(numbers)
         if now >= self.scenario.warm:
             tally = self._tally(dscp)
             if probe is None:
-                tally.sent += count
-                tally.bytes_sent += count * size
+                tally.sent += len(numbers)
+                tally.bytes_sent += len(numbers) * size
             else:
                 out.probes += 1
                 out.probe_bytes += size
@@ -191,7 +212,32 @@ class World:
             self._timer = due
             self.clock.at(due, self._poll, True)
 
+    def _pause(self, _: object) -> None:
+        self._paused = True
+        self.clock.at(self.clock.now + self.rng.random() * self.scenario.pause / 1000, self._resume)
+
+    def _resume(self, _: object) -> None:
+        self._paused = False
+        gathered, self._gathered = self._gathered, {}
+        if gathered:
+            self._poll(None)
+        counts: dict[Dscp, int] = {}
+        for (dscp, _size, _flow), count in gathered.items():
+            counts[dscp] = counts.get(dscp, 0) + count
+        for dscp, count in counts.items():  # one read, so one group of numbers for each class
+            numbers = iter(self._number(dscp, count))
+            for (other, size, flow), part in gathered.items():
+                if other is dscp:
+                    self._transmit(dscp, list(itertools.islice(numbers, part)), size, flow, None)
+        echoes, self._echoes = self._echoes, []
+        for probe in echoes:
+            self._echo(probe)
+        self.clock.at(self.clock.now + self.rng.uniform(0.05, 0.15), self._pause)
+
     def _echo(self, probe: int) -> None:
+        if self._paused:
+            self._echoes.append(probe)
+            return
         self.numbering.probe_echoed(probe, self.clock.now)
         self._poll(None)
 
