@@ -31,6 +31,7 @@ from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.reconnect import Reason, Recovery
 from qosctl.dtls.session import IPV6_MTU_MIN, LINK_MTU_MAX, RECORD_OVERHEAD, Interface
 from qosctl.dtls.stop import Stop, StopRequestedError, wait
+from qosctl.dtls.surroundings import Following, Surroundings
 from qosctl.dtls.tally import State, Statistics, Tally
 from qosctl.dtls.tun import Tun
 from qosctl.dtls.watch import PathShrunkError, Watch
@@ -48,16 +49,18 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     stop: Stop,
     *,
     marker: Marker | None = None,
+    surroundings: Surroundings | None = None,
     on_connected: Callable[[ConnectedInfo], None] = lambda _: None,
     on_statistics: Callable[[Statistics], None] | None = None,
     on_event: Callable[[str], None] = lambda _: None,
 ) -> Statistics:
     """Connect, and carry packets until `stop.request()` is called (from a signal handler, say) or nothing helps any more.
 
-    `on_connected` is called once, when packets can pass; without a marker, or where it cannot mark, the tunnel works
-    unmarked. `on_statistics` is called about once a second as long as there is traffic, and when the state changes; it
-    must not block. `on_event` gets a line for people when the channel or the session changes. Returns what was counted
-    after a stop, which the server is told of.
+    `surroundings` gives the device its addresses, and the machine routes and names; without it the device gets the
+    addresses and no more. `on_connected` is called once, when packets can pass; without a marker, or where it cannot
+    mark, the tunnel works unmarked. `on_statistics` is called about once a second as long as there is traffic, and when
+    the state changes; it must not block. `on_event` gets a line for people when the channel or the session changes.
+    Returns what was counted after a stop, which the server is told of.
 
     UsageError for options that make no sense, RefusedError when the server or the kernel refuses, NotAttachedError
     when the server cannot be reached at first or ends the session on purpose, NoPermissionError without CAP_NET_ADMIN.
@@ -68,6 +71,7 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
             options,
             stop,
             marker=marker,
+            surroundings=surroundings,
             on_connected=on_connected,
             on_statistics=on_statistics,
             on_event=on_event,
@@ -87,6 +91,7 @@ class _Client:
         stop: Stop,
         *,
         marker: Marker | None,
+        surroundings: Surroundings | None,
         on_connected: Callable[[ConnectedInfo], None],
         on_statistics: Callable[[Statistics], None] | None,
         on_event: Callable[[str], None],
@@ -95,6 +100,7 @@ class _Client:
         self._options = options
         self._stop = stop
         self._marker = marker
+        self._around = Following(surroundings, stop)
         self._on_connected = on_connected
         self._on_statistics = on_statistics
         self._on_event = on_event
@@ -184,11 +190,16 @@ class _Client:
         addresses = tuple(each for each in opened.session.addresses if each.version == 4 or mtu >= IPV6_MTU_MIN)
         if self._tun is not None:
             self._tun.readdress(addresses)
+            self._around.go_on(opened, self._tun)
             return self._tun
-        self._tun = Tun.create(self._options.tunnel_name, mtu, addresses)
+        self._cleanup.callback(self._around.close)
+        self._around.prepare(opened, self._options.tunnel_name, mtu, addresses)
+        self._tun = Tun.create(self._options.tunnel_name, mtu, addresses, assign=not self._around.assigns)
         self._cleanup.callback(self._tun.close)
         self._entry = FlowEntry(self._marker, self._tun.name)
         self._cleanup.callback(self._entry.close)
+        self._cleanup.callback(self._around.close)  # while the device is there
+        self._around.begin(opened, self._tun)
         return self._tun
 
     def _changed(self, opened: Opened, state: State, why: str) -> None:
@@ -257,6 +268,7 @@ class _Client:
             while True:
                 if recovery.log_in:
                     self._account.forget_cookie()
+                self._around.attempt()
                 try:
                     return self._open(min(self._options.timeout_s, RETRY_TIMEOUT_S))
                 except QosctlError as failure:

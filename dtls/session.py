@@ -12,6 +12,7 @@ from qosctl.dtls.anyconnect import SESSION_COOKIE, common_fields, printable
 from qosctl.dtls.credentials import CookieLogin
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.https import Response, request
+from qosctl.dtls.routes import Network, parse_network
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -68,6 +69,8 @@ class Session:
     """Seconds after which the server wants a session with new keys, 0 for never."""
     timeout_s: int = 0
     """Seconds after which the server ends the session, and its cookie, whatever happens; 0 for never."""
+    network: Network = field(default_factory=Network)
+    """Routes and names; whoever sets them decides."""
 
     def tunnel_mtu(self, outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
         """Return the largest inner packet in bytes, given the server's address and the bytes a record adds."""
@@ -127,6 +130,7 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
         server=printable(response.first("x-cstp-server-name") or ""),
         rekey_s=_rekey_s(response, number),
         timeout_s=_seconds(response, "x-cstp-session-timeout-remaining") or _seconds(response, "x-cstp-session-timeout"),
+        network=parse_network(response),
     )
 
 
@@ -191,7 +195,8 @@ def _addresses(response: Response) -> tuple[Interface, ...]:
         except ValueError:
             raise _bad_address(text) from None
         if (
-            address.is_loopback
+            "%" in text  # a zone is any text, and means nothing here
+            or address.is_loopback
             or address.is_multicast
             or address.ip.is_unspecified
             or address.network.prefixlen < _PREFIX_MIN[address.version]

@@ -41,9 +41,16 @@ class Tun:
     """A TUN device that is up. Make one with `Tun.create`; usable as a context manager."""
 
     def __init__(
-        self, descriptor: int, name: str, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface] = ()
+        self,
+        descriptor: int,
+        name: str,
+        mtu: int,
+        addresses: Sequence[IPv4Interface | IPv6Interface] = (),
+        *,
+        assign: bool = True,
     ) -> None:
         """For `create`: take over an open descriptor of the device `name`, which has `addresses`."""
+        self._assign = assign
         self._descriptor = descriptor
         self.name = name
         self.mtu = self._fitted = mtu
@@ -52,9 +59,12 @@ class Tun:
         """Packets the kernel would not take: no IP packet, or no memory."""
 
     @classmethod
-    def create(cls, name: str | None, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> Tun:
+    def create(
+        cls, name: str | None, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface], *, assign: bool = True
+    ) -> Tun:
         """Make the device, give it `addresses` with their prefixes, and set it up.
 
+        With `assign` False somebody else gives it the addresses, now and whenever they change.
         `name` None lets the kernel choose (tun0, tun1, ...); `mtu` is in bytes of inner packet. UsageError for a
         name or MTU that cannot be, RefusedError for a name that is taken and for what the kernel refuses,
         NoPermissionError without CAP_NET_ADMIN. Whatever fails, no device is left behind.
@@ -62,11 +72,11 @@ class Tun:
         _check(name, mtu, addresses)
         descriptor, given = _open(name)
         try:
-            _configure(given, mtu, addresses)
+            _configure(given, mtu, addresses if assign else ())
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(descriptor, given, mtu, addresses)
+        return cls(descriptor, given, mtu, addresses, assign=assign)
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector; -1 after `close`."""
@@ -131,7 +141,8 @@ class Tun:
         RefusedError or NoPermissionError for what the kernel refuses, NotAttachedError when the device is gone.
         """
         new, old = set(addresses) - set(self._addresses), set(self._addresses) - set(addresses)
-        if not new and not old:
+        if not self._assign or (not new and not old):
+            self._addresses = tuple(addresses)
             return
         with _netlink_errors(self.name), IPRoute() as ip:
             try:
@@ -177,7 +188,7 @@ def _open(name: str | None) -> tuple[int, str]:
     try:
         descriptor = os.open(_CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError as error:
-        raise NoPermissionError(f"{_CLONE_DEVICE}: {error.strerror}", "sudo") from error
+        raise NoPermissionError(f"{_CLONE_DEVICE}: {error.strerror}", "run it as root") from error
     except OSError as error:
         raise RefusedError(f"{_CLONE_DEVICE}: {error.strerror}", "modprobe tun") from error
     shown = name or "tun"
@@ -189,7 +200,7 @@ def _open(name: str | None) -> tuple[int, str]:
         if error.errno == errno.EBUSY:
             raise RefusedError(f"{shown}: name is taken", "another name, or: ip link show " + shown) from error
         if error.errno == errno.EPERM:
-            raise NoPermissionError(f"{shown}: making a tunnel device needs CAP_NET_ADMIN", "sudo") from error
+            raise NoPermissionError(f"{shown}: making a tunnel device needs CAP_NET_ADMIN", "run it as root") from error
         raise RefusedError(f"{shown}: {error.strerror}") from error
     return descriptor, _IFREQ.unpack(answer)[0].rstrip(b"\0").decode()
 
@@ -208,5 +219,5 @@ def _netlink_errors(name: str) -> Iterator[None]:
         yield
     except NetlinkError as error:
         if error.code == errno.EPERM:
-            raise NoPermissionError(f"{name}: configuring it needs CAP_NET_ADMIN", "sudo") from error
+            raise NoPermissionError(f"{name}: configuring it needs CAP_NET_ADMIN", "run it as root") from error
         raise RefusedError(f"{name}: {os.strerror(error.code)}") from error

@@ -35,6 +35,8 @@ class FlowMarker:
     def __init__(self, server: str, warn: Callable[[str], None]) -> None:
         self._server = server
         self._warn = warn
+        self.pid = os.getpid()
+        """The owner's, whoever registers on its behalf."""
         self._ring: Ring | None = None
         self._key: FlowKey | None = None
 
@@ -71,15 +73,17 @@ class FlowMarker:
         self._ring = self._key = None
 
     def publish(self, now: Statistics) -> None:
-        """Show what the client counted to `qosctl flows` and the metrics: a few stores into the flow's own page."""
-        if self._ring is None:
-            return
-        for statistic, value in _words(now).items():
-            self._ring.statistics[statistic] = value
+        """Show what the client counted to `qosctl flows` and the metrics."""
+        if self._ring is not None:
+            store(now, self._ring.statistics)
+
+    @property
+    def descriptor(self) -> int:
+        """The ring's, for another process that is to store marks in it; -1 without a ring."""
+        return -1 if self._ring is None else self._ring.fd
 
     def _register(self, key: FlowKey, tunnel: str) -> Ring:
-        pid = os.getpid()
-        owner = Owner(pid, process_start_time(pid) or 0, time.time_ns(), tunnel, self._server)
+        owner = Owner(self.pid, process_start_time(self.pid) or 0, time.time_ns(), tunnel, self._server)
         bpffs.ensure_mounted()
         with bpffs.locked():
             create_state()
@@ -94,6 +98,12 @@ class FlowMarker:
             except BaseException:
                 release_state()
                 raise
+
+
+def store(now: Statistics, page: memoryview) -> None:
+    """Store what the client counted into its flow's page: a few words, no system call."""
+    for statistic, value in _words(now).items():
+        page[statistic] = value
 
 
 def _words(now: Statistics) -> dict[Statistic, int]:

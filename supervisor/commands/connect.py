@@ -8,7 +8,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 from qosctl.bpf.errors import UsageError
@@ -20,9 +20,10 @@ from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.replaysafe import ReplaySafeNumbering
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust
-from qosctl.supervisor import secrets
+from qosctl.supervisor import privileges, secrets
 from qosctl.supervisor.exits import Exit
-from qosctl.supervisor.marker import FlowMarker
+from qosctl.supervisor.script import choose
+from qosctl.supervisor.standing import stand
 
 _NUMBERINGS: dict[str, Callable[[int], Numbering]] = {"auto": ReplaySafeNumbering, "plain": PlainNumbering}
 
@@ -47,6 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-i", "--interface", metavar="NAME", help="name of the tunnel device (default: the kernel's choice)"
     )
     parser.add_argument(
+        "-s",
+        "--script",
+        metavar="FILE",
+        help="have FILE set addresses, routes and names as vpnc-script does, which is taken where it is installed;"
+        " none: only addresses",
+    )
+    parser.add_argument(
+        "-U",
+        "--setuid",
+        metavar="NAME",
+        help="give up root for the user NAME before the server is spoken to (needs root at the start)",
+    )
+    parser.add_argument(
         "--reconnect-timeout",
         metavar="SECONDS",
         type=_seconds,
@@ -63,7 +77,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Connect, say so, and stay until SIGINT or SIGTERM."""
-    options = ConnectOptions(
+    user = privileges.find_user(arguments.setuid) if arguments.setuid else None
+    server = str(Gateway.parse(arguments.url))
+    script = choose(arguments.script)
+    with ExitStack() as stack:
+        stop = stack.enter_context(_stop_on_signals())
+        place = stack.enter_context(stand(server, arguments.interface, script, _say, apart=user is not None))
+        options = _options(arguments)
+        if user is not None:
+            # For the device's addresses and MTU, and for sockets' buffers; nothing of the network has been read yet.
+            privileges.drop_to(user, {privileges.CAP_NET_ADMIN})
+        connect(
+            options,
+            stop,
+            marker=place.marker,
+            surroundings=place.surroundings,
+            on_connected=lambda info: _say_connected(info, out),
+            on_statistics=place.marker.publish,
+            on_event=_say,
+        )
+    return Exit.FINE
+
+
+def _options(arguments: argparse.Namespace) -> ConnectOptions:
+    return ConnectOptions(
         url=arguments.url,
         credentials=_credentials(arguments),
         trust=_trust(arguments),
@@ -71,17 +108,6 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         numbering=_NUMBERINGS[arguments.numbering],
         reconnect_s=arguments.reconnect_timeout,
     )
-    marker = FlowMarker(str(Gateway.parse(arguments.url)), warn=_say)
-    with _stop_on_signals() as stop:
-        connect(
-            options,
-            stop,
-            marker=marker,
-            on_connected=lambda info: _say_connected(info, out),
-            on_statistics=marker.publish,
-            on_event=_say,
-        )
-    return Exit.FINE
 
 
 def _say(line: str) -> None:

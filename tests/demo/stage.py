@@ -47,7 +47,7 @@ class Stage:
 
     def _connect(self) -> Connection:
         url = f"https://{self.net.server4}:{self.server.port}"
-        terminal.command(f"qosctl connect {url} -u alice --password-file FILE --servercert {self.server.pin}")
+        terminal.command(f"qosctl connect {url} --script none -u alice --password-file FILE --servercert {self.server.pin}")
         return self.qosctl.connect(self.server, self.net.server4)
 
     def _route(self) -> None:

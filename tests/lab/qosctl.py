@@ -34,11 +34,14 @@ class Qosctl:
         return said
 
     def connect(self, server: Ocserv, address: str, *more: str, user: str = "alice") -> Connection:
-        """Connect to `server` at `address` with its pin and the user's password; `more` are further words."""
+        """Connect to `server` at `address` with its pin and the user's password; `more` are further words.
+
+        Without others it sets addresses, and neither routes nor names.
+        """
         host = f"[{address}]" if ":" in address else address
         url = f"https://{host}:{server.port}"
         login = ["-u", user, "--password-file", str(server.password_file(user)), "--servercert", server.pin]
-        return Connection(self.namespace, ["connect", url, *login, *more])
+        return Connection(self.namespace, ["connect", url, "--script", "none", *login, *more])
 
 
 class Connection:

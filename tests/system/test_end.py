@@ -75,7 +75,8 @@ def test_the_server_forgets_the_cookie_after_a_goodbye(line: Line, tmp_path: Pat
     cookie_file = tmp_path / "cookie"
     cookie_file.touch(mode=0o600)
     cookie_file.write_text(cookie + "\n")
-    words = ["connect", f"https://{address}:{server.port}", "--servercert", server.pin, "--cookie-file", str(cookie_file)]
+    words = ["connect", f"https://{address}:{server.port}", "--servercert", server.pin, "--script", "none"]
+    words += ["--cookie-file", str(cookie_file)]
 
     with Connection(line.client, words) as connection:
         assert connection.stop(signal.SIGINT) == 0

@@ -124,7 +124,7 @@ NOT_ROOT = {
     "status": Refusal("status", NO_PERMISSION, f"status needs CAP_BPF and CAP_NET_ADMIN {RUN_AS_ROOT}"),
     "flows": Refusal("flows", NO_PERMISSION, f"this needs CAP_BPF and CAP_NET_ADMIN {RUN_AS_ROOT}"),
     "connect": Refusal("connect {url} " + FED + " --servercert {pin}", NO_PERMISSION,
-                       "tun: making a tunnel device needs CAP_NET_ADMIN (try: sudo)", stdin="{password}\n"),
+                       f"tun: making a tunnel device needs CAP_NET_ADMIN {RUN_AS_ROOT}", stdin="{password}\n"),
 }  # fmt: skip
 
 # Nobody, who may still read: the tree that is tested can lie in a folder that only its owner may enter.
@@ -211,15 +211,16 @@ def test_a_certificate_for_another_address_is_refused(line: Line, other: Ocserv,
 
 
 def test_the_right_authority_is_believed(line: Line, facts: dict[str, str]) -> None:
-    words = "connect {url} -u alice --password-file {password_file} --ca".format(**facts).split()
+    words = "connect {url} --script none -u alice --password-file {password_file} --ca".format(**facts).split()
     with Connection(line.client, [*words, str(line.server.ca)]) as connection:
         assert connection.output.startswith("connected tun0: ")
 
 
 def test_a_second_tunnel_of_the_same_name_is_refused(line: Line, facts: dict[str, str]) -> None:
-    with line.connected():
+    with line.connected() as connection:
+        facts["pid"] = str(connection.process.pid)
         row = Refusal("connect {url} " + LOGIN + " -i vpn0", REFUSED,
-                      "vpn0: name is taken (try: another name, or: ip link show vpn0)")  # fmt: skip
+                      "vpn0: qosctl connect runs on it already, as process {pid} (try: another name with -i, or: kill {pid})")  # fmt: skip
         _assert_refused(line, row, facts)
         assert len(line.qosctl.read("flows")["flows"]) == 1
 

@@ -17,7 +17,7 @@ PASSWORD_OPTIONS = ("--password-file", "--passwd-on-stdin")
 def _connecting(line: Line, option: str) -> Iterator[subprocess.Popen[str]]:
     """Start `qosctl connect`, with the password as `option` says, and wait until it is connected."""
     url = f"https://{line.topology.server4}:{line.server.port}"
-    words = [str(COMMAND), "connect", url, "-u", "alice", "--servercert", line.server.pin, option]
+    words = [str(COMMAND), "connect", url, "--script", "none", "-u", "alice", "--servercert", line.server.pin, option]
     if option == "--password-file":
         words.append(str(line.server.password_file("alice")))
     process = line.client.popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -30,7 +30,7 @@ def _no_socket_is_left() -> Iterator[None]:
 def _words(line: Line, *more: str) -> list[str]:
     server = line.server
     url = f"https://{line.topology.server4}:{server.port}"
-    return ["connect", url, "--servercert", server.pin, "-i", TUNNEL, *more]
+    return ["connect", url, "--script", "none", "--servercert", server.pin, "-i", TUNNEL, *more]
 
 
 def _cookie_file(line: Line, folder: Path) -> Path:

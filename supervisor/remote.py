@@ -1,0 +1,103 @@
+"""What the client uses in place of its own marker and script when another process has the privilege: see `steward`."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from qosctl.bpf.flow_info import statistics_words
+from qosctl.bpf.layout import FLOW_INFO_WORDS, RING_WORDS, WORD
+from qosctl.dtls.surroundings import Given
+from qosctl.dtls.tally import Statistics
+from qosctl.supervisor import vpnc
+from qosctl.supervisor.marker import store
+from qosctl.supervisor.steward import MESSAGE_BYTES_MAX
+
+_MARKS_BYTES = RING_WORDS * WORD.size
+
+
+class Remote:
+    """Asks the steward, one question at a time. Where it is gone `warn` gets one line, and the answer is None."""
+
+    def __init__(self, connection: socket.socket, warn: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._warn = warn
+        self._gone = False
+
+    def ask(self, kind: str, *arguments: Any) -> tuple[Any, int]:
+        """Return the answer and the descriptor that came with it, or -1."""
+        try:
+            self._connection.send(json.dumps({"kind": kind, "arguments": arguments}).encode())
+            answer, descriptors, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, 1)
+        except OSError:
+            answer, descriptors = b"", []
+        if not answer:
+            if not self._gone:
+                self._warn("the process that keeps the privilege is gone: nothing will be marked after a reconnect")
+            self._gone = True
+            return None, -1
+        return json.loads(answer), descriptors[0] if descriptors else -1
+
+
+class RemoteMarker:
+    """Satisfies qosctl.dtls.marker.Marker: the entry is the steward's, the marks are stored here."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._statistics: memoryview | None = None
+
+    def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
+        """Have the flow entered; None where that fails, of which the steward has told."""
+        self._statistics = None
+        _, descriptor = self._remote.ask("flow_opened", local, remote, tunnel)
+        if descriptor < 0:
+            return None
+        size = _MARKS_BYTES + FLOW_INFO_WORDS * WORD.size
+        try:
+            whole = memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+        finally:
+            os.close(descriptor)
+        self._statistics = statistics_words(whole[_MARKS_BYTES:])
+        return whole[:_MARKS_BYTES].cast("Q")
+
+    def flow_closed(self) -> None:
+        """Have the flow taken out."""
+        self._statistics = None
+        self._remote.ask("flow_closed")
+
+    def publish(self, now: Statistics) -> None:
+        """Show what the client counted."""
+        if self._statistics is not None:
+            store(now, self._statistics)
+
+
+class RemoteScript:
+    """Satisfies qosctl.dtls.surroundings.Surroundings."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    def prepare(self, given: Given) -> None:
+        """Have pre-init called."""
+        self._remote.ask("prepare", vpnc.document(given))
+
+    def apply(self, given: Given) -> None:
+        """Have what the new session takes called."""
+        self._remote.ask("apply", vpnc.document(given))
+
+    def attempt(self) -> None:
+        """Have attempt-reconnect called."""
+        self._remote.ask("attempt")
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until no call is open."""
+        answer, _ = self._remote.ask("settle", seconds)
+        return answer is not False
+
+    def close(self) -> None:
+        """Have all undone, and wait."""
+        self._remote.ask("close")

@@ -1,0 +1,180 @@
+"""Runs vpnc-script, which sets the machine's addresses, routes and names: one call after another, in a thread of its own.
+
+    prepare                  pre-init
+    apply                    connect; again: reconnect, or, where the server gave something else, disconnect and connect
+    attempt                  attempt-reconnect
+    close                    disconnect
+
+Before a call that changes anything, what undoes it is in the memory (see `memory`); after the disconnect it goes.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from qosctl.bpf.errors import RefusedError, UsageError
+from qosctl.dtls.surroundings import Given
+from qosctl.supervisor.memory import Memory, Remains, dead
+from qosctl.supervisor.vpnc import environment
+
+NONE = "none"
+USUAL = (Path("/usr/share/vpnc-scripts/vpnc-script"), Path("/etc/vpnc/vpnc-script"))
+"""Where distributions put it."""
+PATIENCE_S = 30.0
+"""A call that takes longer is ended."""
+CLOSE_S = 2 * PATIENCE_S
+_ATTEMPT_PAUSE_S = 2.0
+"""At least between two calls for attempts: what a script changes is news of the network, which brings the next attempt."""
+
+
+def choose(wanted: str | None) -> str:
+    """Return the script to run, or NONE. UsageError for a path that is none, RefusedError for what cannot be run.
+
+    Without a wish: the distribution's, where it is installed.
+    """
+    if wanted is None:
+        return next((str(path) for path in USUAL if os.access(path, os.X_OK)), NONE)
+    if wanted == NONE:
+        return NONE
+    if not wanted:
+        raise UsageError("--script: no file is named", "--script none, for only an address")
+    path = Path(wanted).absolute()
+    if not path.is_file() or not os.access(path, os.X_OK):
+        raise RefusedError(f"{wanted}: no script that can be run", f"ls -l {wanted}")
+    return str(path)
+
+
+class Script:
+    """Satisfies qosctl.dtls.surroundings.Surroundings. Every call but `settle` and `close` returns at once.
+
+    `warn` gets one line where a call fails. The thread starts with the first call, so that the object may be made before
+    a fork.
+    """
+
+    def __init__(self, path: str, memory: Memory | None, pid: int, warn: Callable[[str], None]) -> None:
+        """`memory` is the claimed device's, None where that is known only when it is there."""
+        self._path = path
+        self._memory = memory
+        self._pid = pid
+        self._warn = warn
+        self._given: Given | None = None
+        self._applied = False
+        self._attempted = -_ATTEMPT_PAUSE_S
+        self._calls: queue.SimpleQueue[tuple[str, Given]] = queue.SimpleQueue()
+        self._open = 0
+        self._idle = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def prepare(self, given: Given) -> None:
+        """Call for pre-init."""
+        self._call("pre-init", given)
+
+    def apply(self, given: Given) -> None:
+        """Call for what the new session takes."""
+        before, self._given = self._given, given
+        self._remember(given)
+        if before is None:
+            if given.network.discarded:
+                self._warn(f"{given.network.discarded} of the server's routes are left out: none that a VPN may set")
+            self._call("connect", given)
+        elif (before.addresses, before.network) == (given.addresses, given.network):
+            self._call("reconnect", given)
+        else:
+            self._call("disconnect", before)
+            self._call("connect", given)
+
+    def attempt(self) -> None:
+        """Call for an attempt, if the last call for one is not too recent."""
+        now = time.monotonic()
+        if self._given is not None and now - self._attempted >= _ATTEMPT_PAUSE_S:
+            self._attempted = now
+            self._call("attempt-reconnect", self._given)
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until no call is open."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._open, seconds)
+
+    def close(self) -> None:
+        """Undo, and forget what was to be undone."""
+        given, self._given = self._given, None
+        if given is not None:
+            self._call("disconnect", given)
+            if not self.settle(CLOSE_S):
+                return  # what is remembered stays, for the next start
+        if self._memory is not None:
+            self._memory.forget()
+            self._memory = None
+
+    def _remember(self, given: Given) -> None:
+        try:
+            if self._memory is None:
+                self._memory = Memory.claim(given.tunnel)
+            self._memory.write(Remains(self._pid, self._path, given))
+        except (OSError, RefusedError) as error:
+            self._warn(f"routes and names would stay after a crash: {error}")
+
+    def _call(self, reason: str, given: Given) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="script", daemon=True)
+            self._thread.start()
+        with self._idle:
+            self._open += 1
+        self._calls.put((reason, given))
+
+    def _work(self) -> None:
+        while True:
+            reason, given = self._calls.get()
+            try:
+                failure = run_script(self._path, reason, given, self._pid)
+            except OSError as error:
+                failure = error.strerror or str(error)
+            if failure:
+                self._warn(f"{self._path}: {reason}: {failure}")
+            with self._idle:
+                self._open -= 1
+                self._idle.notify_all()
+
+
+def run_script(path: str, reason: str, given: Given, pid: int, *, quiet: bool = False) -> str:
+    """Run the script once, without a shell, and wait; returns what went wrong, empty when nothing did.
+
+    What it prints goes to our stderr, unless `quiet`. OSError where it cannot be started.
+    """
+    process = subprocess.Popen(
+        [path],
+        env=environment(reason, given, pid, os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL if quiet else 2,
+        stderr=subprocess.DEVNULL if quiet else None,
+        start_new_session=True,  # a Ctrl-C is for us: the script is to finish
+    )
+    try:
+        status = process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"not done after {PATIENCE_S:.0f} s"
+    return "" if status == 0 else f"exit status {status}"
+
+
+def undo_for_the_dead(warn: Callable[[str], None]) -> None:
+    """Undo what processes that were killed had the script do in this network namespace."""
+    for memory, remains in dead():
+        if remains is not None:
+            warn(f"undoing the routes and names of {remains.given.tunnel}, whose client was killed")
+            try:
+                # Its device is gone, and half of what it would undo with it: the complaints mean nothing.
+                run_script(remains.script, "disconnect", remains.given, remains.pid, quiet=True)
+            except OSError as error:
+                warn(f"{remains.script}: {error.strerror}")
+        memory.forget()
