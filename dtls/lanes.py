@@ -136,7 +136,7 @@ class Lane:
         self.asked = probe.id
         self.probed = self.records + 1
 
-    def echoed(self, probe_id: int, now: float, dead_below: int) -> Settled | None:
+    def echoed(self, probe_id: int, earliest: float, now: float, dead_below: int) -> Settled | None:
         """Settle a probe and all older ones; None when it is not waited for.
 
         Older ones with numbers below `dead_below` were dropped by the receiver as replays; the path lost the others.
@@ -151,7 +151,8 @@ class Lane:
             else:
                 lost += 1
         self.loss += (lost / (lost + 1) - self.loss) * min(1.0, 0.1 * (lost + 1))
-        self.round_trips.append(now - probe.sent)
+        arrival = now if self.delay is None else max(earliest, min(now, probe.sent + self.delay))
+        self.round_trips.append(arrival - probe.sent)
         self.echoed_id = probe_id
         return Settled(probe, lost + killed, replayed)
 

@@ -48,14 +48,10 @@ class Line:
         self._ratio = 0.0
         self._planned_slow = self._planned_others = 0
 
-    def fresh(self, count: int, now: float, *, slow: bool) -> Sequence[int]:
-        """Return `count` new numbers, for records of the slow class or another. NumbersExhaustedError at the end."""
+    def fresh(self, count: int, now: float) -> Sequence[int]:
+        """Return `count` new numbers; the caller counts the records. NumbersExhaustedError at the end."""
         if now - self._noted_at > NOTE_EVERY:
             self.note(now)
-        if slow:
-            self.slow += count
-        else:
-            self.others += count
         if self._left <= 0:
             self._leave_gap(count)
         start = self.newest + 1

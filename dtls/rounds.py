@@ -1,7 +1,7 @@
 """When to probe, and which classes: the rounds of probes.
 
     one class, busy             every 0.1 s: it, and while it queues a scout (replaysafe.py)
-    several, none overtakes     every 10 ms: all that have sent since their last probe
+    several, none overtakes     every 10 ms: it and one more in turn, in either order
     some class overtakes        every 40 records, every third time with an overtaking class
     no echo for long            every second
 
@@ -88,7 +88,7 @@ class Rounds:
             if ready and (not chosen or self._turn % CANARY == 0):
                 chosen.append(ready[0])
         else:
-            chosen += ready[: max(1, since // PROBE_EVERY - len(chosen))]
+            chosen += ready[: 1 if chosen else 2]
             self._turn += 1
             if self._turn % 2:  # one that overtakes shows it only when it is sent after the other
                 chosen.reverse()
