@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf import syscall
 from qosctl.bpf.counters import DeviceCounters
 from qosctl.bpf.device import DevicePins, pinned_devices
-from qosctl.bpf.errors import kernel_errors
+from qosctl.bpf.errors import NotAttachedError, kernel_errors
 from qosctl.bpf.flows import Flow
 from qosctl.bpf.policy import Policy
 from qosctl.bpf.state import folder, open_state
@@ -18,6 +19,8 @@ from qosctl.bpf.syscall import ProgramInfo
 
 from . import hooks, interfaces
 from .hooks import HookKind
+
+_SECOND_LOOK_AFTER_S = 0.01  # a command takes its pins away in less
 
 
 class DeviceState(enum.Enum):
@@ -56,12 +59,16 @@ def status() -> Status:
 
     NoPermissionError without privilege.
     """
+    nothing = Status(passtos=False, policy=Policy.identity(), devices=(), flows=())
     with kernel_errors("status"):
         if not folder().exists():
-            return Status(passtos=False, policy=Policy.identity(), devices=(), flows=())
-        devices = tuple(_device(pins) for pins in pinned_devices())
-        with open_state() as state:
-            return Status(state.control.passtos, state.policy.read(), devices, tuple(state.flows))
+            return nothing
+        devices = tuple(device for pins in pinned_devices() if (device := _device_or_none(pins)) is not None)
+        try:
+            with open_state() as state:
+                return Status(state.control.passtos, state.policy.read(), devices, tuple(state.flows))
+        except NotAttachedError:  # the last was detached while we looked
+            return nothing
 
 
 def flows() -> Sequence[Flow]:
@@ -71,6 +78,15 @@ def flows() -> Sequence[Flow]:
             return ()
         with open_state() as state:
             return tuple(state.flows)
+
+
+def _device_or_none(pins: DevicePins) -> DeviceStatus | None:
+    """Return the device, or None where it was detached while we looked: pins go one by one."""
+    try:
+        return _device(pins)
+    except FileNotFoundError:
+        time.sleep(_SECOND_LOOK_AFTER_S)
+        return _device(pins) if pins.path.exists() else None
 
 
 def _device(pins: DevicePins) -> DeviceStatus:

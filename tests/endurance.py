@@ -59,7 +59,7 @@ def kills(times: int = 50) -> str:
         supervisor.start()
     unmarked = load.unmarked()
     assert unmarked == 0
-    return f"{times} kills, {load.sent} packets, {unmarked} unmarked"
+    return f"{times} kills, {load.sent} packets, {unmarked} unmarked, {load.lost} lost to the kernel making clsact"
 
 
 def flaps(times: int = 200, seconds: float = 60) -> str:

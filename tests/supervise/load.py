@@ -23,11 +23,16 @@ class Load:
     wire: Capture
     sent: int = 0
 
+    @property
+    def lost(self) -> int:
+        """How many never arrived. Linux drops packets whenever a clsact qdisc is made or deleted, by whomever: it
+        deactivates the device for that moment (qdisc_graft). Making a TCX link does not.
+        """
+        return self.sent - len(self.wire.frames())
+
     def unmarked(self) -> int:
-        """Wait for all that was sent and return how many came without the mark EF."""
-        frames = self.wire.wait_for(lambda frames: len(frames) >= self.sent, timeout=20)
-        assert len(frames) == self.sent, f"{self.sent - len(frames)} packets never arrived"
-        return sum(frame.dscp != EF.value for frame in frames)
+        """Return how many arrived without the mark EF."""
+        return sum(frame.dscp != EF.value for frame in self.wire.frames())
 
 
 @contextmanager
@@ -43,7 +48,7 @@ def loaded(stand: Stand) -> Iterator[Load]:
         finally:
             stop.set()
             thread.join()
-            wire.wait_for(lambda frames: len(frames) >= load.sent, timeout=20)
+            wire.wait_for(lambda frames: len(frames) >= load.sent, timeout=2)
 
 
 def _send(tunnel: Tunnel, load: Load, stop: threading.Event) -> None:

@@ -37,12 +37,12 @@ def test_a_deleted_clsact_comes_back_with_everything_in_it(stand: Stand, tmp_pat
 
 def test_tcx_is_not_touched_by_it(stand: Stand, tmp_path: Path) -> None:
     stand.sender.run(["tc", "qdisc", "add", "dev", NEAR, "clsact"])
-    with Supervised(stand.sender, tmp_path, config("tcx")), loaded(stand) as load:
+    with Supervised(stand.sender, tmp_path, config("tcx")) as supervisor, loaded(stand) as load:
         before = syscall.tcx_programs(stand.index)
         stand.sender.run(["tc", "qdisc", "del", "dev", NEAR, "clsact"])
         assert syscall.tcx_programs(stand.index) == before
-        while load.sent < 100:
-            pass
+        supervisor.wait(lambda: load.sent > 100)
+        assert not [line for line in supervisor.log if "put back" in line]
     assert load.unmarked() == 0
 
 

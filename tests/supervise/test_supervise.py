@@ -47,6 +47,7 @@ def test_killed_at_any_time_every_packet_is_marked(stand: Stand, tmp_path: Path)
         assert devices() == {NEAR: DeviceState.ATTACHED}
         supervisor.start()
     assert load.unmarked() == 0
+    assert load.lost < load.sent / 100
     assert [device.state for device in status().devices] == [DeviceState.ATTACHED], "and it marks on without one"
 
 
@@ -54,9 +55,15 @@ def test_a_reload_leaves_no_packet_unmarked(stand: Stand, tmp_path: Path) -> Non
     with Supervised(stand.sender, tmp_path, ON) as supervisor, loaded(stand) as load:
         supervisor.reload(ON + "[policy]\nfold = 4\n")
         assert policy()[Dscp.parse("CS7")].outer is Dscp.parse("CS6")
-        supervisor.reload(ON + 'hook = "clsact"\n[policy]\nallow = ["EF"]\n')
-        assert status().devices[0].hook is HookKind.CLSACT
+        supervisor.reload(ON + '[policy]\nallow = ["EF"]\n')
         assert policy() == Policy.allow(EF)
+    assert (load.unmarked(), load.lost) == (0, 0)
+
+
+def test_a_reload_with_another_hook_leaves_no_packet_unmarked(stand: Stand, tmp_path: Path) -> None:
+    with Supervised(stand.sender, tmp_path, ON) as supervisor, loaded(stand) as load:
+        supervisor.reload(ON + 'hook = "clsact"\n')
+        assert status().devices[0].hook is HookKind.CLSACT
     assert load.unmarked() == 0
 
 
