@@ -3,6 +3,7 @@
 # make check    style, types, import direction; changes nothing
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
 # make test-kernels   what counts on another kernel, Debian's, under qemu               (root)
+# make endurance  the supervisor's promises at full length, with figures                (root)
 # make fuzz     the program against its reference, for longer than the tests do        (root)
 # make docs     the man page and shell completions, from the parser, into build
 # make deb      the Debian package, into build/deb
@@ -19,7 +20,7 @@ PACKAGES := bpf dtls metrics supervisor
 # Folders are listed too: their time changes when a file goes.
 SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
 
-.PHONY: demo test test-kernels check bench fuzz docs deb test-deb clean root system
+.PHONY: endurance demo test test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -40,6 +41,9 @@ bench: root $(VENV)/project
 
 test-kernels: root $(VENV)/project
 	@$(PYTHON) -m tests.kernels
+
+endurance: root $(VENV)/project
+	@$(PYTHON) -m tests.endurance
 
 fuzz: root $(VENV)/project
 	@$(PYTHON) -m tests.fuzz
