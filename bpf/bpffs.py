@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import NoPermissionError, RefusedError
+from .errors import NoPermissionError, NotAttachedError, RefusedError
 
 MOUNT_POINT = Path("/sys/fs/bpf")
 ROOT = MOUNT_POINT / "qosctl"
@@ -51,15 +51,18 @@ def _is_bpffs(path: Path) -> bool:
 
 def no_permission() -> NoPermissionError:
     """Return the error for a caller who lacks the privilege."""
-    return NoPermissionError("this needs CAP_BPF and CAP_NET_ADMIN", "run it as root")
+    return NoPermissionError("this needs CAP_SYS_ADMIN and CAP_NET_ADMIN", "run it as root")
 
 
 @contextmanager
 def locked() -> Iterator[None]:
     """Hold the one lock that all commands which change something take, whatever the namespace.
 
-    The lock goes with its process, so a killed command leaves none behind.
+    The lock goes with its process, so a killed command leaves none behind. NotAttachedError where there is no BPF file
+    system to hold any pins.
     """
+    if not _is_bpffs(MOUNT_POINT):
+        raise NotAttachedError("nothing is attached: there is no BPF file system here", "qosctl attach IFACE")
     try:
         ROOT.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

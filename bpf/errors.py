@@ -38,7 +38,7 @@ class NotAttachedError(QosctlError):
 
 
 class NoPermissionError(QosctlError):
-    """The caller lacks the privilege (root, or CAP_BPF with CAP_NET_ADMIN)."""
+    """The caller lacks the privilege (root, or CAP_SYS_ADMIN with CAP_NET_ADMIN)."""
 
 
 @contextmanager
@@ -47,6 +47,6 @@ def kernel_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise NoPermissionError(f"{doing} needs CAP_BPF and CAP_NET_ADMIN", "run it as root") from error
+        raise NoPermissionError(f"{doing} needs CAP_SYS_ADMIN and CAP_NET_ADMIN", "run it as root") from error
     except OSError as error:
         raise RefusedError(f"{doing}: the kernel refused: {error.strerror or error}", "qosctl status") from error

@@ -135,6 +135,7 @@ class _Client:
             suite="" if link is None else link.suite,
             mtu=0 if self._tun is None else self._tun.mtu,
             tun_refused=0 if self._tun is None else self._tun.write_lost,
+            numbering=None if link is None or link.prober is None else link.prober.snapshot(time.monotonic()),
         )
 
     def _open(self, timeout_s: float) -> Opened:

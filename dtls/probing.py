@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from qosctl.bpf.dscp import Dscp
+from qosctl.dtls.backlog import Snapshot
 
 PROBE_ID_BYTES = 8
 """Payload of a probe. The loop's own DPD requests have another length."""
@@ -38,6 +39,10 @@ class ProbingNumbering(Protocol):
 
     def next_probe_at(self, now: float) -> float | None:
         """Return when to ask `probe_due` again if nothing else happens, or None."""
+        ...
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Return what it knows, for people and metrics."""
         ...
 
 

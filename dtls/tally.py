@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.record import RecordOpener
 from qosctl.dtls.udp import UdpSocket
@@ -64,6 +65,7 @@ class Statistics:
     socket_full: int
     dpd_round_trip_s: float | None
     standing: Standing
+    numbering: Snapshot | None
 
 
 @dataclass(slots=True)
@@ -106,10 +108,17 @@ class Tally:
         for reason, count in _dropped_by(opener, udp).items():
             self.drop(reason, count)
 
-    def snapshot(
-        self, opener: RecordOpener | None, udp: UdpSocket | None, *, suite: str, mtu: int, tun_refused: int
+    def snapshot(  # noqa: PLR0913  (what each part of a client has counted)
+        self,
+        opener: RecordOpener | None,
+        udp: UdpSocket | None,
+        *,
+        suite: str,
+        mtu: int,
+        tun_refused: int,
+        numbering: Snapshot | None,
     ) -> Statistics:
-        """Freeze the counts, with those of the DTLS channel that is up and of the device."""
+        """Freeze the counts, with those of the DTLS channel that is up, of its numbering and of the device."""
         dropped = self.dropped | {"tun_refused": tun_refused}
         lost, full = self.lost, self.socket_full
         if opener is not None and udp is not None:
@@ -126,6 +135,7 @@ class Tally:
             full,
             self.dpd_round_trip_s,
             Standing(self.state, self.since_s, suite, mtu, dict(self.reconnects), self.dtls_lost, self.black_holes),
+            numbering,
         )
 
 

@@ -11,6 +11,7 @@ from qosctl.bpf.errors import QosctlError, kernel_errors
 from qosctl.bpf.flow_info import Owner, Statistic, process_start_time
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import create_state, open_state, release_state
+from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.tally import State, Statistics
 
@@ -128,6 +129,22 @@ def _words(now: Statistics) -> dict[Statistic, int]:
         Statistic.CIPHER_KEY_BYTES: _key_bytes(now.standing.suite),
         Statistic.CIPHER_CHACHA20: int("CHACHA20" in now.standing.suite),
         **dropped,
+        **({} if now.numbering is None else _numbering_words(now.numbering)),
+    }
+
+
+def _numbering_words(now: Snapshot) -> dict[Statistic, int]:
+    """The backlog is that of the class that the others overtake."""
+    slow = None if now.slow is None else now.backlog.get(now.slow)
+    return {
+        Statistic.NUMBERING_SAFE: int(now.mode == "safe"),
+        Statistic.PROBES_SENT: now.probes_sent,
+        Statistic.PROBES_ECHOED: now.probes_echoed,
+        Statistic.PROBES_LOST: now.probes_lost,
+        Statistic.BACKLOG_RECORDS: 0 if slow is None else slow.records,
+        Statistic.BACKLOG_MS: 0 if slow is None else round(slow.milliseconds),
+        Statistic.GAPS_USED: now.gaps_used,
+        Statistic.REPLAY_LOSSES_SUSPECTED: now.suspected_replay_losses,
     }
 
 

@@ -16,7 +16,7 @@ from .finding import Finding, failed, passed, warned
 from .netlink import Netlink, attribute
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
-_NEEDED = ("CAP_NET_ADMIN", "CAP_BPF")
+_NEEDED = ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")  # bcc opens pinned maps by id, which CAP_BPF does not allow
 _LOOPBACK = 1  # in every network namespace
 _CLSACT_PARENT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _KIND = 1  # TCA_KIND

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -123,7 +124,9 @@ def test_the_supervisors_capabilities_are_enough(pins: Path, tmp_path: Path) -> 
     assert pins.stat().st_uid == SERVICE_ID
 
 
-def test_the_clients_capabilities_are_enough(pins: Path) -> None:
+@pytest.mark.parametrize("tunnels", [1, 2], ids=["alone", "beside another tunnel"])
+def test_the_clients_capabilities_are_enough(tunnels: int, pins: Path) -> None:
+    """Another's flow can only be opened with CAP_SYS_ADMIN: it must not be in the way of one's own."""
     with (
         Namespace("client") as client,
         Namespace("server") as server,
@@ -133,14 +136,15 @@ def test_the_clients_capabilities_are_enough(pins: Path) -> None:
         server.run(["ip", "address", "add", "10.91.8.2/24", "dev", "eth0"])
         with Ocserv(server, ["10.91.8.2"]) as ocserv:
             words = ["connect", f"https://10.91.8.2:{ocserv.port}", "-u", "alice", "--passwd-on-stdin"]
-            words += ["--servercert", ocserv.pin]
-            with ocserv.password_file("alice").open() as password:  # as StandardInput=file: hands it over
-                process = client.popen(AsUnit(client, "qosctl-connect@.service").argv(*words), stdin=password)
-            try:
-                qosctl = Qosctl(client)
-                wait_until(lambda: qosctl("flows", check=False).returncode == 0 or process.poll() is not None, "no tunnel")
+            argv = AsUnit(client, "qosctl-connect@.service").argv(*words, "--servercert", ocserv.pin)
+            for number in range(1, tunnels + 1):
+                with ocserv.password_file("alice").open() as password:  # as StandardInput=file: hands it over
+                    process = client.popen(argv, stdin=password)
+                wait_until(lambda: flows(client) == number or process.poll() is not None, "no marked tunnel")  # noqa: B023
                 assert process.poll() is None
-                assert len(qosctl.read("flows")["flows"]) == 1
-            finally:
-                end(process)
     assert pins.exists()
+
+
+def flows(namespace: Namespace) -> int:
+    done = Qosctl(namespace)("flows", "--json", check=False)
+    return len(json.loads(done.stdout)["flows"])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.errors import QosctlError
+from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.channel import ConnectionLostError
 from qosctl.dtls.control import SessionEndedError
 from qosctl.dtls.credentials import PasswordLogin
@@ -205,6 +206,10 @@ class Curious(PlainNumbering):
 
     def next_probe_at(self, now: float) -> float | None:
         return now + 0.01 if self.wanted else None
+
+    def snapshot(self, now: float) -> Snapshot:
+        del now
+        return Snapshot("plain", None, {}, len(self.log), 0, 0, 0, 0, 0)
 
 
 def test_a_curious_numbering_gets_its_probes_out_and_their_echoes_back(
