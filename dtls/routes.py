@@ -72,7 +72,7 @@ def parse_network(response: Response) -> Network:
     dns = servers(_both(response, "x-cstp-dns"))
     nbns = servers(response.all("x-cstp-nbns"))
     default_domain = domains((response.first("x-cstp-default-domain") or "").split(" "))
-    split_dns = domains(name for line in response.all("x-cstp-split-dns") for name in re.split(r"[ ,;]+", line))
+    split_dns = domains(name for line in response.all("x-cstp-split-dns") for name in re.split(r"[ ,]+", line))
     idle = response.first("x-cstp-idle-timeout") or ""
     asked = len(includes) + len(_both(response, "x-cstp-split-exclude"))
     return Network(

@@ -28,7 +28,7 @@ class Openconnect:
     """A running openconnect. Inside the block its device is up and DTLS carries it; leaving it is Ctrl-C.
 
     `passtos` copies the TOS byte of inner packets to the outer ones. The password goes in on stdin, the server's key
-    is pinned, and the script sets addresses and MTU of the device and nothing else.
+    is pinned, and the script sets addresses and MTU of the device and nothing else; `also` are lines for it to begin with.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class Openconnect:
         user: str = "alice",
         device: str = "oc0",
         timeout: float = 20,
+        also: str = "",
     ) -> None:
+        self._also = also
         self._namespace = namespace
         self._server = server
         self._address = address
@@ -83,7 +85,8 @@ class Openconnect:
     def _words(self) -> list[str]:
         script = Path(self._folder.name) / "script"
         script.touch(mode=0o700)
-        script.write_text(_SCRIPT)
+        shebang, newline, body = _SCRIPT.partition("\n")
+        script.write_text(shebang + newline + self._also + body)
         host = f"[{self._address}]" if ":" in self._address else self._address
         login = ["--user", self._user, "--passwd-on-stdin", "--servercert", self._server.pin, "--non-inter"]
         passtos = ["--passtos"] if self._passtos else []

@@ -1,0 +1,167 @@
+"""What is left of root when the client has given it up, and that everything works without it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Connection
+from tests.lab.qosctl import COMMAND
+from tests.system.inside import Inside
+from tests.system.line import TUNNEL, Line
+from tests.system.traces import ip, pins
+from tests.system.wiretap import Wiretap
+
+OCSERV = "dpd = 3\n"
+USAGE, NO_PERMISSION = 1, 4
+NOBODY = "65534"
+CAP_NET_ADMIN = 1 << 12
+EF_BYTE = 184
+
+
+def words(line: Line, *more: str) -> list[str]:
+    url = f"https://{line.topology.server4}:{line.server.port}"
+    login = ["-u", "alice", "--password-file", str(line.server.password_file("alice")), "--servercert", line.server.pin]
+    return ["connect", url, *login, "-i", TUNNEL, "--setuid", "nobody", *(more or ("--script", "none"))]
+
+
+def status(pid: int) -> dict[str, list[str]]:
+    rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: values.split() for name, _, values in (row.partition(":") for row in rows)}
+
+
+def steward(connection: Connection) -> int:
+    """The process that stays root: the client's only child."""
+    (child,) = Path(f"/proc/{connection.process.pid}/task/{connection.process.pid}/children").read_text().split()
+    return int(child)
+
+
+def until(true: Callable[[], bool], timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def remembers(pid: int, secret: bytes) -> bool:
+    """Whether a process has `secret` anywhere in the memory it can write."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for row in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, mode, *_ = row.split()
+            if not mode.startswith("rw"):
+                continue
+            start, end = (int(text, 16) for text in span.split("-"))
+            memory.seek(start)
+            try:
+                if secret in memory.read(end - start):
+                    return True
+            except OSError:  # of a device
+                continue
+    return False
+
+
+def test_one_capability_is_left_and_no_way_to_another(line: Line) -> None:
+    with Connection(line.client, words(line)) as connection:
+        pid = connection.process.pid
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            said = status(int(task.name))
+            assert said["Uid"] == said["Gid"] == [NOBODY] * 4
+            assert said["Groups"] == []
+            assert said["NoNewPrivs"] == ["1"]
+            assert [int(said[name][0], 16) for name in ("CapPrm", "CapEff")] == [CAP_NET_ADMIN] * 2
+            assert [int(said[name][0], 16) for name in ("CapInh", "CapBnd", "CapAmb")] == [0] * 3
+        assert re.search(r"^Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
+        assert Path(f"/proc/{pid}/mem").stat().st_uid == 0  # so nobody else of its user may look into it
+        opened = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115 - no path comes out
+        assert not [name for name in opened if name.startswith(("/sys", "/run", "/etc"))]
+        assert [name for name in opened if "bpf" in name] == ["anon_inode:bpf-map"]  # its own ring
+
+
+def test_a_reconnect_marks_as_before(attached: Line, tap: Wiretap) -> None:
+    line = attached
+    line.qosctl("passtos", "on")
+    with Connection(line.client, words(line)) as connection, Inside(line) as inside:
+        (before,) = line.qosctl.read("flows")["flows"]
+        line.restart_server()
+        until(lambda: "connected again over DTLS" in connection.errors)
+        (after,) = line.qosctl.read("flows")["flows"]
+        assert before["local"] != after["local"]
+        assert after["owner"]["pid"] == connection.process.pid
+        assert after["statistics"]["reconnects_server_closed"] + after["statistics"]["reconnects_server_goodbye"] == 1
+        tap.forget()
+        inside.send(b"marked", traffic_class=EF_BYTE)
+        assert inside.arrived(1) == [b"marked"]
+        carried = tap.wait_for(lambda: [r for r in tap.sent() if r.inner and r.inner.payload == b"marked"], bool)
+        assert {record.frame.dscp for record in carried} == {46}
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL], ids=lambda sign: sign.name)
+def test_the_end_leaves_nothing_whatever_end_it_is(line: Line, sign: signal.Signals) -> None:
+    """Even a kill: whoever kept root for the client sees it go."""
+    with Connection(line.client, words(line, "--script", "/usr/share/vpnc-scripts/vpnc-script")) as connection:
+        keeper = steward(connection)
+        assert pins()
+        connection.process.send_signal(sign)
+        connection.process.wait(10)
+        until(lambda: not Path(f"/proc/{keeper}").exists())
+        assert pins() == []
+        devices = {route["dev"] for route in ip(line.client, "route")}
+        assert devices == {line.device}
+        assert len(ip(line.client, "route")) == 2
+
+
+def test_when_both_were_killed_the_next_start_cleans_up(line: Line) -> None:
+    script = ("--script", "/usr/share/vpnc-scripts/vpnc-script")
+    with Connection(line.client, words(line, *script)) as connection:
+        os.kill(steward(connection), signal.SIGKILL)
+        connection.process.kill()
+        connection.process.wait()
+    assert pins()
+    with Connection(line.client, words(line, *script)) as connection:
+        assert f"undoing the routes and names of {TUNNEL}, whose client was killed" in connection.errors
+        assert len(line.qosctl.read("flows")["flows"]) == 1
+    assert pins() == []
+
+
+def test_without_its_steward_a_client_goes_on_unmarked(line: Line) -> None:
+    with Connection(line.client, words(line)) as connection, Inside(line) as inside:
+        os.kill(steward(connection), signal.SIGKILL)
+        line.restart_server()
+        until(lambda: "connected again over DTLS" in connection.errors)
+        assert inside.works_both_ways(b"through")
+        assert connection.errors.count("the process that keeps the privilege is gone") == 1
+    assert line.qosctl("flows", check=False).stdout.count("is dead") == 1
+    with line.connected():  # and this one clears it
+        pass
+
+
+def test_whoever_stays_root_never_knew_the_password(line: Line) -> None:
+    secret = line.server.users["alice"].encode()
+    with Connection(line.client, words(line)) as connection:
+        assert remembers(connection.process.pid, secret)  # it must log in again after a restart of the server
+        assert not remembers(steward(connection), secret)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("no-such-user", USAGE, "connect: no-such-user: no such user (try: getent passwd)"),
+        ("root", USAGE, "connect: root: becoming root gives nothing up (try: --setuid nobody)"),
+    ],
+)
+def test_whom_nobody_can_become(line: Line, name: str, code: int, said: str) -> None:
+    done = line.qosctl(*words(line, "--script", "none", "--setuid", name), check=False)
+    assert (done.returncode, done.stderr) == (code, f"qosctl: {said}\n")
+
+
+def test_who_is_not_root_cannot_become_another(line: Line) -> None:
+    few = ["setpriv", "--reuid=1", "--regid=1", "--clear-groups", "--inh-caps=+dac_read_search"]
+    argv = [*few, "--ambient-caps=+dac_read_search", str(COMMAND), *words(line)]
+    done = line.client.run(argv, check=False)
+    assert (done.returncode, done.stderr) == (NO_PERMISSION, "qosctl: becoming nobody needs root (try: run it as root)\n")

@@ -1,0 +1,223 @@
+"""Routes and names: as the server says, by the distribution's script, and all undone at the end, whatever end that is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from qosctl.supervisor.script import USUAL
+
+from tests.lab import Connection, Ocserv
+from tests.lab.openconnect import Openconnect
+from tests.system.inside import Inside
+from tests.system.line import TUNNEL, Line
+from tests.system.traces import traces
+
+OCSERV = """
+dns = 192.168.77.53
+dns = fd77::53
+nbns = 192.168.77.54
+default-domain = example.test
+split-dns = corp.test
+split-dns = two.test
+route = 10.20.0.0/255.255.0.0
+route = 10.30.1.0/255.255.255.0
+route = fd20::/48
+no-route = 10.20.5.0/255.255.255.0
+no-route = fd20:0:0:5::/64
+idle-timeout = 1200
+banner = "Welcome; to `x` $(y)"
+dpd = 3
+"""
+HOSTILE = """
+dns = 127.0.0.1
+default-domain = "a;touch"
+route = 127.0.0.0/255.0.0.0
+route = 169.254.0.0/255.255.0.0
+route = 224.0.0.0/240.0.0.0
+route = 10.91.2.2/255.255.255.255
+banner = "\\\\033[2J"
+"""
+RECORD = 'env -0 >>"{0}"; printf "\\0" >>"{0}"\n'
+RESOLV = "nameserver 10.255.255.53\n"
+
+
+@pytest.fixture(autouse=True)
+def resolv_conf(tmp_path: Path) -> Iterator[Path]:
+    """The sandbox's own resolv.conf, which must be at the end what it was."""
+    ours = tmp_path / "resolv.conf"
+    ours.write_text(RESOLV)
+    subprocess.run(["mount", "--bind", ours, "/etc/resolv.conf"], check=True)
+    try:
+        yield ours
+        assert ours.read_text() == RESOLV
+    finally:
+        subprocess.run(["umount", "/etc/resolv.conf"], check=True)
+
+
+@pytest.fixture(name="full", scope="module")
+def full_fixture(line: Line) -> Iterator[Ocserv]:
+    """A server that names no networks, and so means all."""
+    with Ocserv(line.server_namespace, [line.topology.server4], port=4445, more="dpd = 3\n") as made:
+        yield made
+
+
+def words(line: Line, server: Ocserv, *more: str) -> list[str]:
+    url = f"https://{line.topology.server4}:{server.port}"
+    login = ["-u", "alice", "--password-file", str(server.password_file("alice")), "--servercert", server.pin]
+    return ["connect", url, *login, "-i", TUNNEL, *more]
+
+
+def a_script(path: Path, text: str) -> str:
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def calls(path: Path) -> list[dict[str, str]]:
+    """Return the environments that RECORD wrote."""
+    blocks = path.read_text().split("\0\0")[:-1]
+    return [dict(entry.split("=", 1) for entry in block.split("\0")) for block in blocks]
+
+
+def until(true: Callable[[], bool], timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def way(line: Line, address: str) -> str:
+    """The device that packets to `address` leave by."""
+    (route,) = json.loads(line.client.run(["ip", "-j", "route", "get", address]).stdout)
+    return str(route["dev"])
+
+
+def kill(connection: Connection) -> None:
+    connection.process.kill()
+    connection.process.wait()
+
+
+def like_openconnects(environment: dict[str, str]) -> dict[str, object]:
+    """Return what the script is told, without what may differ: names, numbers, and the order of the server's lists."""
+    told = {key: value for key, value in environment.items() if key.startswith(("CISCO_", "INTERNAL_", "IDLE", "LOG_"))}
+    told = {key: value for key, value in told.items() if key != "CISCO_CSTP_OPTIONS"}  # the server's words as they came
+    lists = ("_SPLIT_INC_", "_SPLIT_EXC_")
+    networks = sorted(
+        (
+            key.partition("_SPLIT_")[0],
+            key[:-5],
+            told[key],
+            told[key.replace("ADDR", "MASKLEN")],
+            told.get(key[:-4] + "MASK"),
+        )
+        for key in told
+        if key.endswith("_ADDR") and any(each in key for each in lists)
+    )
+    rest = {key: value for key, value in told.items() if not any(each in key for each in lists)}
+    rest["CISCO_SPLIT_DNS"] = ",".join(sorted(rest["CISCO_SPLIT_DNS"].split(",")))
+    unordered = sorted((family, key.rstrip("0123456789"), *values) for family, key, *values in networks)
+    return {**rest, "networks": unordered, "VPNGATEWAY": environment["VPNGATEWAY"]}
+
+
+def test_the_environment_is_openconnects(line: Line, tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    with Openconnect(line.client, line.server, line.topology.server4, device=TUNNEL, also=RECORD.format(theirs)):
+        pass
+    script = a_script(tmp_path / "script", RECORD.format(ours))
+    os.environ["CISCO_SPLIT_INC"] = "7"  # whose words these are, the script cannot know
+    try:
+        with Connection(line.client, words(line, line.server, "--script", script)) as connection:
+            pid = connection.process.pid
+    finally:
+        del os.environ["CISCO_SPLIT_INC"]
+    assert [call["reason"] for call in calls(ours)] == ["pre-init", "connect", "disconnect"]
+    assert [call["reason"] for call in calls(theirs)] == ["pre-init", "connect", "disconnect"]
+    for our, their in zip(calls(ours), calls(theirs), strict=True):
+        assert like_openconnects(our) == like_openconnects(their)
+        assert (our["TUNDEV"], our["VPNPID"]) == (TUNNEL, str(pid))
+
+
+@pytest.mark.parametrize("setuid", [(), ("--setuid", "nobody")], ids=["root", "nobody"])
+def test_split_routes_and_names_come_and_go(line: Line, resolv_conf: Path, setuid: tuple[str, ...]) -> None:
+    before = traces(line.client)
+    with Connection(line.client, words(line, line.server, *setuid)) as connection:
+        inside = [way(line, address) for address in ("10.20.1.1", "10.30.1.1", "fd20::1", Ocserv.inner4)]
+        outside = [way(line, address) for address in ("10.20.5.1", "10.30.2.1", "fd20:0:0:5::1", line.topology.server4)]
+        assert (set(inside), set(outside)) == ({TUNNEL}, {line.device})
+        assert "nameserver 192.168.77.53\nnameserver fd77::53\nsearch example.test" in resolv_conf.read_text()
+        assert "Welcome; to `x` $(y)" in connection.errors
+        with Inside(line) as both:
+            assert both.works_both_ways(b"through")
+    assert traces(line.client) == before
+    assert resolv_conf.read_text() == RESOLV
+
+
+def test_a_server_that_names_nothing_gets_all_and_stays_reachable(line: Line, full: Ocserv) -> None:
+    before = traces(line.client)
+    with Connection(line.client, words(line, full)) as connection:
+        assert (way(line, "198.51.100.1"), way(line, line.topology.server4)) == (TUNNEL, line.device)
+        full.restart()
+        until(lambda: "connected again" in connection.errors)
+        assert (way(line, "198.51.100.1"), way(line, line.topology.server4)) == (TUNNEL, line.device)
+    assert traces(line.client) == before
+
+
+def test_without_a_script_there_is_only_an_address(line: Line, resolv_conf: Path) -> None:
+    with Connection(line.client, words(line, line.server, "--script", "none")) as connection:
+        assert way(line, "10.20.1.1") == line.device
+        assert way(line, Ocserv.inner4) == TUNNEL
+        assert resolv_conf.read_text() == RESOLV
+        assert connection.errors == ""
+
+
+@pytest.mark.parametrize("next_one", [(), ("--script", "none")], ids=["split_then_script", "all_then_none"])
+def test_what_a_killed_client_left_is_undone_by_the_next(line: Line, full: Ocserv, next_one: tuple[str, ...]) -> None:
+    before = traces(line.client)
+    server = full if next_one else line.server
+    with Connection(line.client, words(line, server)) as connection:
+        kill(connection)
+    assert traces(line.client)["routes"] != before["routes"]
+    (orphan,) = line.qosctl.read("flows")["flows"]
+    assert orphan["owner"]["alive"] is False
+    with Connection(line.client, words(line, server, *next_one)) as connection:
+        assert f"undoing the routes and names of {TUNNEL}, whose client was killed" in connection.errors
+        assert len(line.qosctl.read("flows")["flows"]) == 1
+    assert traces(line.client) == before
+
+
+def test_a_server_that_asks_for_what_is_not_its_own(line: Line, resolv_conf: Path) -> None:
+    with Ocserv(line.server_namespace, [line.topology.server4], port=4446, more=HOSTILE) as server:
+        before = traces(line.client)
+        with Connection(line.client, words(line, server)) as connection:
+            ways = [way(line, address) for address in ("198.51.100.1", "169.254.1.1", line.topology.server4)]
+            assert ways == [line.device] * 3
+            assert way(line, "127.1.2.3") == "lo"
+            assert resolv_conf.read_text() == RESOLV
+            assert "3 of the server's routes are left out: none that a VPN may set" in connection.errors
+            assert "\x1b" not in connection.errors
+        assert traces(line.client) == before
+
+
+def test_packets_do_not_wait_for_the_script(line: Line, tmp_path: Path) -> None:
+    """It is slow to see a session that came back; packets flow all the while."""
+    begun, go_on = tmp_path / "begun", tmp_path / "go on"
+    wait = f'touch "{begun}"; while [ ! -e "{go_on}" ]; do sleep 0.05; done'
+    script = a_script(tmp_path / "script", f'if [ "$reason" = reconnect ]; then {wait}; fi\nexec {USUAL[0]}\n')
+    with Connection(line.client, words(line, line.server, "--script", script)) as connection, Inside(line) as inside:
+        line.restart_server()
+        until(lambda: "connected again" in connection.errors and begun.exists())
+        assert inside.works_both_ways(b"through")
+        go_on.touch()
+
+
+def test_a_script_that_fails_costs_a_line(line: Line, tmp_path: Path) -> None:
+    script = a_script(tmp_path / "script", f"{USUAL[0]}; exit 7\n")
+    with Connection(line.client, words(line, line.server, "--script", script)) as connection, Inside(line) as inside:
+        assert f"qosctl: {script}: connect: exit status 7" in connection.errors.splitlines()
+        assert inside.works_both_ways(b"through")
