@@ -28,7 +28,7 @@ demo: root $(VENV)/project
 	@$(PYTHON) -m tests.demo
 
 test: root check
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/project
 	@$(BIN)/ruff check .
