@@ -29,6 +29,8 @@ LOOK_EVERY_S = 2.0
 """What has no news (TCX links, counters' pins) is found by then."""
 _REAP_EVERY_S = 30.0
 _SETTLE_S, _SOON_S, _STORM_S = 0.02, 0.25, 1.0
+_STABLE_S = 1.0
+"""How long a device that comes and goes has to stay before it is tried again."""
 _CHANGES = {"attached": "attached", "replaced": "program replaced", "already": "attached already, up to date"}
 
 
@@ -126,6 +128,8 @@ class Supervisor:
             return True
         what = (type(action).__name__, action.name)
         due = max(self._repairs.due(what, now), self._refusals.due(what, now))
+        if isinstance(action, Attach) and self._repairs.waits(what):  # a compilation is wasted on what goes at once
+            due = max(due, self._memory.there_since.get(action.index, now) + _STABLE_S)
         if due > now:
             self._look_at = min(self._look_at, due)
             return False

@@ -38,6 +38,11 @@ class Pace:
         wait = self.first_s * 2.0 ** min(tries.count - self.free, _DOUBLINGS_MAX)
         return max(now, tries.last + min(wait, self.longest_s))
 
+    def waits(self, what: Hashable) -> bool:
+        """Whether the tries without a wait are used up."""
+        tries = self._tries.get(what)
+        return tries is not None and tries.count >= self.free
+
     def tried(self, what: Hashable, now: float) -> None:
         """Note a try."""
         self._tries = {key: tries for key, tries in self._tries.items() if now - tries.last <= self.calm_s}

@@ -54,12 +54,13 @@ class Memory:
     """What the supervisor knows from before; all of it can be lost.
 
     `current`: devices whose pinned program is of this version, with the link it was made for and the hook it stood at.
-    `held`: devices that a configuration of ours wanted. `gone_since`: when a device was first missed. `settled`: the maps
-    that switch and policy were set in, and the configuration they were set by.
+    `held`: devices that a configuration of ours wanted. `there_since` and `gone_since`: when a wanted device was first seen,
+    and when one was first missed. `settled`: the maps that switch and policy were set in, and the configuration then.
     """
 
     current: Mapping[int, tuple[Link, HookKind]] = field(default_factory=dict)
     held: frozenset[int] = frozenset()
+    there_since: Mapping[int, float] = field(default_factory=dict)
     gone_since: Mapping[int, float] = field(default_factory=dict)
     settled: tuple[int, Config] | None = None
 
@@ -165,6 +166,7 @@ def observed_again(memory: Memory, observed: Observed, now: float) -> Memory:
         memory,
         current=current,
         held=frozenset(index for index in memory.held | attached if index in observed.pinned),
+        there_since={index: memory.there_since.get(index, now) for index in observed.links},
         gone_since={index: _since(memory, index, now) for index in gone},
     )
 
