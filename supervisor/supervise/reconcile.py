@@ -54,7 +54,7 @@ class Memory:
     """What the supervisor knows from before; all of it can be lost.
 
     `current`: devices whose pinned program is of this version, with the link it was made for and the hook it stood at.
-    `held`: devices that a configuration of ours wanted. `there_since` and `gone_since`: when a wanted device was first seen,
+    `held`: devices that a configuration of ours wanted. `there_since` and `gone_since`: when a wanted one was first seen,
     and when one was first missed. `settled`: the maps that switch and policy were set in, and the configuration then.
     """
 
