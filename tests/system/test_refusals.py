@@ -118,11 +118,11 @@ CONNECT = {
 }  # fmt: skip
 
 NOT_ROOT = {
-    "attach": Refusal("attach {device}", NO_PERMISSION, f"this needs CAP_BPF and CAP_NET_ADMIN {RUN_AS_ROOT}"),
-    "detach": Refusal("detach {device}", NO_PERMISSION, f"detach needs CAP_BPF and CAP_NET_ADMIN {RUN_AS_ROOT}"),
-    "passtos": Refusal("passtos on", NO_PERMISSION, f"this needs CAP_BPF and CAP_NET_ADMIN {RUN_AS_ROOT}"),
-    "status": Refusal("status", NO_PERMISSION, f"status needs CAP_BPF and CAP_NET_ADMIN {RUN_AS_ROOT}"),
-    "flows": Refusal("flows", NO_PERMISSION, f"this needs CAP_BPF and CAP_NET_ADMIN {RUN_AS_ROOT}"),
+    "attach": Refusal("attach {device}", NO_PERMISSION, f"this needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
+    "detach": Refusal("detach {device}", NO_PERMISSION, f"detach needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
+    "passtos": Refusal("passtos on", NO_PERMISSION, f"this needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
+    "status": Refusal("status", NO_PERMISSION, f"status needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
+    "flows": Refusal("flows", NO_PERMISSION, f"this needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
     "connect": Refusal("connect {url} " + FED + " --servercert {pin}", NO_PERMISSION,
                        f"tun: making a tunnel device needs CAP_NET_ADMIN {RUN_AS_ROOT}", stdin="{password}\n"),
 }  # fmt: skip
@@ -220,7 +220,8 @@ def test_a_second_tunnel_of_the_same_name_is_refused(line: Line, facts: dict[str
     with line.connected() as connection:
         facts["pid"] = str(connection.process.pid)
         row = Refusal("connect {url} " + LOGIN + " -i vpn0", REFUSED,
-                      "vpn0: qosctl connect runs on it already, as process {pid} (try: another name with -i, or: kill {pid})")  # fmt: skip
+                      "vpn0: qosctl connect runs on it already, as process {pid} "
+                      "(try: another name with -i, or: kill {pid})")  # fmt: skip
         _assert_refused(line, row, facts)
         assert len(line.qosctl.read("flows")["flows"]) == 1
 
