@@ -119,17 +119,13 @@ class ReplaySafeNumbering:
             found = line.between(wanted, count)
             self._gaps_used += len(found)
             numbers = found if len(found) == count else [*found, *line.more(count - len(found))]
-        top = numbers[-1]
-        if top > lane.highest:
-            lane.highest = top
-            self._highest_overtaking = max(self._highest_overtaking, top)
+        lane.highest = max(lane.highest, numbers[-1])
+        self._highest_overtaking = max(self._highest_overtaking, lane.highest)
         return numbers
 
     def _place(self, lane: Lane, slow: Lane, now: float) -> int:
         """Return the number that a record of an overtaking class should have."""
-        own = lane.longest
-        if own is None:
-            own = self._standing.base or 0.0
+        own = lane.longest or self._standing.base or 0.0
         line = self._line
         delay, place = slow.delay, line.newest
         if delay is not None:
