@@ -14,7 +14,7 @@ from qosctl.dtls.probing import ProbingNumbering
 from qosctl.dtls.replaysafe import ReplaySafeNumbering
 
 from tests.simulator.path import WINDOWS
-from tests.simulator.world import AF41, Scenario, simulate
+from tests.simulator.world import AF41, Scenario, World, simulate
 
 CLASSES = [DF, EF, AF41, Dscp.of(8)]
 steps = st.lists(
@@ -202,3 +202,49 @@ def test_random_loss_and_a_change_of_rate_are_survived() -> None:
     outcome = simulate(scenario, ReplaySafeNumbering)
     assert outcome.replay_loss(EF) < 1.0
     assert outcome.replay_loss(DF) < 2.0
+
+
+@pytest.mark.parametrize("bulk", ["udp", "tcp"])
+@pytest.mark.parametrize("wrong", ["EF is slow, DF overtakes", "nothing overtakes", "EF is far behind"])
+def test_a_wrong_belief_heals(wrong: str, bulk: str) -> None:
+    numbering = ReplaySafeNumbering()
+    # Counted is what is sent 0.5 s after the mistake: a queue of 100 ms has passed by then.
+    world = World(Scenario(bulk=bulk, poisson=False, seconds=6, warm=2.5).timed(), numbering)  # type: ignore[arg-type]
+
+    def mislead(_: object) -> None:
+        standing = numbering._standing
+        slow, fast = standing.lanes[DF], standing.lanes[EF]
+        if wrong.startswith("EF is slow"):
+            standing._make_slow(fast, 2.0)
+            slow.placed = True
+        elif wrong.startswith("nothing"):
+            fast.placed = slow.placed = False
+        else:
+            fast.highest = 0
+            fast.round_trips.clear()
+            slow.round_trips.extend([1.0, 1.0, 1.0])
+
+    world.clock.at(2.0, mislead)
+    outcome = world.run()
+    assert outcome.classes[EF].replayed[0] == 0
+    assert outcome.replay_loss(DF) < 1.0
+
+
+@pytest.mark.parametrize("bulk", ["udp", "tcp"])
+def test_short_pauses_of_the_client_cost_little(bulk: str) -> None:
+    outcome = simulate(Scenario(bulk=bulk, poisson=False, seconds=20, pause=10), ReplaySafeNumbering)  # type: ignore[arg-type]
+    assert outcome.replay_loss(EF) < 0.5  # a burst after a pause is the one thing that no echo tells of in time
+    assert outcome.replay_loss(DF) < 1.0
+
+
+@pytest.mark.parametrize("pause", [10, 40])
+def test_a_network_without_classes_loses_nothing_however_the_client_pauses(pause: float) -> None:
+    outcome = simulate(Scenario(one_queue=True, seconds=10, pause=pause), ReplaySafeNumbering)
+    assert outcome.classes[EF].replayed[0] == 0
+    assert outcome.classes[DF].replayed[0] == 0
+
+
+def test_a_call_that_begins_beside_a_full_queue_is_placed_from_its_first_packet() -> None:
+    outcome = simulate(Scenario(rate=5, share=1.9, poisson=False, call_start=2.0, seconds=6, warm=0), ReplaySafeNumbering)
+    assert outcome.classes[EF].replayed[0] == 0
+    assert outcome.replay_loss(DF) < 0.5
