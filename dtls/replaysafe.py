@@ -16,7 +16,7 @@ the bulk records up to e - 64 numbers ahead of the position, once. So every doub
 
 THE MECHANISMS, each with what it buys:
 1. One line of numbers (line.py). The slow class, and every class that does not overtake it, takes new ones. Gaps are left
-   as what overtakes needs them; one in sixteen when nothing does, so that the first record that does finds one.
+   as what overtakes needs them; a spare fifth when nothing does, so that the first record that does finds one.
 2. Probes (echoed DPD requests; rounds.py) tell each class's round trip, and with it the position (position.py).
 3. Order decides who overtakes whom, not clocks (standing.py). Probes of all classes are sent side by side; a class is
    placed behind the newest number only when a probe of it came back before an older one of the slow class. A pause of
@@ -31,7 +31,7 @@ THE MECHANISMS, each with what it buys:
 WHY IT CANNOT LOCK UP. Nothing is numbered behind the newest without an echo that proved it, and whichever class is
 dropped as replays falls silent: then it is raised to new numbers, or waited for, and either way received again.
 
-FALLBACK. One class, no echo, or none that overtakes: plain numbers but for the sixteenth.
+FALLBACK. One class, no echo, or none that overtakes: plain numbers but for the spare fifth.
 
 All of this is arithmetic on what the caller tells: no I/O, no clock. `now` is any monotonic time in seconds.
 """
