@@ -67,6 +67,7 @@ struct cursor {
 	__u32 udp;
 	__u32 end;   /* of the IP packet, as its own length field says */
 	__u32 limit; /* where it has to end at the latest, as the link says */
+	__u32 length; /* of the UDP datagram, as its own length field says */
 	__u8 version;
 };
 
@@ -99,6 +100,14 @@ static __always_inline enum outcome find_ip_raw(struct __sk_buff *skb, struct cu
 	return at->version == 4 || at->version == 6 ? PARSED : OUTCOME_NOT_IP;
 }
 
+/* 4, 6, or 0 for what is not IP. */
+static __always_inline __u8 ip_version(__be16 ethertype)
+{
+	if (ethertype == bpf_htons(ETH_P_IP))
+		return 4;
+	return ethertype == bpf_htons(ETH_P_IPV6) ? 6 : 0;
+}
+
 static __always_inline enum outcome find_ip_ethernet(struct __sk_buff *skb, struct cursor *at)
 {
 	struct ethhdr ethernet_copy;
@@ -110,6 +119,9 @@ static __always_inline enum outcome find_ip_ethernet(struct __sk_buff *skb, stru
 	protocol = ethernet->h_proto;
 	at->ip = sizeof(*ethernet);
 	at->limit = skb->len;
+	at->version = ip_version(protocol);
+	if (at->version)
+		return PARSED;
 
 #pragma unroll
 	for (int tags = 0; tags < VLAN_TAGS_MAX; tags++) {
@@ -139,13 +151,8 @@ static __always_inline enum outcome find_ip_ethernet(struct __sk_buff *skb, stru
 			protocol = bpf_htons(ETH_P_IPV6);
 	}
 
-	if (protocol == bpf_htons(ETH_P_IP))
-		at->version = 4;
-	else if (protocol == bpf_htons(ETH_P_IPV6))
-		at->version = 6;
-	else
-		return OUTCOME_NOT_IP;
-	return PARSED;
+	at->version = ip_version(protocol);
+	return at->version ? PARSED : OUTCOME_NOT_IP;
 }
 
 static __always_inline enum outcome parse_ipv4(struct __sk_buff *skb, struct cursor *at, union flow_slot *key)
@@ -217,22 +224,17 @@ static __always_inline enum outcome parse_ports(struct __sk_buff *skb, struct cu
 		return OUTCOME_TRUNCATED;
 	key->source_port = udp->source;
 	key->destination_port = udp->dest;
+	at->length = bpf_ntohs(udp->len);
 	return PARSED;
 }
 
 /* Every length in the packet must fit into the one that encloses it. Asked only of tunnels of ours. */
 static __always_inline enum outcome check_lengths(struct __sk_buff *skb, struct cursor *at, __u32 *payload)
 {
-	struct udphdr copy;
-	const struct udphdr *udp = header(skb, at->udp, &copy, sizeof(copy));
-	__u32 length;
-
-	if (!udp)
+	if (at->limit > skb->len || at->end > at->limit || at->length < sizeof(struct udphdr) ||
+	    at->udp + at->length > at->end)
 		return OUTCOME_TRUNCATED;
-	length = bpf_ntohs(udp->len);
-	if (at->limit > skb->len || at->end > at->limit || length < sizeof(*udp) || at->udp + length > at->end)
-		return OUTCOME_TRUNCATED;
-	*payload = length - sizeof(*udp);
+	*payload = at->length - sizeof(struct udphdr);
 	return PARSED;
 }
 
