@@ -134,7 +134,7 @@ MUTANTS = {
     ),
     "one_extension_header_too_many": ("parse.h", "#define EXTENSIONS_MAX 6", "#define EXTENSIONS_MAX 7"),
     "a_last_fragment_is_no_fragment": ("parse.h", "IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET", "IPV4_MORE_FRAGMENTS"),
-    "a_udp_length_may_lie": ("parse.h", "at->udp + length > at->end", "0"),
+    "a_udp_length_may_lie": ("parse.h", "at->udp + at->length > at->end", "0"),
     "the_other_policy_bank": ("egress.c", "(bank & (POLICY_BANKS - 1))", "(~bank & (POLICY_BANKS - 1))"),
     "an_empty_word_is_a_mark": ("mark.h", "!word || ", ""),
     "a_search_ends_too_soon": ("flows.h", "at = (home + probe)", "at = (home + probe / 2)"),
