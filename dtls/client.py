@@ -20,13 +20,14 @@ from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.account import Account
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
+from qosctl.dtls.dial import Address, UnreachableError
 from qosctl.dtls.ending import ENDINGS, reason_of
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened, open_session
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.loop import Loop
 from qosctl.dtls.marker import Marker
-from qosctl.dtls.netwatch import NetWatch
+from qosctl.dtls.netwatch import NetWatch, source_towards
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.reconnect import Reason, Recovery
 from qosctl.dtls.session import IPV6_MTU_MIN, LINK_MTU_MAX, RECORD_OVERHEAD, Interface
@@ -114,6 +115,7 @@ class _Client:
         self._announced = False
         self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than it says
         self._outage_began = 0.0
+        self._known: Address | None = None  # where the server was the last time
 
     def run(self) -> None:
         """Connect and stay; returns after the stop."""
@@ -139,10 +141,21 @@ class _Client:
         )
 
     def _open(self, timeout_s: float) -> Opened:
-        options = self._options
-        return open_session(
-            self._gateway, options.trust, self._account, timeout_s=timeout_s, mtu_max=self._path_mtu, stop=self._stop
+        if self._known is not None and self._tun is not None:
+            source = source_towards(self._known[1][0])
+            if source in {str(address.ip) for address in self._tun.addresses}:
+                raise UnreachableError(f"{self._gateway}: no way to the server but through its own tunnel", "ip route")
+        opened = open_session(
+            self._gateway,
+            self._options.trust,
+            self._account,
+            timeout_s=timeout_s,
+            mtu_max=self._path_mtu,
+            stop=self._stop,
+            known=self._known,
         )
+        self._known = opened.address
+        return opened
 
     def _carry(self, opened: Opened) -> None:
         """Carry packets through one session. Returns after the stop; raises what ended the session otherwise."""

@@ -19,6 +19,8 @@ Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int
 
 STAGGER_S = 0.25
 """Between one address and the next (RFC 8305 section 5)."""
+RESOLVE_AGAIN_S = 1.0
+"""How long to wait for the resolver where an address is known: its name servers may be beyond the tunnel that is down."""
 ADDRESSES_MAX = 8
 """More than anyone announces; the rest would only stretch the wait."""
 
@@ -27,15 +29,16 @@ class UnreachableError(NotAttachedError):
     """No TCP connection to the server came about."""
 
 
-def dial(gateway: Gateway, deadline: float, stop: Stop) -> socket.socket:
+def dial(gateway: Gateway, deadline: float, stop: Stop, known: Address | None = None) -> socket.socket:
     """Return a connected, non-blocking TCP socket to the server.
 
     Addresses are tried in the resolver's order, families in turn, each STAGGER_S after the one before or as soon as
-    that fails; the first that answers is taken (RFC 8305). `deadline` is of time.monotonic(). UnreachableError tells
-    what the last one said; StopRequestedError when asked to stop.
+    that fails; the first that answers is taken (RFC 8305). `deadline` is of time.monotonic(); `known` is where the
+    server was the last time: first of all while the name still leads there, else the last resort. UnreachableError
+    tells what the last one said; StopRequestedError when asked to stop.
     """
     failure: OSError = TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-    left = alternating(_resolve(gateway, deadline, stop))
+    left = _candidates(gateway, deadline, stop, known)
     trying: dict[int, socket.socket] = {}
     poll = select.epoll()
     try:
@@ -73,6 +76,18 @@ def dial(gateway: Gateway, deadline: float, stop: Stop) -> socket.socket:
         for each in trying.values():
             each.close()
     raise UnreachableError(f"{gateway}: {_words(failure)}", _hint(failure, gateway))
+
+
+def _candidates(gateway: Gateway, deadline: float, stop: Stop, known: Address | None) -> list[Address]:
+    """Return where to try, in order."""
+    if known is None:
+        return alternating(_resolve(gateway, deadline, stop))
+    try:
+        found = alternating(_resolve(gateway, min(deadline, time.monotonic() + RESOLVE_AGAIN_S), stop))
+    except UnreachableError:
+        return [known]
+    others = [address for address in found if address[1][:2] != known[1][:2]]
+    return [known, *others] if len(others) < len(found) else [*others, known]
 
 
 def _resolve(gateway: Gateway, deadline: float, stop: Stop) -> Sequence[Address]:

@@ -15,7 +15,7 @@ from qosctl.dtls.account import Account
 from qosctl.dtls.anyconnect import Login
 from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel, ConnectionLostError
 from qosctl.dtls.credentials import CookieLogin
-from qosctl.dtls.dial import dial
+from qosctl.dtls.dial import Address, dial
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
 from qosctl.dtls.https import Response, ResponseReader
@@ -44,20 +44,33 @@ class Opened:
         return ipaddress.ip_address(self.channel.remote[0].partition("%")[0])
 
     @property
+    def address(self) -> Address:
+        """Where the TLS side of the server is."""
+        return self.channel.peer[0], self.channel.remote
+
+    @property
     def dtls_remote(self) -> Endpoint:
         """Where the DTLS side of the server is."""
         return self.channel.remote[0], self.session.dtls_port
 
 
 def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bounds)
-    gateway: Gateway, trust: Trust, account: Account, *, timeout_s: float, mtu_max: int, stop: Stop
+    gateway: Gateway,
+    trust: Trust,
+    account: Account,
+    *,
+    timeout_s: float,
+    mtu_max: int,
+    stop: Stop,
+    known: Address | None = None,
 ) -> Opened:
     """Connect to the server, log in where `account` has no cookie, and ask for the tunnel. The channel is the caller's.
 
     RefusedError (CookieRefusedError, LoginError), NotAttachedError and UsageError say in one line what is wrong;
-    StopRequestedError when asked to stop. Each step takes `timeout_s` at most; `mtu_max` is what is known of the path.
+    StopRequestedError when asked to stop. Each step takes `timeout_s` at most; `mtu_max` is what is known of the path,
+    `known` where the server was the last time.
     """
-    tcp = dial(gateway, time.monotonic() + timeout_s, stop)
+    tcp = dial(gateway, time.monotonic() + timeout_s, stop, known)
     channel = open_channel(tcp, gateway, trust, time.monotonic() + timeout_s, stop)
     try:
         http = _Http(channel, gateway, timeout_s, stop)

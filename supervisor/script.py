@@ -31,7 +31,7 @@ USUAL = (Path("/usr/share/vpnc-scripts/vpnc-script"), Path("/etc/vpnc/vpnc-scrip
 PATIENCE_S = 30.0
 """A call that takes longer is ended."""
 CLOSE_S = 2 * PATIENCE_S
-_ATTEMPT_PAUSE_S = 2.0
+_ATTEMPT_PAUSE_S = 1.0
 """At least between two calls for attempts: what a script changes is news of the network, which brings the next attempt."""
 
 

@@ -168,6 +168,23 @@ def test_a_server_that_names_nothing_gets_all_and_stays_reachable(line: Line, fu
     assert traces(line.client) == before
 
 
+def test_a_network_that_goes_takes_the_way_to_the_server_with_it_and_brings_it_back(line: Line, full: Ocserv) -> None:
+    """With a default route into the tunnel, what is left leads the client's own packets into its own tunnel."""
+    client, device = line.client, line.device
+    with Connection(client, words(line, full)) as connection, Inside(line) as inside:
+        client.run(["ip", "link", "set", "dev", device, "down"])
+        until(lambda: "connecting again" in connection.errors)
+        assert way(line, line.topology.server4) == TUNNEL
+        client.run(["ip", "link", "set", "dev", device, "up"])
+        client.run(["ip", "route", "add", "default", "via", "10.91.1.1", "dev", device, "metric", "100"])
+        until(lambda: "connected again" in connection.errors)
+        assert (way(line, "198.51.100.1"), way(line, line.topology.server4)) == (TUNNEL, device)
+        assert inside.works_both_ways(b"through")
+    client.run(["ip", "route", "del", "default", "via", "10.91.1.1", "metric", "100"])
+    client.run(["ip", "addr", "replace", "fd91:1::2/64", "dev", device, "nodad"])
+    client.run(["ip", "route", "replace", "default", "via", "fd91:1::1"])
+
+
 def test_without_a_script_there_is_only_an_address(line: Line, resolv_conf: Path) -> None:
     with Connection(line.client, words(line, line.server, "--script", "none")) as connection:
         assert way(line, "10.20.1.1") == line.device
