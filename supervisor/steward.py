@@ -78,16 +78,15 @@ class Steward:
 
 def _serve(connection: socket.socket, marker: FlowMarker, script: Script | None) -> None:
     try:
-        while message := connection.recv(MESSAGE_BYTES_MAX):
-            answer, descriptor = _answer(message, marker, script)
-            with suppress(OSError):  # gone meanwhile: the next read says so
-                socket.send_fds(connection, [json.dumps(answer).encode()], [] if descriptor < 0 else [descriptor])
-    except ConnectionError:
-        pass  # gone with something unread: an end like any other
-    if script is not None:
-        script.close()
-    marker.flow_closed()
-    sys.stderr.flush()
+        with suppress(ConnectionError):  # gone with something unread: an end like any other
+            while message := connection.recv(MESSAGE_BYTES_MAX):
+                answer, descriptor = _answer(message, marker, script)
+                with suppress(OSError):  # gone meanwhile: the next read says so
+                    socket.send_fds(connection, [json.dumps(answer).encode()], [] if descriptor < 0 else [descriptor])
+    finally:
+        if script is not None:
+            script.close()
+        marker.flow_closed()
 
 
 def _answer(message: bytes, marker: FlowMarker, script: Script | None) -> tuple[Any, int]:
@@ -104,7 +103,8 @@ def _answer(message: bytes, marker: FlowMarker, script: Script | None) -> tuple[
         if kind == "flow_closed":
             marker.flow_closed()
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        print(f"qosctl: a request that makes no sense: {type(error).__name__}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"qosctl: a request that makes no sense: {type(error).__name__}", file=sys.stderr, flush=True)
     return None, -1
 
 

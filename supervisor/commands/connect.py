@@ -8,7 +8,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TextIO
 
 from qosctl.bpf.errors import UsageError
@@ -111,7 +111,8 @@ def _options(arguments: argparse.Namespace) -> ConnectOptions:
 
 
 def _say(line: str) -> None:
-    print(f"qosctl: {line}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody reads it any more: no reason to leave routes behind
+        print(f"qosctl: {line}", file=sys.stderr, flush=True)
 
 
 def _seconds(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,23 @@ def test_whoever_stays_root_never_knew_the_password(line: Line) -> None:
     with Connection(line.client, words(line)) as connection:
         assert remembers(connection.process.pid, secret)  # it must log in again after a restart of the server
         assert not remembers(steward(connection), secret)
+
+
+def test_a_steward_that_nobody_listens_to_still_cleans_up(line: Line) -> None:
+    """Its last words would go into a pipe that the terminal's end has closed."""
+    argv = [str(COMMAND), *words(line, "--script", "/usr/share/vpnc-scripts/vpnc-script")]
+    process = line.client.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert [process.stdout.readline().split()[0] for _ in range(3)] == ["connected", "outer", "records"]
+    process.stdout.close()
+    process.stderr.close()
+    line.restart_server()  # of which there is something to say
+    until(lambda: line.qosctl.read("flows")["flows"][0]["statistics"]["state"] != 2)
+    process.kill()
+    process.wait()
+    until(lambda: not pins())
+    until(lambda: {route["dev"] for route in ip(line.client, "route")} == {line.device})
 
 
 @pytest.mark.parametrize(
