@@ -89,7 +89,7 @@ def test_the_demo_holds_its_promises_and_writes_its_figures(tmp_path: Path, fold
         "ecn_changed": 0,
     }
     assert isinstance(figures["toggle_off_ms"], float)
-    for state in ("off", "on"):
+    for state in ("off", "on_plain", "on"):
         assert set(figures["bottleneck"][state]) == {"ef_p50_ms", "ef_p99_ms", "ef_lost", "bulk_mbit", "replay_dropped"}
 
 

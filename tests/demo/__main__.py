@@ -160,13 +160,17 @@ def _uplink(stage: Stage, seconds: float) -> dict[str, Uplink]:
         EF, echoed by the server. {seconds:.0f} s each way.
     """)
     loads = {}
-    for state in ("off", "on"):
-        stage.run("passtos", state)
-        loads[state] = measure(stage, seconds)
+    stage.run("passtos", "off")
+    loads["off"] = measure(stage, seconds)
+    stage.run("passtos", "on")
+    stage.reconnect("--numbering", "plain")
+    loads["on_plain"] = measure(stage, seconds)
+    stage.reconnect()
+    loads["on"] = measure(stage, seconds)
     heading = ("passtos", "call p50", "call p99", "call lost", "bulk arrived", "replay drops")
     rows = [
         (
-            state,
+            state.replace("_", ", ") + (" numbering" if "plain" in state else ""),
             f"{load.ef_p50_ms:.1f} ms",
             f"{load.ef_p99_ms:.1f} ms",
             f"{load.ef_lost:.1%}",
@@ -177,9 +181,10 @@ def _uplink(stage: Stage, seconds: float) -> dict[str, Uplink]:
     ]
     terminal.table([heading, *rows])
     terminal.say("""
-        The call no longer waits. The bulk pays for it: a marked record overtakes bulk records in the queue, and the
-        server throws away every record that arrives more than 64 numbers behind the newest one, as a replay. That is
-        the receiver's rule for every DTLS tunnel, not the mark's doing.
+        Marked, the call no longer waits. With plain numbering the bulk pays for it, as in every other DTLS tunnel: a
+        marked record overtakes bulk records in the queue, and the server throws away every record that arrives more
+        than 64 numbers behind the newest one, as a replay. qosctl gives the overtaking record a number near those that
+        the server expects by then, and the bulk gets through.
     """)
     return loads
 

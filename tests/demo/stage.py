@@ -25,9 +25,8 @@ class Stage:
             started = time.monotonic()
             self.run("attach", self.net.client_if)
             self.attach_ms = round((time.monotonic() - started) * 1000, 1)
-            self.connection = stack.enter_context(self._connect())
-            terminal.quote(self.connection.output)
-            self._route()
+            self._tunnel = stack.enter_context(contextlib.ExitStack())
+            self._connect()
             self.wire = stack.enter_context(Capture(self.net.client, self.net.client_if, self.is_tunnel))
             self._stack = stack.pop_all()
         return self
@@ -45,10 +44,17 @@ class Stage:
         done = self.qosctl(*words)
         terminal.quote(done.stdout + done.stderr, limit)
 
-    def _connect(self) -> Connection:
-        url = f"https://{self.net.server4}:{self.server.port}"
-        terminal.command(f"qosctl connect {url} --script none -u alice --password-file FILE --servercert {self.server.pin}")
-        return self.qosctl.connect(self.server, self.net.server4)
+    def reconnect(self, *more: str) -> None:
+        """End the tunnel and open it again, with `more` words on the command line."""
+        self._tunnel.close()
+        self._connect(*more)
+
+    def _connect(self, *more: str) -> None:
+        login = f"--script none -u alice --password-file FILE --servercert {self.server.pin}"
+        terminal.command(" ".join((f"qosctl connect https://{self.net.server4}:{self.server.port} {login}", *more)))
+        self.connection: Connection = self._tunnel.enter_context(self.qosctl.connect(self.server, self.net.server4, *more))
+        terminal.quote(self.connection.output)
+        self._route()
 
     def _route(self) -> None:
         # The server gives a single IPv6 address, a /128; the way to its neighbours is for the user to choose.
