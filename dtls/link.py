@@ -15,7 +15,7 @@ from qosctl.dtls.frames import Frame, FrameKind, decode_dtls, encode_dtls
 from qosctl.dtls.handshake import Finished
 from qosctl.dtls.liveness import Due, Liveness
 from qosctl.dtls.numbering import Numbering
-from qosctl.dtls.pathmtu import PROBE_BYTES_MIN, PathMtu
+from qosctl.dtls.pathmtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
 from qosctl.dtls.probing import ProbingNumbering, probe_of, probe_payload
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordOpener, RecordSealer
 from qosctl.dtls.session import Session
@@ -27,7 +27,7 @@ CLOSE_NOTIFY = b"\x01\x00"
 """Warning, close_notify (RFC 5246 section 7.2.1)."""
 QUIET_S = 2.0
 """How long we speak without hearing anything before we ask; after PATIENCE requests without an answer TLS takes over."""
-PATIENCE = 4
+PATIENCE = 8
 _FATAL = 2
 _DPD_ID_BYTES = 4  # unlike a probe's, which is echoed in the same kind of frame
 
@@ -78,10 +78,11 @@ class Link:
         if self.udp.too_big:
             self.udp.too_big = False
             self.path.too_big(self.udp.payload_mtu() - self._overhead, now)
-        probe = self.path.due(now, heard=self.life.heard, said=self.life.said)
+        probe = self.path.due(now, said=self.life.said)
         if probe is not None:
             said = self.life.said
             self.udp.send_whole(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.payload), DF, now))
+            self.udp.send(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.small), DF, now))
             self._tally.count_control("dtls mtu probe sent")
             self.life.said = said  # a lost probe says nothing about the channel
         due = min(self.life.next_time(), self.path.next_time())
@@ -145,6 +146,8 @@ class Link:
                 self.prober.probe_echoed(probe, now)
         elif len(payload) >= PROBE_BYTES_MIN:
             self.path.echoed(payload, now)
+        elif len(payload) == SMALL_BYTES:
+            self.path.small_echoed(payload)
         elif payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):
             self._tally.dpd_round_trip_s = now - self._dpd_asked
 

@@ -2,11 +2,13 @@
 
     at once, then every CONFIRM_S while packets leave:   a probe as large as the largest packet
         echoed ----------------------> all is well
-        lost TRIES times, while smaller things arrive -> a black hole: fall to the floor, search from there
+        lost again and again, while small ones sent beside it arrive -> a black hole: fall to the floor, search from there
     the kernel says "too big" -------> at most that, at once, then as above
     below the ceiling for RAISE_S ---> a probe of the ceiling: the path may have recovered; twice as long each time
 
 A probe is a DPD request padded to the size in question, which the server echoes in full. Sizes are bytes of inner packet.
+Beside each goes a small one, in the same class and so through the same queue: a full queue loses both kinds and is not
+to be taken for a path that has shrunk. Only what small ones survive and no large one does is about sizes.
 What is too large for DTLS is not lost meanwhile: the loop sends it over TLS, which has no such limit.
 """
 
@@ -19,15 +21,19 @@ from dataclasses import dataclass
 CONFIRM_S = 5.0
 RAISE_S = 60.0
 RAISE_MAX_S = 600.0
-TRIES = 4
-"""Losses in a row that are a black hole and not bad luck: at 30 % loss each way, 7 in 100 (and then it recovers)."""
-SEARCH_TRIES = 2
+SMALL_ONES = 12
+"""Small ones that must have come back, and no large one, before a size that did pass is given up. Where a queue drops 60 %
+of the large and 50 % of the small, that happens by chance once in some 10,000 confirmations."""
+SEARCH_SMALL_ONES = 2
 """The same while searching, where bad luck only means a smaller size until the next attempt to raise it."""
-PROBE_WAIT_S = 0.4
+RAISE_SMALL_ONES = 4
+"""The same while trying whether more passes again, where bad luck means to try later."""
+PROBE_WAIT_S = 0.25
 CLOSE_ENOUGH = 8
 FLOOR_BYTES = 508
 """Fits every path that IPv4 promises (576 bytes, RFC 791) with UDP and a record around it."""
 _ID = 8
+SMALL_BYTES = 16
 _KEPT = 16
 PROBE_BYTES_MIN = 64
 """Every size in question is above this, and the payloads of other DPD requests are below."""
@@ -45,11 +51,23 @@ class Probe:
         """The DPD request's payload."""
         return self.id.to_bytes(_ID) + bytes(self.size - _ID)
 
+    @property
+    def small(self) -> bytes:
+        """The payload of the small one to send beside it."""
+        return self.id.to_bytes(SMALL_BYTES)
+
 
 class _Phase(enum.Enum):
     CONFIRM = enum.auto()
     SEARCH = enum.auto()
     RAISE = enum.auto()
+
+
+_SMALL_ONES = {
+    _Phase.CONFIRM: SMALL_ONES,
+    _Phase.SEARCH: SEARCH_SMALL_ONES,
+    _Phase.RAISE: RAISE_SMALL_ONES,
+}
 
 
 class PathMtu:
@@ -61,7 +79,9 @@ class PathMtu:
         self._phase = _Phase.CONFIRM
         self._passes, self._fails = self._floor, ceiling + 1  # while searching
         self._target = ceiling
-        self._tries = 0
+        self._trying = False
+        self._round_from = 0  # the id of the first probe of the present target
+        self._small_back = 0
         self._next = now
         self._raise_s = RAISE_S
         self._raise_at = math.inf
@@ -72,19 +92,17 @@ class PathMtu:
         self.black_holes = 0
         """How often packets of the present size had stopped to pass without a word from the path."""
 
-    def due(self, now: float, *, heard: float, said: float) -> Probe | None:
-        """Return the probe to send now, if any. `heard` and `said` are when anything last came and went on the channel."""
+    def due(self, now: float, *, said: float) -> Probe | None:
+        """Return the probe to send now, if any, with the small one beside it. `said` is when we last sent a packet."""
         if now < self._next:
             return None
-        if self._tries >= (SEARCH_TRIES if self._phase is _Phase.SEARCH else TRIES):
-            if heard < now - TRIES * PROBE_WAIT_S:
-                self._tries = 0  # nothing at all arrives: that is not about sizes
-            else:
-                self._take_loss(now)
-        if not self._tries and not self._choose(now, said):
-            self._next = now + CONFIRM_S
-            return None
-        self._tries += 1
+        if self._trying and self._small_back >= _SMALL_ONES[self._phase]:
+            self._take_loss(now)
+        if not self._trying:
+            if not self._choose(now, said):
+                self._next = now + CONFIRM_S
+                return None
+            self._trying, self._round_from, self._small_back = True, self._last_id + 1, 0
         self._next = now + PROBE_WAIT_S
         self._last_id += 1
         self._sent[self._last_id] = self._target
@@ -96,6 +114,11 @@ class PathMtu:
         """Return when to ask `due` again."""
         return self._next
 
+    def small_echoed(self, payload: bytes) -> None:
+        """Take the payload of a small echo. Total."""
+        if self._trying and self._round_from <= int.from_bytes(payload) <= self._last_id:
+            self._small_back += 1
+
     def echoed(self, payload: bytes, now: float) -> None:
         """Take the payload of an echo; what is none of ours changes nothing. Total."""
         size = self._sent.pop(int.from_bytes(payload[:_ID]), None)
@@ -104,7 +127,7 @@ class PathMtu:
         self.size = max(self.size, size)
         if size < self._target:
             return  # a late one, of a smaller probe
-        self._tries = 0
+        self._trying = False
         if self._phase is _Phase.SEARCH:
             self._passes = size
             self._search_on(now)
@@ -116,7 +139,7 @@ class PathMtu:
         size = max(self._floor, size)
         if size < self.size:
             self.size = size
-            self._phase, self._tries, self._next = _Phase.CONFIRM, 0, now
+            self._phase, self._trying, self._next = _Phase.CONFIRM, False, now
             self._raise_at = now + self._raise_s
 
     def _choose(self, now: float, said: float) -> bool:
@@ -132,7 +155,7 @@ class PathMtu:
 
     def _take_loss(self, now: float) -> None:
         """Believe that the target does not pass."""
-        self._tries = 0
+        self._trying = False
         self._fails = self._target
         if self._phase is _Phase.CONFIRM:
             self.black_holes += 1

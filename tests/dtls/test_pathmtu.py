@@ -7,16 +7,18 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qosctl.dtls.pathmtu import CLOSE_ENOUGH, FLOOR_BYTES, PathMtu
+from qosctl.dtls.pathmtu import CLOSE_ENOUGH, FLOOR_BYTES, SMALL_BYTES, PathMtu
 
 CEILING = 1434
 
 
 class Path:
-    """Echoes probes of up to `takes` bytes after `delay_s`; a heartbeat is always heard."""
+    """Echoes probes of up to `takes` bytes after `delay_s`, and the small ones beside them."""
 
-    def __init__(self, takes: int, *, loss: float = 0.0, delay_s: float = 0.02, seed: int = 0) -> None:
-        self.takes, self.loss, self.delay_s = takes, loss, delay_s
+    def __init__(
+        self, takes: int, *, loss: float = 0.0, small_loss: float = 0.0, delay_s: float = 0.02, seed: int = 0
+    ) -> None:
+        self.takes, self.loss, self.small_loss, self.delay_s = takes, loss, small_loss, delay_s
         self.now = 0.0
         self.mtu = PathMtu(CEILING, 0.0)
         self._chance = random.Random(seed)
@@ -26,15 +28,20 @@ class Path:
     def run(self, seconds: float, *, busy: bool = True) -> None:
         end = self.now + seconds
         while self.now < end:
-            probe = self.mtu.due(self.now, heard=self.now, said=self.now if busy else -1e9)
+            probe = self.mtu.due(self.now, said=self.now if busy else -1e9)
             if probe is not None:
                 self.probes += 1
                 assert len(probe.payload) == probe.size <= CEILING
                 if probe.size <= self.takes and self._chance.random() >= self.loss:
                     self._echoes.append((self.now + self.delay_s, probe.payload))
+                if self._chance.random() >= self.small_loss:
+                    self._echoes.append((self.now + self.delay_s, probe.small))
             for echo in [each for each in self._echoes if each[0] <= self.now]:
                 self._echoes.remove(echo)
-                self.mtu.echoed(echo[1], self.now)
+                if len(echo[1]) == SMALL_BYTES:
+                    self.mtu.small_echoed(echo[1])
+                else:
+                    self.mtu.echoed(echo[1], self.now)
             self.now += 0.01
 
 
@@ -85,11 +92,20 @@ def test_an_idle_tunnel_is_not_probed() -> None:
     assert path.probes == 0
 
 
+@pytest.mark.parametrize("delay_s", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_full_queue_is_no_black_hole(delay_s: float, seed: int) -> None:
+    """Bulk of twice the rate of its link: half of all packets are dropped, large ones rather than small ones."""
+    path = Path(CEILING, loss=0.6, small_loss=0.4, delay_s=delay_s, seed=seed)
+    path.run(120)
+    assert (path.mtu.size, path.mtu.black_holes) == (CEILING, 0)
+
+
 def test_silence_is_no_black_hole() -> None:
     mtu = PathMtu(CEILING, 0.0)
     now = 0.0
     while now < 60:
-        mtu.due(now, heard=0.0, said=now)
+        mtu.due(now, said=now)
         now += 0.05
     assert (mtu.size, mtu.black_holes) == (CEILING, 0)
 
@@ -97,7 +113,7 @@ def test_silence_is_no_black_hole() -> None:
 @given(st.lists(st.binary(max_size=2000)))
 def test_echoes_of_nobodys_probes_change_nothing(payloads: list[bytes]) -> None:
     mtu = PathMtu(CEILING, 0.0)
-    mtu.due(0.0, heard=0.0, said=0.0)
+    mtu.due(0.0, said=0.0)
     for payload in payloads:
         mtu.echoed(payload, 0.0)
     assert mtu.size == CEILING
@@ -108,7 +124,7 @@ def test_any_ceiling_works(ceiling: int) -> None:
     mtu = PathMtu(ceiling, 0.0)
     now = 0.0
     while now < 30:
-        probe = mtu.due(now, heard=now, said=now)
+        probe = mtu.due(now, said=now)
         assert probe is None or probe.size <= ceiling
         now += 0.05
     assert min(FLOOR_BYTES, ceiling) <= mtu.size <= ceiling
