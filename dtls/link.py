@@ -147,7 +147,7 @@ class Link:
         elif len(payload) >= PROBE_BYTES_MIN:
             self.path.echoed(payload, now)
         elif len(payload) == SMALL_BYTES:
-            self.path.small_echoed(payload)
+            self.path.small_echoed(payload, now)
         elif payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):
             self._tally.dpd_round_trip_s = now - self._dpd_asked
 

@@ -8,7 +8,8 @@
 
 A probe is a DPD request padded to the size in question, which the server echoes in full. Sizes are bytes of inner packet.
 Beside each goes a small one, in the same class and so through the same queue: a full queue loses both kinds and is not
-to be taken for a path that has shrunk. Only what small ones survive and no large one does is about sizes.
+to be taken for a path that has shrunk. Only what small ones survive and no large one does is about sizes; and only small ones
+that came back without waiting count, since a queue that is full to the byte has room for them and never for a large one.
 What is too large for DTLS is not lost meanwhile: the loop sends it over TLS, which has no such limit.
 """
 
@@ -24,6 +25,8 @@ RAISE_MAX_S = 600.0
 SMALL_ONES = 12
 """Small ones that must have come back, and no large one, before a size that did pass is given up. Where a queue drops 60 %
 of the large and 50 % of the small, that happens by chance once in some 10,000 confirmations."""
+UNQUEUED_FACTOR, UNQUEUED_S = 1.5, 0.02
+"""A round trip up to this times the shortest, and this many seconds, has not waited in a queue worth the name."""
 SEARCH_SMALL_ONES = 2
 """The same while searching, where bad luck only means a smaller size until the next attempt to raise it."""
 RAISE_SMALL_ONES = 4
@@ -82,6 +85,8 @@ class PathMtu:
         self._trying = False
         self._round_from = 0  # the id of the first probe of the present target
         self._small_back = 0
+        self._small_sent: dict[int, float] = {}
+        self._shortest_s = math.inf
         self._next = now
         self._raise_s = RAISE_S
         self._raise_at = math.inf
@@ -106,17 +111,25 @@ class PathMtu:
         self._next = now + PROBE_WAIT_S
         self._last_id += 1
         self._sent[self._last_id] = self._target
-        if len(self._sent) > _KEPT:
-            del self._sent[next(iter(self._sent))]
+        self._small_sent[self._last_id] = now
+        for kept in (self._sent, self._small_sent):
+            if len(kept) > _KEPT:
+                del kept[next(iter(kept))]
         return Probe(self._last_id, self._target)
 
     def next_time(self) -> float:
         """Return when to ask `due` again."""
         return self._next
 
-    def small_echoed(self, payload: bytes) -> None:
+    def small_echoed(self, payload: bytes, now: float) -> None:
         """Take the payload of a small echo. Total."""
-        if self._trying and self._round_from <= int.from_bytes(payload) <= self._last_id:
+        number = int.from_bytes(payload)
+        sent = self._small_sent.pop(number, None)
+        if sent is None:
+            return
+        self._shortest_s = min(self._shortest_s, now - sent)
+        unqueued = now - sent <= UNQUEUED_FACTOR * self._shortest_s + UNQUEUED_S
+        if self._trying and number >= self._round_from and unqueued:
             self._small_back += 1
 
     def echoed(self, payload: bytes, now: float) -> None:

@@ -39,7 +39,7 @@ class Path:
             for echo in [each for each in self._echoes if each[0] <= self.now]:
                 self._echoes.remove(echo)
                 if len(echo[1]) == SMALL_BYTES:
-                    self.mtu.small_echoed(echo[1])
+                    self.mtu.small_echoed(echo[1], self.now)
                 else:
                     self.mtu.echoed(echo[1], self.now)
             self.now += 0.01
@@ -97,6 +97,15 @@ def test_an_idle_tunnel_is_not_probed() -> None:
 def test_a_full_queue_is_no_black_hole(delay_s: float, seed: int) -> None:
     """Bulk of twice the rate of its link: half of all packets are dropped, large ones rather than small ones."""
     path = Path(CEILING, loss=0.6, small_loss=0.4, delay_s=delay_s, seed=seed)
+    path.run(120)
+    assert (path.mtu.size, path.mtu.black_holes) == (CEILING, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_queue_that_has_room_for_small_ones_only_is_no_black_hole(seed: int) -> None:
+    path = Path(CEILING, seed=seed)
+    path.run(2)
+    path.loss, path.delay_s = 0.95, 0.4
     path.run(120)
     assert (path.mtu.size, path.mtu.black_holes) == (CEILING, 0)
 
