@@ -8,8 +8,8 @@
 
 A probe is a DPD request padded to the size in question, which the server echoes in full. Sizes are bytes of inner packet.
 Beside each goes a small one, in the same class and so through the same queue: a full queue loses both kinds and is not
-to be taken for a path that has shrunk. Only what small ones survive and no large one does is about sizes; and only small ones
-that came back without waiting count, since a queue that is full to the byte has room for them and never for a large one.
+to be taken for a path that has shrunk. Only what small ones survive and no large one does is about sizes. And only small ones
+that came back without waiting count: a queue that is full to the byte has room for them and never for a large one.
 What is too large for DTLS is not lost meanwhile: the loop sends it over TLS, which has no such limit.
 """
 
