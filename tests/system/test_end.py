@@ -42,7 +42,7 @@ def test_a_signal_ends_it_with_a_goodbye_and_no_traces(line: Line, tap: Wiretap,
     def goodbye() -> list[Record]:
         return [record for record in tap.sent() if record.content_type == ALERT]
 
-    assert pins() == []
+    assert pins(line.client) == []
     with line.connected() as connection:
         assert _sessions(line) == 1
         assert len(line.qosctl.read("flows")["flows"]) == 1
@@ -50,17 +50,17 @@ def test_a_signal_ends_it_with_a_goodbye_and_no_traces(line: Line, tap: Wiretap,
         assert connection.process.wait(5) == 0
         assert connection.errors == ""
     assert TUNNEL not in _devices(line)
-    assert pins() == []
+    assert pins(line.client) == []
     assert line.qosctl("flows", check=False).returncode == 3
     assert _eventually(lambda: _sessions(line) == 0)
     assert [record.plaintext for record in tap.wait_for(goodbye, bool)] == [b"\x01\x00"]  # warning, close_notify
 
 
 def test_the_pins_stay_while_something_is_attached(attached: Line) -> None:
-    before = pins()
+    before = pins(attached.client)
     with attached.connected():
         pass
-    assert pins() == before
+    assert pins(attached.client) == before
     assert attached.qosctl.read("status")["flows"] == 0
 
 
@@ -107,10 +107,10 @@ def test_a_killed_client_leaves_a_flow_that_is_shown_as_dead_and_cleared_by_the_
 def test_a_killed_client_without_a_program_leaves_pins_that_the_next_one_takes_away(line: Line) -> None:
     with line.connected() as connection:
         _kill(connection)
-    assert pins() != []
+    assert pins(line.client) != []
     with line.connected():
         assert len(line.qosctl.read("flows")["flows"]) == 1
-    assert pins() == []
+    assert pins(line.client) == []
 
 
 def test_the_server_going_away_ends_it_with_one_line_where_that_is_wanted(line: Line) -> None:

@@ -60,7 +60,7 @@ def _gaps_in_identification(frames: list[Frame]) -> list[int]:
 def test_the_outer_dscp_is_the_inner_one_and_nothing_else_changes(
     attached: Line, tap: Wiretap, inside: Inside, outer: int
 ) -> None:
-    with attached.connected(outer):
+    with attached.connected(outer, "--numbering", "plain"):
         off = _send_every_cell(inside, tap)
         attached.qosctl("passtos", "on")
         on = _send_every_cell(inside, tap)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
-from tests.lab import Namespace
+from qosctl.bpf import bpffs, netns
 
-BPFFS = Path("/sys/fs/bpf")
+from tests.lab import Namespace
 
 
 def traces(namespace: Namespace) -> dict[str, Any]:
@@ -23,7 +21,7 @@ def traces(namespace: Namespace) -> dict[str, Any]:
         "routes": [(route["dst"], route["dev"]) for route in (*routes4, *routes6)],
         "qdiscs": qdiscs,
         "filters": {device: filters(namespace, device) for device in with_filters},
-        "pins": pins(),
+        "pins": pins(namespace),
     }
 
 
@@ -44,14 +42,12 @@ def filters(namespace: Namespace, device: str) -> dict[str, list[dict[str, Any]]
     return {way: tc(namespace, "filter", "show", "dev", device, way) for way in ("ingress", "egress")}
 
 
-def pins() -> list[str]:
-    """Return the BPF pins of the whole sandbox; the two files that the kernel makes are not pins."""
-    return sorted(
-        os.path.join(folder, name)  # noqa: PTH118 - os.walk gives strings
-        for folder, _, names in os.walk(BPFFS)
-        for name in names
-        if not name.endswith(".debug")
-    )
+def pins(namespace: Namespace) -> list[str]:
+    """Return the BPF pins that belong to a namespace, or to a command that was at work in it."""
+    with namespace.entered():
+        cookie = str(netns.cookie())
+    own = [path for path in bpffs.ROOT.glob("*") if cookie in path.name.split("_")]
+    return sorted(str(pin) for path in own for pin in path.rglob("*") if not pin.is_dir())
 
 
 def _json(namespace: Namespace, *argv: str) -> list[dict[str, Any]]:
