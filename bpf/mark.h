@@ -14,41 +14,29 @@
 #include "parse.h"
 #include "stamp.h"
 
-static __always_inline enum outcome find_record(struct __sk_buff *skb, struct cursor *at, void **ring, __u64 *number)
+/*
+ * From the UDP header on. Told of each IP version apart, so that `version`, and with it the way the packet is written, is a
+ * constant: one body for both keeps more alive than the processor has registers, which costs a hit 2 ns.
+ */
+static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct control *now, struct cursor *at,
+						  union flow_slot *key, __u8 version, struct dscp *outer)
 {
-	union flow_slot key = {};
+	struct policy_entry *entry;
 	enum outcome result;
+	__u64 number, word, *mark;
 	__u32 payload;
+	void *ring;
 
-	result = LINK_ETHERNET ? find_ip_ethernet(skb, at) : find_ip_raw(skb, at);
+	result = parse_ports(skb, at, key);
 	if (result != PARSED)
 		return result;
-	result = at->version == 4 ? parse_ipv4(skb, at, &key) : parse_ipv6(skb, at, &key);
-	if (result != PARSED)
-		return result;
-	result = parse_ports(skb, at, &key);
-	if (result != PARSED)
-		return result;
-	*ring = ring_of(&key);
-	if (!*ring)
+	ring = ring_of(key);
+	if (!ring)
 		return OUTCOME_NO_FLOW;
 	result = check_lengths(skb, at, &payload);
 	if (result != PARSED)
 		return result;
-	return parse_record(skb, at, payload, number);
-}
-
-static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *now, struct device_counters *counters,
-					 __u32 segments)
-{
-	struct cursor at = {};
-	struct policy_entry *entry;
-	enum outcome result;
-	void *ring = NULL;
-	__u64 number = 0, word, *mark;
-	struct dscp outer;
-
-	result = find_record(skb, &at, &ring, &number);
+	result = parse_record(skb, at, payload, &number);
 	if (result != PARSED)
 		return result;
 	mark = word_in(ring, number);
@@ -61,32 +49,52 @@ static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *
 	entry = policy_for(now->policy_bank, word & (DSCP_COUNT - 1));
 	if (!entry || entry->action != POLICY_STAMP)
 		return OUTCOME_POLICY_LEAVE;
-	outer.value = entry->outer_dscp & (DSCP_COUNT - 1);
+	outer->value = entry->outer_dscp & (DSCP_COUNT - 1);
 	if (entry->set_priority)
 		skb->priority = entry->priority;
+	return version == 4 ? stamp_ipv4(skb, at->ip, *outer) : stamp_ipv6(skb, at->ip, *outer);
+}
 
-	result = at.version == 4 ? stamp_ipv4(skb, at.ip, outer) : stamp_ipv6(skb, at.ip, outer);
-	if (result == OUTCOME_STAMPED || result == OUTCOME_UNCHANGED) {
-		counters->outer[outer.value].packets += segments;
-		counters->outer[outer.value].bytes += skb->wire_len;
+/* `outer` is what the packet carries now, if the answer is OUTCOME_STAMPED or OUTCOME_UNCHANGED. */
+static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *now, struct dscp *outer)
+{
+	union flow_slot key = {};
+	struct cursor at = {};
+	enum outcome result;
+
+	result = LINK_ETHERNET ? find_ip_ethernet(skb, &at) : find_ip_raw(skb, &at);
+	if (result != PARSED)
+		return result;
+	if (at.version == 4) {
+		result = parse_ipv4(skb, &at, &key);
+		return result != PARSED ? result : mark_datagram(skb, now, &at, &key, 4, outer);
 	}
-	return result;
+	result = parse_ipv6(skb, &at, &key);
+	return result != PARSED ? result : mark_datagram(skb, now, &at, &key, 6, outer);
 }
 
 static __always_inline void mark_and_count(struct __sk_buff *skb)
 {
 	struct control *now = control_now();
-	struct device_counters *counters = counters_of_device();
+	struct device_counters *counters;
 	enum outcome result = OUTCOME_OFF;
+	struct dscp outer = {};
 	__u32 segments;
 
-	if (!now || !counters)
+	if (!now)
+		return;
+	if (now->passtos)
+		result = mark(skb, now, &outer);
+	counters = counters_of_device();
+	if (!counters || result >= OUTCOME_COUNT)
 		return;
 	segments = skb->gso_segs ? skb->gso_segs : 1;
-	if (now->passtos)
-		result = mark(skb, now, counters, segments);
-	if (result < OUTCOME_COUNT)
-		counters->outcomes[result] += segments;
+	counters->outcomes[result] += segments;
+	if (result == OUTCOME_STAMPED || result == OUTCOME_UNCHANGED) {
+		outer.value &= DSCP_COUNT - 1; /* known, but not to the verifier */
+		counters->outer[outer.value].packets += segments;
+		counters->outer[outer.value].bytes += skb->wire_len;
+	}
 }
 
 #endif

@@ -23,25 +23,32 @@ static __always_inline __u16 checksum_update(__u16 checksum, __u16 old_word, __u
 	return ~sum;
 }
 
+union header_word {
+	__u32 whole;
+	__u16 half[2];
+};
+
 static __always_inline enum outcome stamp_ipv4(struct __sk_buff *skb, __u32 at_ip, struct dscp wanted)
 {
-	/* Version to checksum, the part that changes, as 16-bit words in network order. */
-	__u16 words[6], copy[6];
-	const __u16 *ip = header(skb, at_ip, copy, sizeof(copy));
+	/* Version to checksum, the part that changes, as the 32-bit words it consists of; each as two halves on the wire. */
+	union header_word words[3], copy[3];
+	const union header_word *ip = header(skb, at_ip, copy, sizeof(copy));
 	struct traffic_class now;
 	__u16 first;
 
 	if (!ip)
 		return OUTCOME_TRUNCATED;
+	words[0].whole = ip[0].whole;
 	/* version (4), header length (4), traffic class (8) */
-	first = bpf_ntohs(ip[0]);
+	first = bpf_ntohs(words[0].half[0]);
 	now.byte = first & 0xff;
 	if (dscp_of(now).value == wanted.value)
 		return OUTCOME_UNCHANGED;
-	__builtin_memcpy(words, ip, sizeof(words));
-	words[0] = bpf_htons((first & 0xff00) | with_dscp(now, wanted).byte);
+	words[1].whole = ip[1].whole;
+	words[2].whole = ip[2].whole;
+	words[0].half[0] = bpf_htons((first & 0xff00) | with_dscp(now, wanted).byte);
 	/* The ones' complement sum does not depend on byte order (RFC 1071 section 2B). */
-	words[5] = checksum_update(words[5], bpf_htons(first), words[0]);
+	words[2].half[1] = checksum_update(words[2].half[1], bpf_htons(first), words[0].half[0]);
 	return bpf_skb_store_bytes(skb, at_ip, words, sizeof(words), 0) ? OUTCOME_WRITE_FAILED : OUTCOME_STAMPED;
 }
 

@@ -48,8 +48,8 @@ _FLIPPING = f"""{_ENTRY} {{
 		now->policy_bank ^= 1;
 	return TC_ACT_UNSPEC;
 }}"""
-_LOOKUP = "*ring = ring_of(&key);"
-_RANDOM_LOOKUP = f"key.source_port = bpf_htons({_FIRST_PORT} + bpf_get_prandom_u32() % (SPREAD)); {_LOOKUP}"
+_LOOKUP = "ring = ring_of(key);"
+_RANDOM_LOOKUP = f"key->source_port = bpf_htons({_FIRST_PORT} + bpf_get_prandom_u32() % (SPREAD)); {_LOOKUP}"
 
 
 @dataclass(frozen=True)
