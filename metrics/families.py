@@ -65,6 +65,12 @@ def _program_families(by_name: Mapping[str, Sequence[Device]]) -> Iterator[Metri
     loaded = GaugeMetricFamily(
         "qosctl_program_load_timestamp_seconds", "When the attached program was loaded, in Unix time.", labels=["device"]
     )
+    foreign = GaugeMetricFamily(
+        "qosctl_foreign_programs_ahead",
+        "Others' programs and filters that run before ours at the device's egress. One of them may end the chain, and ours "
+        "then sees no packet.",
+        labels=["device"],
+    )
     booted = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     for name, devices in by_name.items():
         present = next((device.attachment for device in devices if device.attachment is not None), None)
@@ -72,7 +78,8 @@ def _program_families(by_name: Mapping[str, Sequence[Device]]) -> Iterator[Metri
         if present is not None:
             program.add_metric([name], {"hook": present.hook, "tag": present.program.tag})
             loaded.add_metric([name], (booted + present.program.loaded_at) // _NANOSECONDS)
-    yield from (attached, program, loaded)
+            foreign.add_metric([name], present.foreign_ahead)
+    yield from (attached, program, loaded, foreign)
 
 
 def _packets(by_name: Mapping[str, Sequence[Device]]) -> Metric:

@@ -33,10 +33,14 @@ from qosctl.bpf.syscall import MapShape, ProgramInfo
 
 @dataclass(frozen=True)
 class Attachment:
-    """Our program at a device's egress: the kind of hook it stands at ("tcx", "clsact") and what the kernel says of it."""
+    """Our program at a device's egress: the kind of hook it stands at ("tcx", "clsact") and what the kernel says of it.
+
+    `foreign_ahead`: how many programs and filters of others run before it.
+    """
 
     hook: str
     program: ProgramInfo
+    foreign_ahead: int
 
 
 # How the collector learns what stands at a device's hook: that takes netlink, which is the supervisor's business.

@@ -36,7 +36,7 @@ def _attachment(pins: DevicePins) -> Attachment | None:
         return None
     fd = syscall.program_by_id(program_id)
     try:
-        return Attachment(hook.kind.value, syscall.program_info(fd))
+        return Attachment(hook.kind.value, syscall.program_info(fd), len(hook.ahead()))
     finally:
         os.close(fd)
 

@@ -19,6 +19,9 @@ from tests.lab import Namespace, Qosctl, veth
 from tests.lab.qosctl import COMMAND
 from tests.metrics.exporter import Exporter
 from tests.metrics.marked import HERE, NUMBER, PEER, RECORD, flow, sender
+from tests.supervisor.stand import foreign_program
+
+TC_ACT_OK = 0
 
 
 def folder(namespace: Namespace) -> Path:
@@ -45,6 +48,28 @@ def test_an_attached_program_is_shown_with_its_hook_and_tag(bare: Namespace, exp
     assert answer("qosctl_program_attached", device="eth0") == 1
     assert answer("qosctl_program_info", device="eth0", hook=hook, tag=device["program"]["tag"]) == 1
     assert before <= answer("qosctl_program_load_timestamp_seconds", device="eth0") <= time.time()
+
+
+@pytest.mark.parametrize("hook", ["tcx", "clsact"])
+def test_foreign_programs_ahead_are_counted_and_one_that_ends_the_chain_hides_the_packets(
+    bare: Namespace, exporter: Exporter, hook: str
+) -> None:
+    qosctl = Qosctl(bare)
+    qosctl("attach", "--hook", hook, "eth0")
+    assert exporter.scrape().labelled("qosctl_foreign_programs_ahead", "device") == {"eth0": 0}
+    with bare.entered():
+        program = foreign_program(ttl=77, verdict=TC_ACT_OK)
+        link = syscall.link_create_tcx_first(program, socket.if_nametoindex("eth0"))
+    try:
+        with sender(bare) as sock:
+            sock.send(RECORD)
+        answer = exporter.scrape()
+        assert answer.labelled("qosctl_foreign_programs_ahead", "device") == {"eth0": 1}
+        assert sum(answer.labelled("qosctl_packets_total", "outcome", device="eth0").values()) == 0
+    finally:
+        os.close(link)
+        os.close(program)
+    assert exporter.scrape().labelled("qosctl_foreign_programs_ahead", "device") == {"eth0": 0}
 
 
 def test_counters_are_what_status_says_and_what_was_sent(bare: Namespace, exporter: Exporter) -> None:
