@@ -1,7 +1,7 @@
 """What a client says of itself, in the page behind its ring's marks: who owns the flow, and its own statistics.
 
 The kernel never reads this page. A header of owner fields, then one 64-bit word a statistic; words only grow, or are set
-as a whole, so a reader needs no lock.
+as a whole, so a reader needs no lock. The page's last words are for questions to the client (inquiry.py).
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from typing import Self
 from . import syscall
 from .errors import RefusedError
 from .flow_info import Owner, Statistic, read_owner, statistics_of, statistics_words, write_owner
+from .inquiry import inquiry_words
 from .layout import (
     FLOW_HASH_FIRST,
     FLOW_HASH_SECOND,
@@ -94,7 +95,7 @@ def _readable(packed: bytes) -> str:
 
 
 class Ring:
-    """One flow's memory: `marks`, RING_WORDS 64-bit words, and `statistics`, indexed by Statistic."""
+    """One flow's memory: `marks`, RING_WORDS 64-bit words; `statistics`, indexed by Statistic; and `inquiry`."""
 
     def __init__(self, owner: Owner) -> None:
         self.fd = syscall.map_create(RING_SHAPE, owner.tunnel)
@@ -104,6 +105,7 @@ class Ring:
         info = whole[_MARKS_BYTES:]
         write_owner(info, owner)
         self.statistics = statistics_words(info)
+        self.inquiry = inquiry_words(info)
 
     def close(self) -> None:
         """Drop this process's hold; the kernel frees the ring once no flow points to it.
@@ -122,6 +124,8 @@ class Flow:
     key: FlowKey
     owner: Owner
     statistics: dict[Statistic, int]
+    ring_id: int = 0
+    """By which its ring can be opened (inquiry.py)."""
 
 
 class Flows:
@@ -177,7 +181,7 @@ class Flows:
                 info = pages.read(ring_id)
                 if info is not None:
                     seen.add(ring_id)
-                    yield Flow(self._key_at(at), read_owner(info), statistics_of(info))
+                    yield Flow(self._key_at(at), read_owner(info), statistics_of(info), ring_id)
             pages.keep(seen)
 
     def orphans(self) -> list[FlowKey]:

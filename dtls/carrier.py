@@ -138,6 +138,7 @@ class Carrier:
             finished=finished,
             numbering=self._numbering(finished.first_number),
             marks=self._entry.move(attempt.udp.local, attempt.udp.remote),
+            inquiry=self._entry.inquiry,
             session=session,
             outer=self._opened.outer,
             tally=self._tally,

@@ -17,6 +17,8 @@ class FlowEntry:
         self._tunnel = tunnel
         self.marks = False
         """Whether there is a ring to mark in."""
+        self.inquiry: memoryview | None = None
+        """Where the flow is asked for round trips (qosctl.bpf.inquiry)."""
         self._open = False
 
     def move(self, local: Endpoint, remote: Endpoint) -> memoryview | None:
@@ -26,6 +28,7 @@ class FlowEntry:
         marks = self._marker.flow_opened(local, remote, self._tunnel)
         self._open = True
         self.marks = marks is not None
+        self.inquiry = self._marker.inquiry()
         return marks
 
     def close(self) -> None:

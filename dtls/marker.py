@@ -19,6 +19,10 @@ class Marker(Protocol):
         """
         ...
 
+    def inquiry(self) -> memoryview | None:
+        """Return the words in which that flow is asked for round trips (qosctl.bpf.inquiry), None without a ring."""
+        ...
+
     def flow_closed(self) -> None:
         """Remove what `flow_opened` registered; nothing to remove is fine. The memoryview is not used after it."""
         ...

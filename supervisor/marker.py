@@ -59,6 +59,10 @@ class FlowMarker:
         self._ring, self._key = ring, key
         return ring.marks
 
+    def inquiry(self) -> memoryview | None:
+        """Return the words in which the flow is asked for round trips."""
+        return None if self._ring is None else self._ring.inquiry
+
     def flow_closed(self) -> None:
         """Take the flow out, and the maps with it if this was their last use."""
         if self._key is None or self._ring is None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qosctl.bpf.flow_info import statistics_words
+from qosctl.bpf.inquiry import inquiry_words
 from qosctl.bpf.layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 from qosctl.dtls.surroundings import Given
 from qosctl.dtls.tally import Statistics
@@ -49,10 +50,11 @@ class RemoteMarker:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._statistics: memoryview | None = None
+        self._inquiry: memoryview | None = None
 
     def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
         """Have the flow entered; None where that fails, of which the steward has told."""
-        self._statistics = None
+        self._statistics = self._inquiry = None
         _, descriptor = self._remote.ask("flow_opened", local, remote, tunnel)
         if descriptor < 0:
             return None
@@ -62,11 +64,16 @@ class RemoteMarker:
         finally:
             os.close(descriptor)
         self._statistics = statistics_words(whole[_MARKS_BYTES:])
+        self._inquiry = inquiry_words(whole[_MARKS_BYTES:])
         return whole[:_MARKS_BYTES].cast("Q")
+
+    def inquiry(self) -> memoryview | None:
+        """Return the words in which the flow is asked for round trips."""
+        return self._inquiry
 
     def flow_closed(self) -> None:
         """Have the flow taken out."""
-        self._statistics = None
+        self._statistics = self._inquiry = None
         self._remote.ask("flow_closed")
 
     def publish(self, now: Statistics) -> None:

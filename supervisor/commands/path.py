@@ -11,8 +11,9 @@ from qosctl.bpf.errors import QosctlError, RefusedError, UsageError
 from qosctl.bpf.flows import Flow
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.output import Json, document, write_json
+from qosctl.supervisor.path.times import ClassTimes
 from qosctl.supervisor.path.trace import Hop, Trace, trace
-from qosctl.supervisor.path.tunnel import Comparison, compare, far_end
+from qosctl.supervisor.path.tunnel import Comparison, Echo, compare
 from qosctl.supervisor.path.verdict import Change, Standing, changes, ecn_changes, standings, summary
 from qosctl.supervisor.policy import parse_dscp
 from qosctl.supervisor.status import flows
@@ -71,11 +72,8 @@ def _tunnel_to(address: str) -> Flow | None:
 
 
 def _compare(tunnel: Flow | None, mark: Dscp) -> Comparison | None:
-    """Compare the mark with none inside the tunnel, where there is one and its far end has an address we can tell."""
-    inside = far_end(tunnel.owner.tunnel) if tunnel is not None else None
-    if tunnel is None or inside is None or mark is DF:
-        return None
-    return compare(tunnel.owner.tunnel, inside, mark, DF)
+    """Compare the mark with none inside the tunnel, where there is one."""
+    return None if tunnel is None or mark is DF else compare(tunnel, mark, DF)
 
 
 def _print(found: Trace, compared: Comparison | None, out: TextIO) -> None:
@@ -90,11 +88,20 @@ def _print(found: Trace, compared: Comparison | None, out: TextIO) -> None:
     if any(changes(found)):
         print("a router quotes what it received: the one before a change, or the link between the two, made it", file=out)
     if compared is not None:
-        print(f"\nround trips inside {compared.device}, in turns:", file=out)
+        by = "the tunnel's own DPD echo" if compared.echo is Echo.DPD else "echo requests inside it"
+        print(f"\nround trips through {compared.device}, by {by}, in turns:", file=out)
         for times in (compared.marked, compared.unmarked):
-            median = "no answer" if times.median_ms is None else f"{times.median_ms:.1f} ms median"
-            print(f"    {times.dscp.name:<6}{median}, {times.lost} lost", file=out)
+            print(f"    {times.dscp.name:<6}{_times(times)}", file=out)
+        if compared.note:
+            print(compared.note, file=out)
         print(compared.verdict, file=out)
+
+
+def _times(times: ClassTimes) -> str:
+    if times.median_ms is None:
+        return f"no answer, {times.lost} lost"
+    least, most = min(times.round_trips_ms), max(times.round_trips_ms)
+    return f"{times.median_ms:.1f} ms median, {least:.1f} to {most:.1f}, {times.lost} lost"
 
 
 def _line(hop: Hop, standing: Standing) -> str:
@@ -124,7 +131,9 @@ def _json(host: str, found: Trace, compared: Comparison | None) -> Json:
 def _comparison_json(compared: Comparison) -> Json:
     return {
         "device": compared.device,
+        "echo": compared.echo.value,
         "verdict": compared.verdict,
+        "note": compared.note,
         "classes": [
             {"dscp": times.dscp.name, "round_trips_ms": list(times.round_trips_ms), "lost": times.lost}
             for times in (compared.marked, compared.unmarked)

@@ -1,148 +1,72 @@
 """Are marked packets treated better? Round trips by class, through a running tunnel, while its other traffic goes on.
 
-Echo requests of two classes leave in turns by the tunnel device, so both meet the same moment; their classes become the
-outer ones on the way out. The answers come back unmarked, as all that a VPN server sends does, so that a difference is
-the way out's.
+Requests of two classes leave in turns, so both meet the same moment; their classes become the outer ones on the way out.
+The answers come back unmarked, as all that a VPN server sends does, so that a difference is the way out's. The tunnel's own
+DPD echo is asked first (dpd_echo.py); where its client does not answer, pings go through the tunnel (icmp_echo.py).
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import ipaddress
-import os
-import select
-import socket
-import statistics
-import struct
-import time
-from collections.abc import Sequence
+import enum
 from dataclasses import dataclass
 
-from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
-from qosctl.bpf.errors import NoPermissionError, RefusedError
+from qosctl.bpf.dscp import Dscp
+from qosctl.bpf.errors import NotAttachedError
+from qosctl.bpf.flows import Flow
+from qosctl.supervisor.passtos import passtos
 
-ROUNDS = 12
-_GAP = 0.1  # seconds between two requests
-_LINGER = 0.5  # seconds for the last answers
+from . import dpd_echo, icmp_echo
+from .times import ClassTimes
+
 _BETTER, _NOISE_MS = 0.7, 2.0  # a median below this share of the other's, by more than this, is not chance
-_REQUEST, _REPLY = 8, 0
-_ECHO = struct.Struct("!BBHHH")
-_SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B  # linux/sockios.h
-_IFREQ, _ADDRESS_AT = struct.Struct("=16s24x"), 20
-_RECEIVE_BYTES = 2048
-_MILLISECONDS = 1000.0
 
 
-@dataclass(frozen=True)
-class ClassTimes:
-    """The round trips of one class, in milliseconds, and how many requests had none in time."""
+class Echo(enum.Enum):
+    """Who answers."""
 
-    dscp: Dscp
-    round_trips_ms: Sequence[float]
-    lost: int
-
-    @property
-    def median_ms(self) -> float | None:
-        """The median, or None where nothing came back."""
-        return statistics.median(self.round_trips_ms) if self.round_trips_ms else None
+    DPD = "dpd"
+    ICMP = "icmp"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The marked and the unmarked class through `device`."""
+    """The marked and the unmarked class through `device`; `note` says what should be known of it, or is empty."""
 
     device: str
+    echo: Echo
     marked: ClassTimes
     unmarked: ClassTimes
+    note: str = ""
 
     @property
     def verdict(self) -> str:
         """One sentence."""
         marked, unmarked = self.marked.median_ms, self.unmarked.median_ms
         if marked is None:
-            return f"the far end of {self.device} does not answer echo requests: nothing to compare"
+            return f"the far end of {self.device} does not answer: nothing to compare"
         if unmarked is None or (marked < _BETTER * unmarked and unmarked - marked > _NOISE_MS):
             return f"{self.marked.dscp} is treated better than {self.unmarked.dscp}"
         return f"{self.marked.dscp} is not faster than {self.unmarked.dscp}: no full queue on the way looks at it"
 
 
-def far_end(device: str) -> str | None:
-    """Return the server's address inside the tunnel: the first of the tunnel's IPv4 network, which a gateway takes.
-
-    None where the device has no IPv4 network, only an address.
-    """
-    request = _IFREQ.pack(device.encode()[:15])
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        local, mask = (
-            socket.inet_ntoa(fcntl.ioctl(asker, question, request)[_ADDRESS_AT : _ADDRESS_AT + 4])
-            for question in (_SIOCGIFADDR, _SIOCGIFNETMASK)
-        )
-        network = ipaddress.ip_interface(f"{local}/{mask}").network
-        return str(network[1]) if network.num_addresses > 2 else None
-    return None
-
-
-def compare(device: str, address: str, marked: Dscp, unmarked: Dscp) -> Comparison:
-    """Measure both classes in turns; takes 2 * ROUNDS * 0.1 s. RefusedError when the device goes away."""
-    numbers: dict[int, tuple[Dscp, float]] = {}
-    times: dict[Dscp, list[float]] = {marked: [], unmarked: []}
-    with _echo_socket(device) as echo:
-        identifier = os.getpid() & 0xFFFF
-        for number in range(2 * ROUNDS):
-            dscp = unmarked if number % 2 else marked
-            echo.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TrafficClass.of(dscp, Ecn.NOT_ECT).byte)
-            numbers[number] = (dscp, time.monotonic())
-            try:
-                echo.sendto(_request(identifier, number), (address, 0))
-            except OSError as error:
-                raise RefusedError(f"{device}: {error.strerror}", "qosctl flows") from error
-            _listen(echo, identifier, numbers, times, time.monotonic() + _GAP)
-        _listen(echo, identifier, numbers, times, time.monotonic() + _LINGER)
-    found = [ClassTimes(dscp, times[dscp], ROUNDS - len(times[dscp])) for dscp in (marked, unmarked)]
-    return Comparison(device, found[0], found[1])
-
-
-def _echo_socket(device: str) -> socket.socket:
+def compare(flow: Flow, marked: Dscp, unmarked: Dscp) -> Comparison:
+    """Measure both classes in turns; takes some 4 s. RefusedError when the device goes away."""
+    device = flow.owner.tunnel
+    note = _why_unmarked()
     try:
-        echo = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    except PermissionError as error:
-        raise NoPermissionError("echo requests need CAP_NET_RAW", "run it as root") from error
-    with contextlib.ExitStack() as stack:
-        stack.callback(echo.close)
-        try:
-            echo.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-        except OSError as error:
-            raise RefusedError(f"{device}: {error.strerror}", "qosctl flows") from error
-        stack.pop_all()
-    return echo
+        times = dpd_echo.measure(flow, (marked, unmarked))
+        return Comparison(device, Echo.DPD, times[0], times[1], note)
+    except dpd_echo.NoAnswerError as reason:
+        note = f"no DPD echo of {device}: {reason}" + (f"; {note}" if note else "")
+    inside = icmp_echo.far_end(device)
+    if inside is None:
+        return Comparison(device, Echo.ICMP, ClassTimes(marked, (), 0), ClassTimes(unmarked, (), 0), note)
+    times = icmp_echo.measure(device, inside, (marked, unmarked))
+    return Comparison(device, Echo.ICMP, times[0], times[1], note)
 
 
-def _listen(
-    echo: socket.socket,
-    identifier: int,
-    numbers: dict[int, tuple[Dscp, float]],
-    times: dict[Dscp, list[float]],
-    until: float,
-) -> None:
-    while select.select([echo], [], [], max(0.0, until - time.monotonic()))[0]:
-        number = _reply(echo.recv(_RECEIVE_BYTES), identifier)
-        if number is not None and number in numbers:
-            dscp, sent = numbers.pop(number)
-            times[dscp].append((time.monotonic() - sent) * _MILLISECONDS)
-
-
-def _request(identifier: int, number: int) -> bytes:
-    message = _ECHO.pack(_REQUEST, 0, 0, identifier, number)
-    total = sum(struct.unpack("!4H", message))
-    total = (total & 0xFFFF) + (total >> 16)
-    return _ECHO.pack(_REQUEST, 0, ~total & 0xFFFF, identifier, number)
-
-
-def _reply(packet: bytes, identifier: int) -> int | None:
-    """Return the number of our request that this IPv4 packet answers; None for anything else."""
-    header = (packet[0] & 0x0F) * 4 if packet else 0
-    if len(packet) < header + _ECHO.size or header < 20:
-        return None
-    kind, _code, _checksum, whose, number = _ECHO.unpack_from(packet, header)
-    return int(number) if kind == _REPLY and whose == identifier else None
+def _why_unmarked() -> str:
+    try:
+        return "" if passtos() else "passtos is off, so both left unmarked"
+    except NotAttachedError:
+        return "nothing is attached, so both left unmarked"

@@ -257,6 +257,9 @@ class RecordingMarker:
         self.calls.append((local, remote, tunnel))
         return self.ring
 
+    def inquiry(self) -> memoryview | None:
+        return None
+
     def flow_closed(self) -> None:
         self.calls.append(())
 

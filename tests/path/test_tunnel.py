@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from qosctl.bpf.dscp import DF, EF
-from qosctl.supervisor.path.tunnel import ClassTimes, Comparison
+from qosctl.bpf.flow_info import Statistic
+from qosctl.supervisor.attach import attach
+from qosctl.supervisor.path.times import ROUNDS, ClassTimes
+from qosctl.supervisor.path.tunnel import Comparison, Echo
 
-from tests.lab import Bottleneck, Ocserv, Qosctl, Topology, bulk_udp
+from tests.lab import Bottleneck, Namespace, Ocserv, Qosctl, Topology, bulk_udp
+from tests.supervisor.stand import ADDRESSES, NEAR, stand
+from tests.test_json import faults
 
 
 @pytest.fixture(scope="module")
@@ -17,22 +25,102 @@ def topology() -> Iterator[Topology]:
         yield topology
 
 
-def test_round_trips_by_class_show_what_marking_is_worth(topology: Topology) -> None:
+@pytest.fixture(scope="module")
+def server(topology: Topology) -> Iterator[Ocserv]:
     qosctl = Qosctl(topology.client)
-    with Ocserv(topology.server, [topology.server4]) as server:
+    with Ocserv(topology.server, [topology.server4, topology.server6]) as server:
         qosctl("attach", topology.client_if)
         qosctl("passtos", "on")
-        with (
-            qosctl.connect(server, topology.server4) as connection,
-            Bottleneck(topology.router, topology.router_server_if, 10),
-            bulk_udp(topology.client, topology.server, server.inner4, 15, seconds=7),
-        ):
-            said = qosctl.read("path", topology.server4)
-            assert said["port"] == server.port
-            assert said["tunnel"]["device"] == connection.device
-            assert said["tunnel"]["verdict"] == "EF is treated better than DF"
-            assert [times["dscp"] for times in said["tunnel"]["classes"]] == ["EF", "DF"]
+        yield server
         qosctl("detach", "--all")
+
+
+@contextlib.contextmanager
+def no_pings(namespace: Namespace) -> Iterator[None]:
+    """Whoever answers inside the block, it is not the kernel's ICMP echo."""
+    namespace.sysctl("net.ipv4.icmp_echo_ignore_all", "1")
+    yield
+    namespace.sysctl("net.ipv4.icmp_echo_ignore_all", "0")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_dpd_echo_by_class_shows_what_marking_is_worth(topology: Topology, server: Ocserv, family: int) -> None:
+    qosctl = Qosctl(topology.client)
+    address = topology.server_address(family)
+    with (
+        qosctl.connect(server, address) as connection,
+        Bottleneck(topology.router, topology.router_server_if, 10),
+        bulk_udp(topology.client, topology.server, server.inner4, 15, seconds=8),
+        no_pings(topology.server),
+    ):
+        device, said = connection.device, qosctl.read("path", address)
+    tunnel = said["tunnel"]
+    assert faults("path", said) == []
+    assert said["port"] == server.port
+    assert (tunnel["device"], tunnel["echo"], tunnel["note"]) == (device, "dpd", "")
+    assert tunnel["verdict"] == "EF is treated better than DF"
+    marked, unmarked = tunnel["classes"]
+    assert (marked["dscp"], unmarked["dscp"]) == ("EF", "DF")
+    assert len(marked["round_trips_ms"]) + marked["lost"] == ROUNDS
+    assert len(unmarked["round_trips_ms"]) + unmarked["lost"] == ROUNDS
+    assert min(unmarked["round_trips_ms"], default=1000) > 3 * sorted(marked["round_trips_ms"])[ROUNDS // 2]
+
+
+def test_people_are_told_who_answered_and_why_there_is_no_difference(topology: Topology, server: Ocserv) -> None:
+    qosctl = Qosctl(topology.client)
+    with qosctl.connect(server, topology.server4) as connection:
+        device = connection.device
+        qosctl("passtos", "off")
+        try:
+            lines = qosctl("path", topology.server4).stdout.splitlines()
+        finally:
+            qosctl("passtos", "on")
+    assert f"round trips through {device}, by the tunnel's own DPD echo, in turns:" in lines
+    assert any(line.startswith("    EF    ") and "ms median" in line for line in lines)
+    assert lines[-2] == "passtos is off, so both left unmarked"
+    assert lines[-1].startswith("EF is not faster than DF")
+
+
+def test_a_client_that_hangs_is_told_of_and_answers_when_it_goes_on(topology: Topology, server: Ocserv) -> None:
+    qosctl = Qosctl(topology.client)
+    with qosctl.connect(server, topology.server4) as connection:
+        os.kill(connection.process.pid, signal.SIGSTOP)
+        try:
+            said = qosctl.read("path", topology.server4)
+        finally:
+            os.kill(connection.process.pid, signal.SIGCONT)
+        assert said["tunnel"]["echo"] == "icmp"
+        assert "the client does not answer" in said["tunnel"]["note"]
+        assert "nothing to compare" in said["tunnel"]["verdict"]
+        assert qosctl.read("path", topology.server4)["tunnel"]["echo"] == "dpd"
+
+
+def test_a_tunnel_over_tls_is_told_of(topology: Topology, server: Ocserv) -> None:
+    qosctl = Qosctl(topology.client)
+    no_udp = "table inet t { chain c {\ntype filter hook forward priority 0; meta l4proto udp drop\n}\n}\n"
+    topology.router.run(["nft", "-f", "-"], stdin=no_udp)
+    try:
+        with qosctl.connect(server, topology.server4):
+            said = qosctl.read("path", topology.server4)
+    finally:
+        topology.router.run(["nft", "delete", "table", "inet", "t"])
+    assert said["tunnel"]["echo"] == "icmp"
+    assert "do not go over DTLS" in said["tunnel"]["note"]
+    assert len(said["tunnel"]["classes"][0]["round_trips_ms"]) == ROUNDS
+
+
+def test_a_client_of_an_older_version_is_told_of() -> None:
+    """Here one that never looks: a flow of this very process, and no device behind its name."""
+    with stand() as built:
+        attach([NEAR])
+        with built.tunnel() as tunnel:
+            tunnel.ring.statistics[Statistic.STATE] = 2
+            said = Qosctl(built.sender).read("path", ADDRESSES[4][1])
+            assert tunnel.ring.inquiry[0] == 0  # the question does not stay
+    assert faults("path", said) == []
+    assert said["tunnel"]["echo"] == "icmp"
+    assert "older version" in said["tunnel"]["note"]
+    assert "passtos is off" in said["tunnel"]["note"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +134,7 @@ def test_round_trips_by_class_show_what_marking_is_worth(topology: Topology) -> 
     ],
 )
 def test_the_verdict(marked: list[float], unmarked: list[float], verdict: str) -> None:
-    compared = Comparison("tun0", ClassTimes(EF, marked, 0), ClassTimes(DF, unmarked, 0))
+    compared = Comparison("tun0", Echo.DPD, ClassTimes(EF, marked, 0), ClassTimes(DF, unmarked, 0))
     assert verdict in compared.verdict
 
 

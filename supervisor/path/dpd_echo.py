@@ -1,0 +1,81 @@
+"""Round trips by class through the tunnel's own DPD echo: the running client is asked for them in its flow's page.
+
+The client sends the requests itself, as records of the classes in question, at its own pace: see qosctl.dtls.asked. Nothing
+else need answer at the far end than the VPN server, and nothing of this machine's routing lies between.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+from qosctl.bpf import inquiry
+from qosctl.bpf.dscp import Dscp
+from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flows import Flow
+from qosctl.bpf.inquiry import Question, RoundTrip
+
+from .times import ROUNDS, ClassTimes
+
+_HEARD_S = 3.0
+"""Until a client has seen the question: one without traffic looks every 2 s."""
+_ALL_S = 8.0
+"""Until all probes have been sent, and the last one is back or lost."""
+_LINGER_S = 1.0
+_LOOK_S = 0.02
+_OVER_DTLS = 2  # of Statistic.STATE
+_MICROSECONDS = 1000.0
+
+
+class NoAnswerError(Exception):
+    """The client does not answer; the text says why, as far as can be known."""
+
+
+def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
+    """Have the client probe these classes in turns, ROUNDS times; some 4 s. NoAnswerError where it does not."""
+    if flow.statistics[Statistic.STATE] != _OVER_DTLS:
+        raise NoAnswerError("packets do not go over DTLS now, and so unmarked")
+    try:
+        words = inquiry.opened(flow.ring_id)
+    except OSError as error:
+        raise NoAnswerError(f"its memory cannot be opened ({error.strerror})") from error
+    number = secrets.randbits(64) or 1
+    inquiry.ask(words, Question(number, classes, time.monotonic_ns() + round((_HEARD_S + _ALL_S) * 1e9)))
+    try:
+        trips = _wait(words, number, len(classes) * ROUNDS)
+    finally:
+        if inquiry.id_in(words) == number:
+            inquiry.withdraw(words)
+    if trips is None:
+        raise NoAnswerError("the client does not answer: it is of an older version, hangs, or somebody else asks")
+    return [_times(dscp, trips) for dscp in classes]
+
+
+def _wait(words: memoryview, number: int, wanted: int) -> Sequence[RoundTrip] | None:
+    """Return what has come of the question when it is over, None where the client has not seen it."""
+    deadline = time.monotonic() + _HEARD_S
+    while (trips := inquiry.answer(words, number)) is None:
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(_LOOK_S)
+    deadline = time.monotonic() + _ALL_S
+    complete = False
+    while time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+        now = inquiry.answer(words, number)
+        if now is None:  # somebody else's question came in between
+            break
+        trips = now[:wanted]
+        if len(trips) == wanted:
+            if all(trip.microseconds is not None for trip in trips):
+                break
+            if not complete:
+                complete, deadline = True, time.monotonic() + _LINGER_S
+    return trips
+
+
+def _times(dscp: Dscp, trips: Sequence[RoundTrip]) -> ClassTimes:
+    own = [trip.microseconds for trip in trips if trip.dscp is dscp]
+    back = [microseconds / _MICROSECONDS for microseconds in own if microseconds is not None]
+    return ClassTimes(dscp, back, len(own) - len(back))
