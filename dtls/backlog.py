@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from qosctl.bpf.dscp import Dscp
@@ -35,3 +35,18 @@ class Snapshot:
     """Numbers in reserve."""
     suspected_replay_losses: int
     """Records that the receiver has probably dropped, judged by the fate of the probes among them."""
+
+    def ended(self) -> Snapshot:
+        """Return what is left of it when its epoch is over: the counts."""
+        return replace(self, mode="plain", slow=None, backlog={}, gaps_left=0)
+
+    def following(self, earlier: Snapshot) -> Snapshot:
+        """Return this one with the counts of an earlier epoch in it."""
+        return replace(
+            self,
+            probes_sent=self.probes_sent + earlier.probes_sent,
+            probes_echoed=self.probes_echoed + earlier.probes_echoed,
+            probes_lost=self.probes_lost + earlier.probes_lost,
+            gaps_used=self.gaps_used + earlier.gaps_used,
+            suspected_replay_losses=self.suspected_replay_losses + earlier.suspected_replay_losses,
+        )

@@ -63,7 +63,12 @@ class Channel:
     @property
     def description(self) -> str:
         """Protocol and cipher, as in "TLSv1.3 TLS_AES_256_GCM_SHA384"."""
-        return f"{self._tls.get_protocol_version_name()} {self._tls.get_cipher_name()}"
+        return f"{self._tls.get_protocol_version_name()} {self.suite}"
+
+    @property
+    def suite(self) -> str:
+        """The cipher suite by OpenSSL's name."""
+        return self._tls.get_cipher_name() or ""
 
     def export(self, label: bytes, length: int) -> bytes:
         """Return keying material of this session (RFC 5705, RFC 8446 section 7.5), without a context."""

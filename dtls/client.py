@@ -116,6 +116,7 @@ class _Client:
         self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than it says
         self._outage_began = 0.0
         self._known: Address | None = None  # where the server was the last time
+        self._tls_suite = ""
 
     def run(self) -> None:
         """Connect and stay; returns after the stop."""
@@ -135,6 +136,7 @@ class _Client:
             None if link is None else link.opener,
             None if link is None else link.udp,
             suite="" if link is None else link.suite,
+            tls_suite=self._tls_suite,
             mtu=0 if self._tun is None else self._tun.mtu,
             tun_refused=0 if self._tun is None else self._tun.write_lost,
             numbering=None if link is None or link.prober is None else link.prober.snapshot(time.monotonic()),
@@ -160,6 +162,7 @@ class _Client:
     def _carry(self, opened: Opened) -> None:
         """Carry packets through one session. Returns after the stop; raises what ended the session otherwise."""
         first = not self._announced
+        self._tls_suite = opened.channel.suite
         with contextlib.ExitStack() as session:
             session.callback(opened.channel.close)
             tun = self._device(opened)

@@ -15,6 +15,8 @@ from qosctl.bpf.dscp import Dscp, TrafficClass
 
 IPV4_HEADER_BYTES = 20
 IPV6_HEADER_BYTES = 40
+IPV4_WITHOUT_OPTIONS = 0x45
+"""The first byte of nearly every packet: the second one is the traffic class then."""
 
 _CLASSES = tuple(TrafficClass.from_byte(byte) for byte in range(256))
 _NO_CLASS = _CLASSES[0]

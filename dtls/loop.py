@@ -22,6 +22,7 @@ from qosctl.dtls.control import Control
 from qosctl.dtls.decapsulate import combine
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.frames import CstpDecoder, FrameKind
+from qosctl.dtls.inner import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPTIONS, traffic_class_of
 from qosctl.dtls.link import Link, LinkLostError
 from qosctl.dtls.netwatch import NetWatch, SleepWatch
 from qosctl.dtls.record import APPLICATION_DATA
@@ -181,9 +182,7 @@ class Loop:
         packets = self._tun.read_dry()
         if not packets:
             return
-        tally, link = self._tally, self._carrier.link
-        tally.packets_out += len(packets)
-        tally.bytes_out += sum(map(len, packets))
+        link = self._carrier.link
         if link is None:
             self._send_over_tls(packets)
             return
@@ -204,10 +203,12 @@ class Loop:
     def _send_over_tls(self, packets: list[bytes]) -> None:
         self._tally.over_tls += len(packets)
         for packet in packets:
+            self._tally.sent.count(packet)
             self._control.send_packet(packet)
 
     def _take_datagrams(self, link: Link, arrivals: Sequence[Arrival], now: float) -> None:
         tally, open_records, write = self._tally, link.opener.open, self._tun.write
+        packets, octets = tally.received.packets, tally.received.octets
         for datagrams, ecn in arrivals:
             for datagram in datagrams:
                 for _, content_type, plaintext in open_records(datagram):
@@ -217,8 +218,11 @@ class Loop:
                         if packet is None:
                             tally.drop("ecn")
                         elif write(packet):
-                            tally.packets_in += 1
-                            tally.bytes_in += len(packet)
+                            size = len(packet)
+                            plain = size >= IPV4_HEADER_BYTES and packet[0] == IPV4_WITHOUT_OPTIONS
+                            traffic_class = packet[1] if plain else traffic_class_of(packet).byte
+                            packets[traffic_class] += 1
+                            octets[traffic_class] += size
                     else:
                         frame = link.take(content_type, plaintext, now)
                         if frame is not None:
@@ -238,5 +242,4 @@ class Loop:
                 self._control.take(frame, now)
             elif self._tun.write(frame.payload):
                 self._tally.over_tls += 1
-                self._tally.packets_in += 1
-                self._tally.bytes_in += len(frame.payload)
+                self._tally.received.count(frame.payload)

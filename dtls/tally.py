@@ -7,18 +7,12 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.record import RecordOpener
+from qosctl.dtls.traffic import ClassCounts, Traffic
 from qosctl.dtls.udp import UdpSocket
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Inner packets and their bytes in one direction, over DTLS or TLS."""
-
-    packets: int
-    bytes: int
 
 
 class State(enum.Enum):
@@ -38,6 +32,8 @@ class Standing:
     state: State
     since_s: float
     suite: str
+    cipher: str
+    """The suite of whatever carries the packets, DTLS or TLS, by OpenSSL's name; empty without either."""
     mtu: int
     reconnects: Mapping[Reason, int]
     dtls_lost: int
@@ -58,6 +54,9 @@ class Statistics:
 
     sent: Traffic
     received: Traffic
+    sent_by_class: Mapping[Dscp, Traffic]
+    """Classes that have carried something; they add up to `sent`."""
+    received_by_class: Mapping[Dscp, Traffic]
     control: Mapping[str, int]
     dropped: Mapping[str, int]
     lost: int
@@ -72,10 +71,8 @@ class Statistics:
 class Tally:
     """The counts while they grow; plain attributes, because every packet passes here."""
 
-    packets_in: int = 0
-    bytes_in: int = 0
-    packets_out: int = 0
-    bytes_out: int = 0
+    sent: ClassCounts = field(default_factory=ClassCounts)
+    received: ClassCounts = field(default_factory=ClassCounts)
     over_tls: int = 0
     lost: int = 0
     socket_full: int = 0
@@ -85,6 +82,8 @@ class Tally:
     dropped: dict[str, int] = field(default_factory=dict)
     reconnects: dict[Reason, int] = field(default_factory=dict)
     dpd_round_trip_s: float | None = None
+    numbering: Snapshot | None = None
+    """Of the channels that have ended."""
     state: State = State.RECONNECTING
     since_s: float = 0.0
 
@@ -101,8 +100,10 @@ class Tally:
         if state is not self.state or not self.since_s:
             self.state, self.since_s = state, wall_s
 
-    def absorb(self, opener: RecordOpener, udp: UdpSocket) -> None:
+    def absorb(self, opener: RecordOpener, udp: UdpSocket, numbering: Snapshot | None) -> None:
         """Keep what a DTLS channel that ends has counted."""
+        if numbering is not None:
+            self.numbering = self._with_earlier(numbering.ended())
         self.lost += opener.missing
         self.socket_full += udp.counts.full
         for reason, count in _dropped_by(opener, udp).items():
@@ -114,29 +115,46 @@ class Tally:
         udp: UdpSocket | None,
         *,
         suite: str,
+        tls_suite: str,
         mtu: int,
         tun_refused: int,
         numbering: Snapshot | None,
     ) -> Statistics:
         """Freeze the counts, with those of the DTLS channel that is up, of its numbering and of the device."""
+        numbering = self.numbering if numbering is None else self._with_earlier(numbering)
         dropped = self.dropped | {"tun_refused": tun_refused}
         lost, full = self.lost, self.socket_full
         if opener is not None and udp is not None:
             lost, full = lost + opener.missing, full + udp.counts.full
             for reason, count in _dropped_by(opener, udp).items():
                 dropped[reason] = dropped.get(reason, 0) + count
+        cipher = {State.DTLS: suite, State.TLS: tls_suite, State.RECONNECTING: ""}[self.state]
         return Statistics(
-            Traffic(self.packets_out, self.bytes_out),
-            Traffic(self.packets_in, self.bytes_in),
+            self.sent.total,
+            self.received.total,
+            self.sent.by_class(),
+            self.received.by_class(),
             dict(self.control),
             {reason: count for reason, count in dropped.items() if count},
             lost,
             self.over_tls,
             full,
             self.dpd_round_trip_s,
-            Standing(self.state, self.since_s, suite, mtu, dict(self.reconnects), self.dtls_lost, self.black_holes),
+            Standing(
+                state=self.state,
+                since_s=self.since_s,
+                suite=suite,
+                cipher=cipher,
+                mtu=mtu,
+                reconnects=dict(self.reconnects),
+                dtls_lost=self.dtls_lost,
+                black_holes=self.black_holes,
+            ),
             numbering,
         )
+
+    def _with_earlier(self, numbering: Snapshot) -> Snapshot:
+        return numbering if self.numbering is None else numbering.following(self.numbering)
 
 
 def _dropped_by(opener: RecordOpener, udp: UdpSocket) -> dict[str, int]:

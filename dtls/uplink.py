@@ -22,6 +22,7 @@ from qosctl.dtls.frames import DATA_PREFIX
 from qosctl.dtls.inner import dscp_of
 from qosctl.dtls.numbering import Numbering
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordSealer
+from qosctl.dtls.traffic import ClassCounts
 
 MAX_BATCH_RECORDS = 64
 """UDP_MAX_SEGMENTS of linux/udp.h, in the kernels that allow least."""
@@ -58,11 +59,17 @@ class Uplink:
 
     `marks` is the ring of this flow as a memoryview of RING_WORDS 64-bit words (format "Q"), or None where nothing
     stamps. `batch_s` bounds the length of a batch in seconds at the rate of the moment; math.inf gives batches as
-    long as they can be.
+    long as they can be. `sent` counts the packets that `seal` is given, by class.
     """
 
     def __init__(
-        self, sealer: RecordSealer, numbering: Numbering, marks: memoryview | None, *, batch_s: float = BATCH_S
+        self,
+        sealer: RecordSealer,
+        numbering: Numbering,
+        marks: memoryview | None,
+        *,
+        batch_s: float = BATCH_S,
+        sent: ClassCounts | None = None,
     ) -> None:
         if marks is not None and (marks.format != "Q" or len(marks) != RING_WORDS):
             raise ValueError(f"the ring is {RING_WORDS} words of format 'Q'")
@@ -70,6 +77,7 @@ class Uplink:
         self._numbering = numbering
         # Without a ring the marks go where nobody looks: one path to test instead of two.
         self._marks = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if marks is None else marks
+        self._sent = ClassCounts() if sent is None else sent
         self._batch_s = batch_s
         self._batch_bytes = min(batch_s * START_BYTES_PER_S, MAX_BATCH_BYTES)
         self._window_bytes = 0
@@ -84,15 +92,17 @@ class Uplink:
         ValueError for a packet that no record holds (16,383 bytes do).
         """
         classes: dict[Dscp, list[bytes | memoryview]] = {}
-        room = 0
         for packet in packets:
-            room += len(packet)
             dscp = dscp_of(packet)
             if dscp in classes:
                 classes[dscp].append(packet)
             else:
                 classes[dscp] = [packet]
-        room += len(packets) * (len(DATA_PREFIX) + self._sealer.overhead)
+        room = len(packets) * (len(DATA_PREFIX) + self._sealer.overhead)
+        for dscp, members in classes.items():
+            size = sum(map(len, members))
+            self._sent.add(dscp, len(members), size)
+            room += size
         if room > len(self._buffer):
             self._buffer = memoryview(bytearray(room))
         self._watch_rate(room, now)
