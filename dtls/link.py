@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from qosctl.bpf.dscp import DF, Dscp
 from qosctl.bpf.errors import NotAttachedError, RefusedError
+from qosctl.dtls.asked import ASKED_BYTES, Asked
 from qosctl.dtls.frames import Frame, FrameKind, decode_dtls, encode_dtls
 from qosctl.dtls.handshake import Finished
 from qosctl.dtls.liveness import Due, Liveness
@@ -46,6 +47,7 @@ class Link:
         finished: Finished,
         numbering: Numbering,
         marks: memoryview | None,
+        inquiry: memoryview | None,
         session: Session,
         outer: IPv4Address | IPv6Address,
         tally: Tally,
@@ -59,6 +61,7 @@ class Link:
         self.opener = RecordOpener(keys.cipher, keys.server_key, keys.server_iv)
         self.uplink = Uplink(sealer, numbering, marks, sent=tally.sent)
         self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
+        self._asked = None if inquiry is None else Asked(inquiry)
         self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
         self.path = PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
@@ -85,7 +88,7 @@ class Link:
             self.udp.send(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.small), DF, now))
             self._tally.count_control("dtls mtu probe sent")
             self.life.said = said  # a lost probe says nothing about the channel
-        due = min(self.life.next_time(), self.path.next_time())
+        due = min(self.life.next_time(), self.path.next_time(), self._answer(now))
         return due if self.prober is None else min(due, self.probe(self.prober, now))
 
     def probe(self, prober: ProbingNumbering, now: float) -> float:
@@ -95,6 +98,16 @@ class Link:
             self.send(FrameKind.DPD_OUT, payload, now, dscp)
         due = prober.next_probe_at(now)
         return math.inf if due is None else due
+
+    def _answer(self, now: float) -> float:
+        """Send the probe that somebody has asked for; return when to look again."""
+        if self._asked is None:
+            return math.inf
+        asked = self._asked.due(now)
+        if asked is not None:
+            dscp, payload = asked
+            self.send(FrameKind.DPD_OUT, payload, now, dscp)
+        return self._asked.next_time()
 
     def take(self, content_type: int, plaintext: bytes, now: float) -> Frame | None:
         """Take an authentic record that holds no packet; returns the frame if it is for the session to judge.
@@ -146,6 +159,9 @@ class Link:
                 self.prober.probe_echoed(probe, now)
         elif len(payload) >= PROBE_BYTES_MIN:
             self.path.echoed(payload, now)
+        elif len(payload) == ASKED_BYTES:
+            if self._asked is not None:
+                self._asked.echoed(payload, now)
         elif len(payload) == SMALL_BYTES:
             self.path.small_echoed(payload, now)
         elif payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):
