@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.hooks import HookKind
 from qosctl.supervisor.passtos import passtos
+from qosctl.supervisor.status import flows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +30,17 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     sentences = {"attached": "attached", "replaced": "program replaced", "already": "attached already, up to date"}
     for result in attach(arguments.iface, HookKind(arguments.hook)):
         print(f"{result.device}: {sentences[result.change]} ({result.hook.value})", file=out)
+    for name in _tunnels_among(arguments.iface):
+        print(
+            f"qosctl: {name}: this is a tunnel; what it sends leaves by another device, and is marked there"
+            " (try: ip route get SERVER)",
+            file=sys.stderr,
+        )
     if not passtos():
         print("passtos is off: nothing is marked until `qosctl passtos on`", file=out)
     return Exit.FINE
+
+
+def _tunnels_among(names: Iterable[str]) -> set[str]:
+    """Those that are tunnels of ours. It may be meant, for a tunnel in a tunnel, but is what one gets wrong first."""
+    return {flow.owner.tunnel for flow in flows()} & set(names)
