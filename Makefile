@@ -1,9 +1,10 @@
+# make venv     the command from this checkout, as .venv/bin/qosctl, and nothing more
 # make demo     stamped packets from a bare Debian 12 machine, explained as it goes     (root)
 # make test     all checks and tests                                                   (root)
 # make check    style, types, import direction; changes nothing
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
 # make test-kernels   what counts on another kernel, Debian's, under qemu               (root)
-# make endurance  the supervisor's promises at full length, with figures                (root)
+# make endurance  a million records, and the supervisor's promises at full length      (root)
 # make fuzz     the program against its reference, for longer than the tests do        (root)
 # make docs     the man page and shell completions, from the parser, into build
 # make deb      the Debian package, into build/deb
@@ -20,9 +21,12 @@ PACKAGES := bpf dtls metrics supervisor
 # Folders are listed too: their time changes when a file goes.
 SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
 
-.PHONY: endurance demo test test-kernels check bench fuzz docs deb test-deb clean root system
+.PHONY: venv endurance demo test test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
+
+venv: $(VENV)/project
+	@echo "$(CURDIR)/$(BIN)/qosctl"
 
 demo: root $(VENV)/project
 	@$(PYTHON) -m tests.demo

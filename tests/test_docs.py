@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,31 @@ def test_each_noun_that_has_json_is_documented() -> None:
     (commands,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     nouns = {name for name, parser in commands.choices.items() if "--json" in _options(parser)}
     assert nouns == set(re.findall(r"^## `qosctl (\w+)", text, re.MULTILINE))
+
+
+def _shown() -> list[tuple[str, str]]:
+    """Each qosctl command line that a page shows to be typed, with the page: in a code block, or in a sentence.
+
+    A synopsis, with brackets or dots in it, is none, nor is a command's bare name in a sentence.
+    """
+    found: set[tuple[str, str]] = set()
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8").replace(" \\\n", " ")
+        blocks = re.findall(r"^    [#$] (.*)$", text, re.MULTILINE)
+        sentences = [words for words in re.findall(r"`([^`\n]+)`", text) if len(words.split()) > 2]
+        for line in re.split(r" && | \| |   +|\n", "\n".join([*blocks, *sentences])):
+            words = re.sub(r"^.* (qosctl|--) (?=qosctl )", "", line).strip(" &")
+            if words.startswith("qosctl ") and not re.search(r"\[|\.\.\.|\\", words):
+                found.add((page.name, words))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("page", "words"), _shown())
+def test_each_command_line_that_is_shown_is_understood(page: str, words: str) -> None:
+    del page
+    build_parser().parse_args(shlex.split(words)[1:])
+
+
+def test_command_lines_are_shown() -> None:
+    pages = {page for page, _ in _shown()}
+    assert {"README.md", "quickstart.md", "operations.md", "privacy.md", "deploy-systemd.md"} <= pages

@@ -6,6 +6,7 @@ import re
 import subprocess
 
 import pytest
+from qosctl.metrics.listen import DEFAULT
 
 from tests.deploy.exported import DEPLOY, families, metrics_in
 
@@ -39,3 +40,8 @@ def test_each_has_a_case_that_fires_it_and_one_that_does_not(alert: str) -> None
 def test_they_ask_for_exported_metrics_only() -> None:
     assert metrics_in(RULES) <= set(families())
     assert metrics_in(CASES) <= set(families())
+
+
+def test_prometheus_takes_the_configuration_as_it_lies_there_and_finds_the_exporter_and_the_alerts() -> None:
+    assert f"{len(ALERTS)} rules found" in promtool("check", "config", "prometheus.yml")
+    assert f'targets: ["{DEFAULT}"]' in (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
