@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import array
 import fcntl
+import functools
 import json
 import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from qosctl.bpf import syscall
@@ -30,7 +31,10 @@ _BY_FILTER = ("htb", "hfsc", "drr", "ets", "qfq", "dsmark", "multiq")
 _CAKE_MODE, _CAKE_BESTEFFORT = 3, 3  # TCA_CAKE_DIFFSERV_MODE, CAKE_DIFFSERV_BESTEFFORT
 _SIOCETHTOOL, _GET_GSO = 0x8946, 0x23  # linux/sockios.h, linux/ethtool.h
 _REWRITERS = (b"pedit\0", b"ctinfo\0", b"skbmod\0")
-_TABLES = ("iptables-save", "ip6tables-save", "iptables-legacy-save", "ip6tables-legacy-save")
+_VARIANTS = ("iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save")
+_TABLES = ("iptables-save", "ip6tables-save")
+_NO_SUCH_FILTER = "not supported"  # by the kernel, which then has no such rules either
+_ASK = {"nft": ("nft", "-j", "list", "ruleset")}  # the others are asked for all tables: to name one would make it
 
 
 def check(devices: Sequence[str], known: Mapping[str, DeviceStatus]) -> Iterator[Finding]:
@@ -110,47 +114,73 @@ def verdict(name: str, found: Sequence[machine.Qdisc]) -> Finding:
 
 def packet_filter() -> Iterator[Finding]:
     """Yield the rules of nftables and iptables that write the DSCP. They all run before our program."""
-    rules = [*_nft(), *_iptables()]
-    for rule in rules:
-        yield warned(
-            "packet-filter", f"{rule} writes the DSCP",
-            "it runs before our program: on the tunnel device it decides what we copy, outside our stamp replaces it",
-            "nft -a list ruleset",
-        )  # fmt: skip
+    rules = 0
+    asked = []
+    for tool, rules_of in _packet_filters():
+        done = subprocess.run(_ASK.get(tool, (tool,)), capture_output=True, text=True, check=False, timeout=5)
+        asked.append(tool)
+        if done.returncode != 0 and _NO_SUCH_FILTER not in done.stderr:
+            yield warned(
+                "packet-filter", f"{tool} does not tell its rules: {_first_line(done.stderr)}",
+                "whether one of them writes the DSCP is not known", "sudo qosctl doctor",
+            )  # fmt: skip
+            rules += 1
+            continue
+        for rule, show in rules_of(tool, done.stdout):
+            rules += 1
+            yield warned(
+                "packet-filter", f"{rule} writes the DSCP",
+                "it runs before our program: on the tunnel device it decides what we copy, outside our stamp replaces it",
+                show,
+            )  # fmt: skip
     if not rules:
-        tools = [tool for tool in ("nft", *_TABLES) if shutil.which(tool)]
-        looked = f"no rule of the packet filter writes the DSCP ({', '.join(tools)})"
-        yield passed("packet-filter", looked if tools else "neither nft nor iptables is installed to ask for rules")
+        looked = f"no rule of the packet filter writes the DSCP ({', '.join(asked)})"
+        yield passed("packet-filter", looked if asked else "neither nft nor iptables is installed to ask for rules")
 
 
-def _nft() -> Iterator[str]:
-    if shutil.which("nft") is None:
-        return
-    done = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, text=True, check=False, timeout=5)
+def _packet_filters() -> Iterator[tuple[str, Callable[[str, str], Iterator[tuple[str, str]]]]]:
+    """Yield the tools to ask, and what reads their answers: from a tool and its output to rules and how to show them.
+
+    What is called iptables is either of two programs, with rules of their own; older ones are just called so. The tool of
+    iptables' rules in nftables says more of them than nft does.
+    """
+    iptables = [tool for tool in _VARIANTS if shutil.which(tool)] or [tool for tool in _TABLES if shutil.which(tool)]
+    if shutil.which("nft"):
+        yield "nft", functools.partial(_nft, foreign=not any("-nft-" in tool for tool in iptables))
+    for tool in iptables:
+        yield tool, _iptables
+
+
+def _nft(_tool: str, said: str, *, foreign: bool) -> Iterator[tuple[str, str]]:
+    """`foreign`: with the rules that iptables has put there."""
     try:
-        objects = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
+        objects = json.loads(said)["nftables"]
     except (ValueError, KeyError):
         return
     for rule in (entry["rule"] for entry in objects if "rule" in entry):
-        if any(_writes_dscp(statement) for statement in rule.get("expr", [])):
-            yield f"nft rule {rule['handle']} in {rule['family']} {rule['table']} {rule['chain']}"
+        if any(_writes_dscp(statement, foreign=foreign) for statement in rule.get("expr", [])):
+            chain = f"{rule['family']} {rule['table']} {rule['chain']}"
+            yield f"nft rule {rule['handle']} in {chain}", f"nft -a list chain {chain}"
 
 
-def _writes_dscp(statement: Any) -> bool:
+def _iptables(tool: str, said: str) -> Iterator[tuple[str, str]]:
+    for line in said.splitlines():
+        if " -j DSCP" in line or " -j TOS" in line:
+            yield f"{tool}: {line}", f"{tool.removesuffix('-save')} -t mangle -L -v --line-numbers"
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "it does not say why")
+
+
+def _writes_dscp(statement: Any, *, foreign: bool) -> bool:
     if not isinstance(statement, dict):
         return False
     payload = statement.get("mangle", {}).get("key", {}).get("payload", {})
     by_name = payload.get("field") in ("dscp", "priority", "tos")
     by_place = payload.get("base") == "nh" and payload.get("offset", 99) < 16
-    return by_name or by_place or statement.get("xt", {}).get("name") in ("DSCP", "TOS")
-
-
-def _iptables() -> Iterator[str]:
-    for tool in _TABLES:
-        if shutil.which(tool) is None:
-            continue
-        done = subprocess.run([tool, "-t", "mangle"], capture_output=True, text=True, check=False, timeout=5)
-        yield from (f"{tool}: {line}" for line in done.stdout.splitlines() if " -j DSCP" in line or " -j TOS" in line)
+    by_iptables = foreign and statement.get("xt", {}).get("name") in ("DSCP", "TOS")
+    return by_name or by_place or by_iptables
 
 
 def offload(name: str) -> Finding:

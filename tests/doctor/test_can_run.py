@@ -20,7 +20,7 @@ from qosctl.supervisor.doctor.finding import Finding, Level
 from qosctl.supervisor.doctor.netlink import Netlink, attribute
 from qosctl.supervisor.doctor.throwaway import mount, started
 
-from tests.doctor.looking import bad, one
+from tests.doctor.looking import bad, causes, one, said_in
 from tests.doctor.seccomp import refuse_bpf
 from tests.lab.qosctl import COMMAND
 from tests.supervisor.stand import NEAR, Stand
@@ -78,12 +78,17 @@ def test_this_machine_can_run() -> None:
 @pytest.mark.parametrize(
     ("prepare", "check", "level"),
     [
-        (lambda: mount("tmpfs", "/usr/include/linux"), "headers", Level.FAIL),
-        (lambda: mount("tmpfs", "/dev/net"), "tun", Level.FAIL),
-        (unmount_bpffs, "bpffs", Level.WARN),
-        (lock_down, "lockdown", Level.WARN),
+        pytest.param(
+            lambda: mount("tmpfs", "/usr/include/linux"), "headers", Level.FAIL,
+            marks=causes("headers", "/usr/include/linux/bpf.h is missing"),
+        ),
+        pytest.param(
+            lambda: mount("tmpfs", "/dev/net"), "tun", Level.FAIL, marks=causes("tun", "/dev/net/tun is missing")
+        ),
+        pytest.param(unmount_bpffs, "bpffs", Level.WARN, marks=causes("bpffs", "no BPF file system at ")),
+        pytest.param(lock_down, "lockdown", Level.WARN, marks=causes("lockdown", "locked down for confidentiality")),
     ],
-)
+)  # fmt: skip
 def test_a_missing_piece_of_the_machine(prepare: Callable[[], object], check: str, level: Level) -> None:
     assert bad(looked(prepare, here)) == {check: level}
 
@@ -91,44 +96,65 @@ def test_a_missing_piece_of_the_machine(prepare: Callable[[], object], check: st
 @pytest.mark.parametrize(
     ("prepare", "expected"),
     [
-        (lambda: refuse_bpf(errno.ENOSYS), {"bpf": Level.FAIL, "tcx": Level.WARN}),
-        (lambda: refuse_bpf(errno.EPERM), {"bpf": Level.WARN, "tcx": Level.WARN}),
-        (lambda: refuse_bpf(errno.EINVAL, PROG_QUERY), {"tcx": Level.WARN}),
-        (other_qdisc, {"clsact": Level.WARN}),
-        (neither_hook, {"tcx": Level.WARN, "clsact": Level.FAIL}),
+        pytest.param(
+            lambda: refuse_bpf(errno.ENOSYS), {"bpf": Level.FAIL, "tcx": Level.WARN},
+            marks=causes("bpf", "this kernel has no bpf(2)"),
+        ),
+        pytest.param(
+            lambda: refuse_bpf(errno.EPERM), {"bpf": Level.WARN, "tcx": Level.WARN},
+            marks=[
+                causes("bpf", "whether programs can be loaded is not known"), causes("bpf", " was refused ("),
+                causes("tcx", "whether it can be used is not known"),
+            ],
+        ),
+        pytest.param(
+            lambda: refuse_bpf(errno.EINVAL, PROG_QUERY), {"tcx": Level.WARN}, marks=causes("tcx", "this kernel has no TCX")
+        ),
+        pytest.param(other_qdisc, {"clsact": Level.WARN}, marks=causes("clsact", "no clsact qdisc")),
+        pytest.param(
+            neither_hook, {"tcx": Level.WARN, "clsact": Level.FAIL}, marks=causes("clsact", "neither TCX nor clsact")
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_missing_piece_of_the_kernel(prepare: Callable[[], object], expected: dict[str, Level]) -> None:
     assert bad(looked(prepare, can_run.tried)) == expected
 
 
+@causes("bcc", "bcc is not installed for this Python")
+@causes("bcc", "is another project of that name")
 def test_bcc_is_missing_or_another_project(tmp_path: Path) -> None:
     (tmp_path / "bcc").mkdir()
-    program = "from qosctl.supervisor.doctor import can_run; f = can_run._bcc(); print(f.level.value, f.seen)"
+    program = (
+        "import dataclasses, json; from qosctl.supervisor.doctor import can_run; finding = can_run._bcc();"
+        "print(json.dumps(dataclasses.asdict(finding) | {'level': finding.level.value}))"
+    )
     hide = f"mount -t tmpfs none {Path(one(here(), 'bcc').seen.removeprefix('bcc is in ')) / 'bcc'}"
 
-    def ask(before: str) -> str:
-        argv = ["unshare", "-m", "sh", "-c", f"{before}; exec {sys.executable} -c '{program}'"]
+    def ask(before: str) -> Finding:
+        argv = ["unshare", "-m", "sh", "-c", f'{before}; exec "$0" -c "$1"', sys.executable, program]
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+        return said_in(json.loads(subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout))
 
-    assert "FAIL bcc is not installed" in ask(hide)
+    assert bad([ask(hide)]) == {"bcc": Level.FAIL}
     (tmp_path / "bcc/__init__.py").touch()
-    assert "FAIL the package bcc" in ask("true")
+    assert bad([ask("true")]) == {"bcc": Level.FAIL}
 
 
+@causes("capabilities", "this process lacks ")
+@causes("running", "whether marking works is not known")
+@causes("stamp", "this part is not known")
 def test_an_ordinary_user_learns_what_can_be_known_and_what_not(stand: Stand) -> None:
     attach([NEAR])
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
     done = stand.sender.run([*nobody, str(COMMAND), "doctor", "--json"], check=False)
     assert "Traceback" not in done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
-    found = {finding["check"]: finding for finding in said["findings"]}
-    assert found["capabilities"]["level"] == "WARN"
-    assert found["running"]["seen"].startswith("could not look")
-    assert found["stamp"]["seen"].startswith("could not look")
-    assert found["running"]["mend"] == "sudo qosctl doctor"
-    assert found["kernel-behaviour"]["level"] == "PASS"
+    found = [said_in(finding) for finding in said["findings"]]
+    assert one(found, "capabilities").level is Level.WARN
+    assert one(found, "running").seen.startswith("could not look")
+    assert one(found, "stamp").seen.startswith("could not look")
+    assert one(found, "running").mend == "sudo qosctl doctor"
+    assert one(found, "kernel-behaviour").level is Level.PASS
     assert len(said["behaviours"]) > 30
     words = stand.sender.run([*nobody, str(COMMAND), "doctor"], check=False).stdout
     assert "not all could be seen" in words.splitlines()[-1]

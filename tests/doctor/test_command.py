@@ -22,7 +22,7 @@ from qosctl.supervisor.passtos import set_passtos
 from qosctl.supervisor.status import status
 
 from tests.bpf.kernel import changed_sources
-from tests.doctor.looking import bad, children, one
+from tests.doctor.looking import bad, causes, children, look_at, one
 from tests.lab import Qosctl
 from tests.lab.qosctl import COMMAND
 from tests.supervisor.stand import NEAR, Stand, another_version
@@ -132,16 +132,18 @@ def test_a_child_that_fails_dies_or_hangs_is_a_line(monkeypatch: pytest.MonkeyPa
         assert children() == others  # a session-wide server of other tests may be among them
 
 
+@causes("group", "this part is not known")
 def test_what_could_not_be_looked_at_is_a_line_behind_those_that_could() -> None:
     def look() -> Iterator[Finding]:
         yield passed("first", "fine")
         raise ThrowawayError("it broke", "again")
 
-    found = list(examine._guarded("group", look))
+    found = look_at(examine._guarded("group", look))
     assert [finding.level for finding in found] == [Level.PASS, Level.WARN]
     assert found[1].seen == "could not look: it broke"
 
 
+@causes("stamp", "the stamp went wrong: ")
 def test_a_wrong_stamp_is_found() -> None:
     with changed_sources() as sources:
         source = (sources / "dscp.h").read_text()
@@ -155,6 +157,7 @@ def test_a_wrong_stamp_is_found() -> None:
 
 
 @pytest.mark.usefixtures("stand")
+@causes("stamp-version", "is of another version")
 def test_a_program_of_another_version_is_told_from_the_tested_one() -> None:
     with started("test", selftest.run) as pending:
         tested = pending.result()

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from qosctl.bpf import syscall
 from qosctl.supervisor.attach import attach
-from qosctl.supervisor.doctor import neighbours, others
+from qosctl.supervisor.doctor import examine, neighbours, others
 from qosctl.supervisor.doctor.finding import Finding, Level
 from qosctl.supervisor.doctor.machine import Qdisc
+from qosctl.supervisor.doctor.throwaway import started
 from qosctl.supervisor.hooks import HookKind
 from qosctl.supervisor.status import flows, status
 
-from tests.doctor.looking import bad, one
+from tests.doctor.looking import bad, causes, look_at, one
 from tests.lab import Namespace, end
 from tests.supervisor.stand import NEAR, Stand, both_hooks, foreign_program, pinned
 
@@ -45,12 +46,15 @@ def test_nobody_but_us(kind: HookKind) -> None:
     assert bad(look()) == {"queue": Level.WARN}
 
 
+@causes("ahead", "runs before our program")
 def test_programs_and_filters_ahead(stand: Stand) -> None:
     attach([NEAR], HookKind.CLSACT)
     with filter_at(stand, 1):
         assert bad(look())["ahead"] is Level.WARN
 
 
+@causes("ahead", "runs before our program")
+@causes("behind", "runs behind our program")
 def test_a_tcx_program_ahead_and_one_behind(stand: Stand) -> None:
     program = foreign_program(ttl=77)
     behind = syscall.link_create_tcx_first(program, stand.index)
@@ -66,26 +70,43 @@ def test_a_tcx_program_ahead_and_one_behind(stand: Stand) -> None:
 
 
 @both_hooks
+@causes("behind", "runs behind our program")
 def test_a_filter_behind_us(stand: Stand, kind: HookKind) -> None:
     attach([NEAR], kind)
     with filter_at(stand, 5):
         assert bad(look())["behind"] is Level.WARN
 
 
-def test_queues(stand: Stand) -> None:
-    assert neighbours.queue(NEAR).level is Level.WARN
-    stand.sender.run(["tc", "qdisc", "add", "dev", NEAR, "root", "pfifo"])
-    assert "pfifo" in neighbours.queue(NEAR).seen
-    stand.sender.run(["tc", "qdisc", "replace", "dev", NEAR, "root", "htb"])
-    assert neighbours.queue(NEAR).level is Level.PASS
-    assert neighbours.queue("nosuch").level is Level.WARN
+@causes("queue", "which does not look at the mark")
+@pytest.mark.parametrize("root", ["noqueue", "pfifo", "bfifo"])
+def test_a_queue_that_does_not_look(stand: Stand, root: str) -> None:
+    stand.sender.run(["tc", "qdisc", "replace", "dev", NEAR, "root", root])
+    assert bad([neighbours.queue(NEAR)]) == {"queue": Level.WARN}
+    assert f"{NEAR}: {root}, which does not look" in neighbours.queue(NEAR).seen
 
 
+@pytest.mark.parametrize("root", ["htb", "pfifo_fast", "mq"])
+def test_a_queue_that_looks_or_can(stand: Stand, root: str) -> None:
+    """Children of an mq are what the machine's default is, here pfifo_fast."""
+    stand.sender.run(["tc", "qdisc", "replace", "dev", NEAR, "root", root])
+    assert bad([neighbours.queue(NEAR)]) == {}
+    assert ("pfifo_fast" if root == "mq" else root) in neighbours.queue(NEAR).seen
+
+
+@causes("queue", "its queue cannot be seen")
+@pytest.mark.usefixtures("stand")
+def test_the_queue_of_a_device_that_is_gone() -> None:
+    assert bad([neighbours.queue("nosuch")]) == {"queue": Level.WARN}
+
+
+@causes("queue", "cake in besteffort mode")
 def test_cake_that_is_told_not_to_look() -> None:
-    assert neighbours.verdict("eth0", [Qdisc("cake", True, {3: b"\3\0\0\0"})]).level is Level.WARN
-    assert neighbours.verdict("eth0", [Qdisc("cake", True, {3: b"\1\0\0\0"})]).level is Level.PASS
+    """From what the kernel says of a real one, which tests/kernels makes: not every kernel has CAKE."""
+    assert bad([neighbours.verdict("eth0", [Qdisc("cake", True, {3: b"\3\0\0\0"})])]) == {"queue": Level.WARN}
+    assert bad([neighbours.verdict("eth0", [Qdisc("cake", True, {3: b"\1\0\0\0"})])]) == {}
 
 
+@causes("packet-filter", "writes the DSCP")
 def test_rules_of_the_packet_filter_that_write_the_dscp() -> None:
     with Namespace("filtered") as filtered, filtered.entered():
         assert bad(neighbours.packet_filter()) == {}
@@ -97,6 +118,53 @@ def test_rules_of_the_packet_filter_that_write_the_dscp() -> None:
             assert found == ({"packet-filter": Level.WARN} if "dscp" in written else {}), written
 
 
+@pytest.mark.parametrize("tool", ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"])
+@pytest.mark.parametrize(
+    "target", [("DSCP", "--set-dscp-class", "EF"), ("TOS", "--set-tos", "0xb8"), ("TOS", "--or-tos", "0x10")]
+)
+@causes("packet-filter", "writes the DSCP")
+def test_rules_of_both_kinds_of_iptables_that_write_the_byte(tool: str, target: tuple[str, ...]) -> None:
+    with Namespace("filtered") as filtered, filtered.entered():
+        filtered.run([tool, "-t", "mangle", "-A", "POSTROUTING", "-j", "MARK", "--set-mark", "1"])
+        assert bad(neighbours.packet_filter()) == {}
+        filtered.run([tool, "-t", "mangle", "-A", "POSTROUTING", "-j", *target])
+        found = one(neighbours.packet_filter(), "packet-filter")  # once, although two tools can tell
+        assert found.level is Level.WARN
+        assert found.seen.startswith(f"{tool}-save: -A POSTROUTING -j {target[0]} ")
+        assert found.mend == f"{tool} -t mangle -L -v --line-numbers"
+        shown = filtered.run(found.mend.split()).stdout
+        assert target[0] in shown
+
+
+def test_looking_for_rules_makes_no_tables() -> None:
+    with Namespace("untouched") as untouched, untouched.entered():
+        assert bad(neighbours.packet_filter()) == {}
+        assert untouched.run(["nft", "list", "ruleset"]).stdout == ""
+        assert Path("/proc/thread-self/net/ip_tables_names").read_text() == ""
+
+
+@causes("packet-filter", "does not tell its rules")
+def test_a_packet_filter_that_may_not_be_asked() -> None:
+    def ask() -> list[Finding]:
+        os.setuid(65534)
+        return list(neighbours.packet_filter())
+
+    with started("test", ask) as pending:
+        found = look_at(pending.result())
+    assert {finding.level for finding in found} == {Level.WARN}
+    assert any("nft does not tell its rules: " in finding.seen for finding in found)
+
+
+@causes("neighbours", "run it again")
+def test_a_tool_that_hangs_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nft").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = look_at(examine._guarded("neighbours", neighbours.packet_filter))
+    assert [finding.seen.startswith("could not look: ") for finding in found] == [True]
+
+
+@causes("copying-client", "runs with --passtos")
 def test_a_client_that_copies_marks_itself(stand: Stand) -> None:
     """openconnect is left hanging in its first connection attempt: nobody answers there."""
     silent = "10.92.0.77"
@@ -112,6 +180,7 @@ def test_a_client_that_copies_marks_itself(stand: Stand) -> None:
     assert str(client.pid) in found.seen
 
 
+@causes("socket-option", "its socket has an option set for ")
 def test_a_socket_of_ours_that_has_a_mark_of_its_own(stand: Stand) -> None:
     attach([NEAR])
     for version, level, option in ((4, socket.IPPROTO_IP, socket.IP_TOS), (6, socket.IPPROTO_IPV6, socket.IPV6_TCLASS)):

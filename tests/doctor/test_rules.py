@@ -9,7 +9,7 @@ from qosctl.supervisor.doctor.lab import Lab
 from qosctl.supervisor.doctor.netlink import NEW_RULE, Netlink, attribute
 from qosctl.supervisor.doctor.throwaway import started
 
-from tests.doctor.looking import bad, one
+from tests.doctor.looking import bad, causes, one
 from tests.supervisor.stand import ADDRESSES, NEAR, Stand
 
 
@@ -24,6 +24,8 @@ def test_a_machine_without_such_rules() -> None:
     assert bad(look()) == {}
 
 
+@causes("rules", "it routes classes that were not meant")
+@causes("rules-families", "has no such rule")
 def test_a_rule_that_catches_more_than_it_says(stand: Stand) -> None:
     stand.sender.run(["ip", "rule", "add", "tos", "0x18", "table", "77", "priority", "500"])
     found = look()
@@ -40,6 +42,7 @@ def test_the_same_rule_in_both_families_is_exact_on_ipv6(stand: Stand) -> None:
     assert [finding.level for finding in look()] == [Level.WARN, Level.PASS]
 
 
+@causes("rules", "matches no packet at all")
 def test_a_route_that_nothing_takes(stand: Stand) -> None:
     stand.sender.run(["ip", "route", "add", "10.1.0.0/16", "tos", "0xb8", "via", ADDRESSES[4][1], "dev", NEAR])
     seen = one(look(), "rules")

@@ -21,7 +21,7 @@ from qosctl.supervisor.passtos import set_passtos
 from qosctl.supervisor.policy import change_policy, parse_rules
 
 from tests.bpf.packets import record
-from tests.doctor.looking import bad, one
+from tests.doctor.looking import bad, causes, look_at, one
 from tests.lab import Namespace
 from tests.supervisor.stand import ADDRESSES, FAR, NEAR, Stand, Tunnel, foreign_program
 
@@ -54,6 +54,9 @@ def test_a_machine_that_marks_has_nothing_to_mend(stand: Stand) -> None:
 
 
 @pytest.mark.usefixtures("stand")
+@causes("attached", "no program of ours")
+@causes("switch", "passtos is off")
+@causes("flows", "no tunnel of ours")
 def test_nothing_at_all_is_set_up() -> None:
     found = look(NEAR)
     assert bad(found) == {"attached": Level.FAIL, "switch": Level.FAIL, "flows": Level.FAIL}
@@ -63,6 +66,7 @@ def test_nothing_at_all_is_set_up() -> None:
     ]
 
 
+@causes("attached", "no device is attached")
 def test_no_device_is_named_and_none_leads_anywhere() -> None:
     with Namespace("nowhere") as nowhere, nowhere.entered():
         assert one(look(), "attached").seen == "no device is attached"
@@ -74,10 +78,12 @@ def test_the_device_of_the_default_route_is_looked_at_unasked(stand: Stand) -> N
 
 
 @pytest.mark.usefixtures("stand")
+@causes("attached", "no such device")
 def test_a_device_that_is_not_there() -> None:
     assert one(look("nosuch"), "attached").seen == "nosuch: no such device"
 
 
+@causes("switch", "passtos is off")
 def test_the_switch_is_off(stand: Stand) -> None:
     with marking(stand):
         set_passtos(False)
@@ -86,6 +92,7 @@ def test_the_switch_is_off(stand: Stand) -> None:
     assert one(found, "switch").mend == "qosctl passtos on"
 
 
+@causes("attached", "and is not any more")
 def test_somebody_took_the_program_off(stand: Stand) -> None:
     with marking(stand):
         link = syscall.obj_get(str(pins_of(stand.index).link))
@@ -96,12 +103,14 @@ def test_somebody_took_the_program_off(stand: Stand) -> None:
     assert "not any more" in one(found, "attached").seen
 
 
+@causes("attached", "went away after attach")
 def test_the_device_went_away(stand: Stand) -> None:
     attach([NEAR])
     stand.sender.run(["ip", "link", "del", NEAR])
     assert bad(look())["attached"] is Level.WARN
 
 
+@causes("attached", "went away after attach")
 def test_the_device_goes_away_in_the_middle(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "MOMENT", 0.3)
     attach([NEAR])
@@ -112,6 +121,7 @@ def test_the_device_goes_away_in_the_middle(stand: Stand, monkeypatch: pytest.Mo
     assert one(found, "attached").level is Level.WARN
 
 
+@causes("way-out", "which is not attached")
 def test_the_tunnel_leaves_by_another_device(stand: Stand) -> None:
     with marking(stand):
         stand.sender.run(["ip", "link", "add", "name", "other", "type", "veth", "peer", "name", "rehto"])
@@ -121,6 +131,9 @@ def test_the_tunnel_leaves_by_another_device(stand: Stand) -> None:
     assert one(found, "way-out").mend == "qosctl attach other"
 
 
+@causes("policy", "the policy marks no class")
+@causes("policy", "leaves EF alone")
+@causes("policy", "makes EF ")
 def test_the_policy_marks_nothing_or_not_ef(stand: Stand) -> None:
     with marking(stand):
         change_policy(lambda _: Policy.allow())
@@ -132,6 +145,8 @@ def test_the_policy_marks_nothing_or_not_ef(stand: Stand) -> None:
 
 
 @pytest.mark.usefixtures("stand")
+@causes("flows", "is dead")
+@causes("flows", "no tunnel of ours")
 def test_no_tunnel_and_a_dead_tunnel() -> None:
     attach([NEAR])
     set_passtos(True)
@@ -140,13 +155,14 @@ def test_no_tunnel_and_a_dead_tunnel() -> None:
     with state.open_state() as opened:
         opened.flows.add(FlowKey((ADDRESSES[4][0], 5), (ADDRESSES[4][1], 6)), ring)
         try:
-            levels = [finding.level for finding in look() if finding.check == "flows"]
+            levels = [finding.level for finding in look_at(look()) if finding.check == "flows"]
         finally:
             opened.flows.remove(FlowKey((ADDRESSES[4][0], 5), (ADDRESSES[4][1], 6)))
             ring.close()
     assert levels == [Level.WARN, Level.FAIL]
 
 
+@causes("counters", "most records ended as ")
 def test_records_whose_mark_is_not_found(stand: Stand) -> None:
     with marking(stand) as tunnel:
         for number in range(10, 20):
@@ -156,6 +172,7 @@ def test_records_whose_mark_is_not_found(stand: Stand) -> None:
     assert "stale" in one(found, "counters").seen
 
 
+@causes("counters", "all of them DF inside")
 def test_applications_that_do_not_mark(stand: Stand) -> None:
     with marking(stand, ()) as tunnel:
         tunnel.send(1, DF)
@@ -164,6 +181,7 @@ def test_applications_that_do_not_mark(stand: Stand) -> None:
     assert "all of them DF" in one(found, "counters").seen
 
 
+@causes("seen", "our program saw none of them")
 def test_a_program_ahead_that_ends_the_chain(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "MOMENT", 0.3)
     with marking(stand) as tunnel:

@@ -25,7 +25,8 @@ from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.layout import RING_WORDS, mark_word
 from qosctl.bpf.state import folder, open_state
-from qosctl.supervisor.hooks import HookKind
+from qosctl.supervisor import clsact
+from qosctl.supervisor.hooks import HookKind, TcxHook
 from qosctl.supervisor.status import DeviceState, status
 
 from tests.bpf.kernel import changed_sources, own
@@ -75,7 +76,7 @@ class Stand:
             said += [
                 _json(self.sender, ["tc", "-j", "filter", "show", "dev", device, side]) for side in ("ingress", "egress")
             ]
-            said.append(syscall.tcx_programs(socket.if_nametoindex(device)))
+            said.append(tcx_programs(socket.if_nametoindex(device)))
         return said
 
     @contextmanager
@@ -129,6 +130,16 @@ def wire(sender: Namespace, watcher: Namespace) -> Iterator[None]:
                 )
                 namespace.run(["ip", "neigh", "replace", pair[1 - end], "lladdr", lladdr, "dev", device])
         yield
+
+
+def tcx_programs(index: int) -> list[int]:
+    """The programs at a device's TCX egress hook; none where the kernel has no such hook."""
+    return syscall.tcx_programs(index) if TcxHook.supported(index) else []
+
+
+def our_programs(index: int) -> int:
+    """How many programs of ours stand at a device's egress, where nobody else uses TCX."""
+    return len(tcx_programs(index)) + (clsact.our_program(index) is not None)
 
 
 def devices() -> dict[str, DeviceState]:

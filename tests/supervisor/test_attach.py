@@ -13,7 +13,7 @@ from qosctl.bpf.policy import Policy, Rule
 from qosctl.bpf.state import folder, open_state
 from qosctl.supervisor import clsact
 from qosctl.supervisor.attach import attach, detach, detach_all
-from qosctl.supervisor.hooks import HookKind
+from qosctl.supervisor.hooks import HookKind, TcxHook
 from qosctl.supervisor.passtos import passtos, set_passtos
 from qosctl.supervisor.status import DeviceState, status
 
@@ -25,7 +25,9 @@ from tests.supervisor.stand import (
     another_version,
     both_hooks,
     devices,
+    our_programs,
     stamped,
+    tcx_programs,
 )
 
 
@@ -44,14 +46,20 @@ def test_auto_takes_tcx_where_the_kernel_has_it(stand: Stand) -> None:
 
 
 @both_hooks
-def test_changing_the_hook_leaves_one_program(stand: Stand, kind: HookKind) -> None:
+def test_changing_the_hook_leaves_one_program_and_a_refused_change_all_as_it_was(stand: Stand, kind: HookKind) -> None:
     before = stand.snapshot()
     (other,) = set(HOOKS) - {kind}
     attach([NEAR], kind)
-    assert [(a.change, a.hook) for a in attach([NEAR], other)] == [("replaced", other)]
-    assert status().devices[0].hook is other
-    programs = (len(syscall.tcx_programs(stand.index)), clsact.our_program(stand.index) is not None)
-    assert programs == ((1, False) if other is HookKind.TCX else (0, True))
+    if other is HookKind.TCX and not TcxHook.supported(stand.index):
+        attached = stand.snapshot()
+        with pytest.raises(RefusedError):
+            attach([NEAR], other)
+        assert stand.snapshot() == attached
+    else:
+        assert [(a.change, a.hook) for a in attach([NEAR], other)] == [("replaced", other)]
+        assert status().devices[0].hook is other
+        programs = (len(tcx_programs(stand.index)), clsact.our_program(stand.index) is not None)
+        assert programs == ((1, False) if other is HookKind.TCX else (0, True))
     detach([NEAR])
     assert stand.snapshot() == before
 
@@ -87,9 +95,9 @@ def test_two_devices_come_and_go_alone(stand: Stand, kind: HookKind) -> None:
 
 def test_a_device_named_twice_is_attached_once(stand: Stand) -> None:
     attach([NEAR, NEAR])
-    assert len(syscall.tcx_programs(stand.index)) == 1
+    assert our_programs(stand.index) == 1
     detach([NEAR])
-    assert syscall.tcx_programs(stand.index) == []
+    assert our_programs(stand.index) == 0
 
 
 @both_hooks
