@@ -1,5 +1,6 @@
-"""The supervisor's promises at full length, with the figures: python -m tests.endurance [PART...]
+"""What the tests try briefly, at full length and with the figures: python -m tests.endurance [PART...]
 
+records   a million records of four mixed classes in batches, over IPv4 and again over IPv6: each opened and compared
 kills     killed 50 times at random moments under load: no packet unmarked
 flaps     a device deleted and made 200 times in a minute: attached at the end, nothing left behind, CPU
 repair    clsact deleted 20 times: how long until our program is back
@@ -31,6 +32,10 @@ from tests.lab import enter_sandbox, unwind_on_signals
 from tests.supervise.load import loaded
 from tests.supervise.running import Supervised
 from tests.supervisor.stand import NEAR, Stand, devices, stand
+from tests.system.every_record import account
+from tests.system.inside import Inside
+from tests.system.line import Line
+from tests.system.wiretap import Wiretap
 
 PORT = 24740
 CONFIG = f'interfaces = ["{NEAR}"]\npasstos = true\n'
@@ -41,6 +46,20 @@ METRICS = f'[metrics]\nlisten = "{PORT}"\n'
 def supervised(config: str) -> Iterator[tuple[Stand, Supervised]]:
     with stand() as built, tempfile.TemporaryDirectory() as where, Supervised(built.sender, Path(where), config) as running:
         yield built, running
+
+
+def records(count: int = 1_000_000) -> str:
+    """Send classes that change from packet to packet, and compare each outer DSCP with the inner one."""
+    rows = []
+    for outer in (4, 6):
+        started = time.monotonic()
+        with Line() as line, line.attached(), Wiretap(line) as tap, Inside(line) as inside:
+            line.qosctl("passtos", "on")
+            with line.connected(outer) as client:
+                found = account(line, client, tap, inside, count, seed=outer)
+        assert (found.records, found.mistakes, found.examples) == (count, {}, [])
+        rows.append(f"outer IPv{outer}: {found}, {time.monotonic() - started:.0f} s in all")
+    return "\n        ".join(rows)
 
 
 def kills(times: int = 50) -> str:
@@ -147,7 +166,7 @@ def _scrape(built: Stand, supervisor: Supervised) -> str:
         connection.close()
 
 
-PARTS: dict[str, Callable[[], str]] = {part.__name__: part for part in (kills, flaps, repair, idle, scrape)}
+PARTS: dict[str, Callable[[], str]] = {part.__name__: part for part in (records, kills, flaps, repair, idle, scrape)}
 
 
 def main() -> None:
