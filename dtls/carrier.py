@@ -19,6 +19,7 @@ from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.link import Link, LinkLostError
 from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.parts import Parts
 from qosctl.dtls.tally import State, Tally
 
 _NO_ROUTE_S = 1.0
@@ -36,6 +37,7 @@ class Carrier:
         entry: FlowEntry,
         tally: Tally,
         poll: select.epoll,
+        parts: Parts,
         changed: Callable[[State, str], None],
     ) -> None:
         """`changed` is told what carries the packets from now on, and why the last channel does not any more."""
@@ -44,6 +46,7 @@ class Carrier:
         self._entry = entry
         self._tally = tally
         self._poll = poll
+        self._parts = parts
         self._changed = changed
         self.link: Link | None = None
         self.attempt: Attempt | None = None
@@ -142,6 +145,7 @@ class Carrier:
             session=session,
             outer=self._opened.outer,
             tally=self._tally,
+            parts=self._parts,
             now=now,
         )
         self.attempt = None

@@ -12,6 +12,7 @@ from qosctl.dtls.anyconnect import printable
 from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel
 from qosctl.dtls.frames import Frame, FrameKind, encode_cstp
 from qosctl.dtls.liveness import Due, Liveness
+from qosctl.dtls.nudge import Nudge
 from qosctl.dtls.session import Session
 from qosctl.dtls.tally import Tally
 
@@ -38,6 +39,7 @@ class Control:
         self._channel = channel
         self._tally = tally
         self.life = Liveness(session.tls, now)
+        self.nudge = Nudge(session.addresses)
 
     @property
     def congested(self) -> bool:
@@ -53,7 +55,11 @@ class Control:
                 self._send(FrameKind.DPD_OUT, b"", now)
             case Due.KEEPALIVE:
                 self._send(FrameKind.KEEPALIVE, b"", now)
-        return self.life.next_time()
+        packet = self.nudge.due(now)
+        if packet is not None:
+            self._tally.count_control("tls nudge sent")
+            self.send_packet(packet)
+        return min(self.life.next_time(), self.nudge.next_time())
 
     def take(self, frame: Frame, now: float) -> None:
         """Take a frame of TLS that is no packet. SessionEndedError when it is the server's goodbye."""

@@ -16,13 +16,13 @@ from qosctl.dtls.frames import Frame, FrameKind, decode_dtls, encode_dtls
 from qosctl.dtls.handshake import Finished
 from qosctl.dtls.liveness import Due, Liveness
 from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.parts import Parts
 from qosctl.dtls.pathmtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
 from qosctl.dtls.probing import ProbingNumbering, probe_of, probe_payload
-from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordOpener, RecordSealer
+from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordSealer
 from qosctl.dtls.session import Session
 from qosctl.dtls.tally import Tally
 from qosctl.dtls.udp import UdpSocket
-from qosctl.dtls.uplink import Uplink
 
 CLOSE_NOTIFY = b"\x01\x00"
 """Warning, close_notify (RFC 5246 section 7.2.1)."""
@@ -51,6 +51,7 @@ class Link:
         session: Session,
         outer: IPv4Address | IPv6Address,
         tally: Tally,
+        parts: Parts,
         now: float,
     ) -> None:
         """`outer` is the server's address."""
@@ -58,8 +59,8 @@ class Link:
         sealer = RecordSealer(keys.cipher, keys.client_key, keys.client_iv)
         self.udp = udp
         self.suite = finished.suite
-        self.opener = RecordOpener(keys.cipher, keys.server_key, keys.server_iv)
-        self.uplink = Uplink(sealer, numbering, marks, sent=tally.sent)
+        self.opener = parts.opener(keys.cipher, keys.server_key, keys.server_iv)
+        self.uplink = parts.uplink(sealer, numbering, marks, sent=tally.sent)
         self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
         self._asked = None if inquiry is None else Asked(inquiry)
         self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
@@ -131,6 +132,7 @@ class Link:
         if frame.kind == FrameKind.DPD_OUT:
             self.send(FrameKind.DPD_RESP, frame.payload, now)
         elif frame.kind == FrameKind.DPD_RESP:
+            self.life.answered(now)
             self._take_echo(frame.payload, now)
         else:
             return frame

@@ -56,6 +56,7 @@ class Loop:
         poll: select.epoll,
         tally: Tally,
         report: Callable[[], None] | None,
+        decoder: CstpDecoder,
     ) -> None:
         """`report` is called about once a second while things move."""
         self._stop = stop
@@ -71,7 +72,7 @@ class Loop:
         self._report = report
         self._next_report = math.inf
         self._tended = self._due = -math.inf
-        self._decoder = CstpDecoder()
+        self._decoder = decoder
         self._waiting: deque[Batch] = deque()
         self._channel_events = self._udp_events = select.EPOLLIN
         self._tun_events = 0
@@ -109,7 +110,7 @@ class Loop:
         if now < self._tended + TEND_S and now < self._due:
             return self._due
         self._tended = now
-        due = self._due = min(self._watch.tend(now), self._control.tend(now), self._carrier.tend(now))
+        due = self._due = min(self._watch.tend(now), self._carrier.tend(now), self._control.tend(now))
         link = self._carrier.link
         if link is not None:
             self._tun.fit(link.path.size)

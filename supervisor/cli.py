@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import NoReturn, TextIO
 from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
 
 from .exits import Exit, exit_for
+from .log import Log
 
 COMMANDS: dict[str, str] = {
     "attach": "put the marking program on a device's egress (or bring it up to date)",
@@ -38,6 +40,10 @@ a mark shows the class of what is inside to everyone on the path."""
 _EPILOG = (
     "Exit codes: 0 fine, 1 usage, 2 the kernel or the server refused, 3 not attached or not connected, 4 no permission."
 )
+
+
+_DEBUG = "show where an error came from"
+_DEBUG_HELP = {"connect": f"{_DEBUG}, and the headers of each packet: never what is in it, 500 a second at most"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,7 +81,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        command.add_argument("--debug", action="store_true", help="show where an error came from")
+        command.add_argument("--debug", action="store_true", help=_DEBUG_HELP.get(name, _DEBUG))
         if only in (None, name):
             command_module(name).add_arguments(command)
     return parser
@@ -110,4 +116,4 @@ def _report(error: QosctlError, arguments: argparse.Namespace, out: TextIO, err:
 
         write_json(error_document(error), out)
     line = str(error) if not isinstance(error, UsageError) else f"{arguments.command}: {error}"
-    print(f"qosctl: {line}", file=err)
+    Log(err, os.environ).error(line)

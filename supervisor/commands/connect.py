@@ -5,23 +5,28 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 from qosctl.bpf.errors import UsageError
 from qosctl.dtls.client import connect
 from qosctl.dtls.credentials import CookieLogin, Credentials, PasswordLogin
+from qosctl.dtls.events import Severity
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.numbering import Numbering, PlainNumbering
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
+from qosctl.dtls.parts import PLAIN, Parts
 from qosctl.dtls.replaysafe import ReplaySafeNumbering
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust
 from qosctl.supervisor import privileges, secrets
 from qosctl.supervisor.exits import Exit
+from qosctl.supervisor.log import Log
 from qosctl.supervisor.script import choose
 from qosctl.supervisor.standing import stand
 
@@ -73,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: number records so that what marked ones overtake is not dropped as a replay (default); plain: in order",
     )
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument("-q", "--quiet", action="store_true", help="say only what goes wrong")
+    said.add_argument("-v", "--verbose", action="store_true", help="say also what is being tried")
 
 
 def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
@@ -80,9 +88,10 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     user = privileges.find_user(arguments.setuid) if arguments.setuid else None
     server = str(Gateway.parse(arguments.url))
     script = choose(arguments.script)
+    log = Log(sys.stderr, os.environ, least=_least(arguments))
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_on_signals())
-        place = stack.enter_context(stand(server, arguments.interface, script, _say, apart=user is not None))
+        place = stack.enter_context(stand(server, arguments.interface, script, log.warning, apart=user is not None))
         options = _options(arguments)
         if user is not None:
             # For the device's addresses and MTU, and for sockets' buffers; nothing of the network has been read yet.
@@ -92,9 +101,10 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
             stop,
             marker=place.marker,
             surroundings=place.surroundings,
-            on_connected=lambda info: _say_connected(info, out),
+            on_connected=lambda info: None if arguments.quiet else _say_connected(info, out),
             on_statistics=place.marker.publish,
-            on_event=_say,
+            on_event=log.say,
+            parts=_parts(arguments, log),
         )
     return Exit.FINE
 
@@ -110,9 +120,20 @@ def _options(arguments: argparse.Namespace) -> ConnectOptions:
     )
 
 
-def _say(line: str) -> None:
-    with suppress(OSError):  # nobody reads it any more: no reason to leave routes behind
-        print(f"qosctl: {line}", file=sys.stderr, flush=True)
+def _least(arguments: argparse.Namespace) -> Severity:
+    if arguments.debug:
+        return Severity.DEBUG
+    if arguments.verbose:
+        return Severity.INFO
+    return Severity.WARNING if arguments.quiet else Severity.NOTICE
+
+
+def _parts(arguments: argparse.Namespace, log: Log) -> Parts:
+    if not arguments.debug:
+        return PLAIN
+    from qosctl.dtls.trace import traced  # noqa: PLC0415 - for those who look on
+
+    return traced(lambda line: log.say(Severity.DEBUG, line), time.monotonic)
 
 
 def _seconds(text: str) -> float:

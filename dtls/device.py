@@ -1,0 +1,55 @@
+"""The tunnel device of one call of the client, and what comes and goes with it: the flow's entry, addresses, routes, names.
+
+The first session makes it; the ones after it find it there, and with it the connections of whoever uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from qosctl.dtls.entry import FlowEntry
+from qosctl.dtls.establish import Opened
+from qosctl.dtls.marker import Marker
+from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD
+from qosctl.dtls.stop import Stop
+from qosctl.dtls.surroundings import Following, Surroundings
+from qosctl.dtls.tun import Tun
+
+
+class Device:
+    """The device, once there is one. Close it, and everything is gone."""
+
+    def __init__(self, name: str | None, marker: Marker | None, surroundings: Surroundings | None, stop: Stop) -> None:
+        """`name` None lets the kernel choose; without `surroundings` the device gets addresses and no more."""
+        self._name = name
+        self._marker = marker
+        self._around = Following(surroundings, stop)
+        self._cleanup = contextlib.ExitStack()
+        self.tun: Tun | None = None
+        self.entry = FlowEntry(None, "")
+
+    def serve(self, opened: Opened) -> Tun:
+        """Make the device, or give the one there is what the session says. Raises what Tun raises."""
+        mtu = opened.session.tunnel_mtu(opened.outer, RECORD_OVERHEAD)
+        addresses = tuple(each for each in opened.session.addresses if each.version == 4 or mtu >= IPV6_MTU_MIN)
+        if self.tun is not None:
+            self.tun.readdress(addresses)
+            self._around.go_on(opened, self.tun)
+            return self.tun
+        self._cleanup.callback(self._around.close)
+        self._around.prepare(opened, self._name, mtu, addresses)
+        self.tun = Tun.create(self._name, mtu, addresses, assign=not self._around.assigns)
+        self._cleanup.callback(self.tun.close)
+        self.entry = FlowEntry(self._marker, self.tun.name)
+        self._cleanup.callback(self.entry.close)
+        self._cleanup.callback(self._around.close)  # while the device is there
+        self._around.begin(opened, self.tun)
+        return self.tun
+
+    def attempt(self) -> None:
+        """The way to the server is looked for again."""
+        self._around.attempt()
+
+    def close(self) -> None:
+        """Undo it all; twice is fine."""
+        self._cleanup.close()
