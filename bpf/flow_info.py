@@ -1,13 +1,17 @@
 """What a client says of itself, in the page behind its ring's marks: who owns the flow, and its own statistics.
 
 The kernel never reads this page. A header of owner fields, then one 64-bit word a statistic; words only grow, or are set
-as a whole, so a reader needs no lock. The page's last words are for questions to the client (inquiry.py).
+as a whole, so a reader needs no lock. Behind them the name of the cipher suite, what each class has carried
+(flow_classes.py), and the page's last words, for questions to the client (inquiry.py). New words go where there is room:
+0 must mean that there is nothing to say, since older clients leave it there.
 """
 
 from __future__ import annotations
 
 import enum
+import functools
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from .layout import FLOW_INFO_WORDS, WORD
 
 _OWNER = struct.Struct("=QQQ16s64s")  # process id, its start time, created (Unix ns), tunnel device, server
 _STATISTICS_AT = 16  # words
+_SUITE_AT, _SUITE_BYTES = 119, 64  # words, and up to flow_classes.CLASSES_WORD
 _START_TIME_FIELD = 19  # of /proc/PID/stat, counted from behind the command name
 
 
@@ -40,7 +45,7 @@ class Statistic(enum.IntEnum):
     GAPS_USED = 16
     REPLAY_LOSSES_SUSPECTED = 17
     STATE = 18
-    """0 no session: connecting again; 1 packets go over TLS, unmarked; 2 they go over DTLS."""
+    """A TunnelState."""
     STATE_SINCE_S = 19
     """Unix time."""
     RECONNECTS_SERVER_CLOSED = 20
@@ -71,10 +76,22 @@ class Statistic(enum.IntEnum):
         return self.name.lower()
 
 
-_STATISTICS = tuple(Statistic)  # an enum is slow to iterate, and a scrape does it for each flow
-_STATISTICS_WORDS = struct.Struct(f"={len(_STATISTICS)}Q")
-INFO_WORDS_USED = _STATISTICS_AT + len(_STATISTICS)
-"""Words of a flow's page that mean something; the rest is zero."""
+class TunnelState(enum.IntEnum):
+    """What carries the packets."""
+
+    RECONNECTING = 0
+    """Nothing: there is no session."""
+    TLS = 1
+    """Unmarked, that is."""
+    DTLS = 2
+
+    @property
+    def label(self) -> str:
+        """The name that metrics and `--json` use."""
+        return self.name.lower()
+
+
+_STATISTICS_WORDS = struct.Struct(f"={len(Statistic)}Q")
 
 
 @dataclass(frozen=True)
@@ -110,18 +127,55 @@ def write_owner(info: memoryview, owner: Owner) -> None:
 
 def read_owner(info: bytes | memoryview) -> Owner:
     """Read back what write_owner stored; total over any content."""
-    pid, start_time, created, tunnel, server = _OWNER.unpack_from(info)
+    return _owner(bytes(info[: _OWNER.size]))
+
+
+@functools.lru_cache(maxsize=4096)
+def _owner(raw: bytes) -> Owner:
+    """Take the bytes apart. Whoever reads flows reads the same ones again and again."""
+    pid, start_time, created, tunnel, server = _OWNER.unpack(raw)
     return Owner(pid, start_time, created, _text(tunnel), _text(server))
 
 
-def statistics_of(info: bytes | memoryview) -> dict[Statistic, int]:
-    """Read all statistics of a flow."""
-    return dict(zip(_STATISTICS, _STATISTICS_WORDS.unpack_from(info, _STATISTICS_AT * WORD.size), strict=True))
+def statistics_of(info: bytes | memoryview) -> Sequence[int]:
+    """Read all statistics of a flow: by Statistic, which is an index."""
+    return _STATISTICS_WORDS.unpack_from(info, _STATISTICS_AT * WORD.size)
 
 
 def statistics_words(info: memoryview) -> memoryview:
     """Return the words that the owner stores its statistics in: view[Statistic.X] = value."""
     return info.cast("Q")[_STATISTICS_AT:FLOW_INFO_WORDS]
+
+
+def statistics_in(page: memoryview) -> memoryview:
+    """Return the same of a page that is given as words."""
+    return page[_STATISTICS_AT:]
+
+
+def page_words(info: memoryview) -> memoryview:
+    """Return all words of a flow's page (a byte view): statistics_in, write_suite and write_classes take them."""
+    return info.cast("Q")
+
+
+def write_suite(page: memoryview, suite: str) -> None:
+    """Store the name of the cipher suite, up to 64 bytes of it."""
+    raw = suite.encode()[:_SUITE_BYTES].ljust(_SUITE_BYTES, b"\0")
+    for at, (word,) in enumerate(WORD.iter_unpack(raw), _SUITE_AT):
+        page[at] = word
+
+
+def suite_in(info: bytes | memoryview) -> str:
+    """Read back what write_suite stored; total over any content."""
+    start = _SUITE_AT * WORD.size
+    return _text(bytes(info[start : start + _SUITE_BYTES]))
+
+
+def state_name(value: int) -> str:
+    """Return what Statistic.STATE means; "unknown" for what no client of ours stores."""
+    try:
+        return TunnelState(value).label
+    except ValueError:
+        return "unknown"
 
 
 def _text(raw: bytes) -> str:

@@ -9,21 +9,32 @@ Writers hold the state's lock; readers in the kernel hold nothing, so the word t
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import mmap
 import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from . import syscall
+from .dscp import Dscp
 from .errors import RefusedError
-from .flow_info import Owner, Statistic, read_owner, statistics_of, statistics_words, write_owner
+from .flow_classes import ClassUse, classes_in
+from .flow_info import (
+    Owner,
+    page_words,
+    read_owner,
+    statistics_of,
+    statistics_words,
+    suite_in,
+    write_owner,
+)
 from .inquiry import inquiry_words
 from .layout import (
     FLOW_HASH_FIRST,
@@ -49,6 +60,7 @@ _SLOT_WORDS = FLOW_SLOT.size // WORD.size
 _STATE_WORD = _SLOT_WORDS - 1  # ports and state
 _STATE_STRIDE = FLOW_SLOT.size // 4
 _STATE_AT = _STATE_STRIDE - 1  # in 32-bit words: the last of a slot
+_STATE_LOW_BYTE = FLOW_SLOT.size - (4 if sys.byteorder == "little" else 1)  # no state needs another
 _KEY = struct.Struct("=4QI")
 _ENDS = struct.Struct("!16s16sHH")  # the same, taken apart
 _MASK = (1 << 64) - 1
@@ -70,8 +82,7 @@ class FlowKey:
     @classmethod
     def unpack(cls, raw: bytes) -> FlowKey:
         """Read what pack wrote."""
-        source, destination, source_port, destination_port = _ENDS.unpack_from(raw)
-        return cls((_readable(source), source_port), (_readable(destination), destination_port))
+        return _key(raw[: _KEY.size])
 
     @property
     def home(self) -> int:
@@ -81,6 +92,13 @@ class FlowKey:
         mix ^= (addresses[2] + addresses[3]) * FLOW_HASH_SECOND & _MASK
         home: int = ((mix + ports) * FLOW_HASH_FIRST & _MASK) >> (64 - FLOW_SLOTS_LOG2)
         return home
+
+
+@functools.lru_cache(maxsize=4096)
+def _key(raw: bytes) -> FlowKey:
+    """Take the bytes apart. Whoever reads flows reads the same ones again and again."""
+    source, destination, source_port, destination_port = _ENDS.unpack(raw)
+    return FlowKey((_readable(source), source_port), (_readable(destination), destination_port))
 
 
 def _packed(address: str) -> bytes:
@@ -95,7 +113,7 @@ def _readable(packed: bytes) -> str:
 
 
 class Ring:
-    """One flow's memory: `marks`, RING_WORDS 64-bit words; `statistics`, indexed by Statistic; and `inquiry`."""
+    """One flow's memory: `marks`, RING_WORDS 64-bit words; the client's `page`; in it `statistics` and `inquiry`."""
 
     def __init__(self, owner: Owner) -> None:
         self.fd = syscall.map_create(RING_SHAPE, owner.tunnel)
@@ -104,6 +122,7 @@ class Ring:
         self.marks = whole[:_MARKS_BYTES].cast("Q")
         info = whole[_MARKS_BYTES:]
         write_owner(info, owner)
+        self.page = page_words(info)
         self.statistics = statistics_words(info)
         self.inquiry = inquiry_words(info)
 
@@ -123,9 +142,14 @@ class Flow:
 
     key: FlowKey
     owner: Owner
-    statistics: dict[Statistic, int]
+    statistics: Sequence[int]
+    """By Statistic."""
     ring_id: int = 0
     """By which its ring can be opened (inquiry.py)."""
+    classes: dict[Dscp, ClassUse] = field(default_factory=dict)
+    """Those that have carried something, in ascending order."""
+    suite: str = ""
+    """Of the channel that carries the packets, by OpenSSL's name."""
 
 
 class Flows:
@@ -181,7 +205,8 @@ class Flows:
                 info = pages.read(ring_id)
                 if info is not None:
                     seen.add(ring_id)
-                    yield Flow(self._key_at(at), read_owner(info), statistics_of(info), ring_id)
+                    statistics, classes = statistics_of(info), classes_in(info)
+                    yield Flow(self._key_at(at), read_owner(info), statistics, ring_id, classes, suite_in(info))
             pages.keep(seen)
 
     def orphans(self) -> list[FlowKey]:
@@ -213,9 +238,11 @@ class Flows:
     ) -> None:
         self.close()
 
-    def _used(self) -> list[int]:
-        used = int(FlowState.USED)
-        return [at for at, state in enumerate(self._states.tolist()) if state == used]
+    def _used(self) -> Iterator[int]:
+        states = self._mmap[_STATE_LOW_BYTE :: FLOW_SLOT.size]
+        at = -1
+        while (at := states.find(FlowState.USED, at + 1)) >= 0:
+            yield at
 
     def _slot_of(self, key: FlowKey) -> int | None:
         wanted = key.pack()

@@ -14,12 +14,14 @@ from types import TracebackType
 from typing import Self
 
 from . import syscall
-from .flow_info import INFO_WORDS_USED
+from .flow_classes import CLASSES_END, CLASSES_WORD
 from .layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 
 _AT = RING_WORDS * WORD.size
 _BYTES = FLOW_INFO_WORDS * WORD.size
-_BYTES_USED = INFO_WORDS_USED * WORD.size
+_HEAD_BYTES = (CLASSES_WORD + 1) * WORD.size
+_WHOLE_BYTES = CLASSES_END * WORD.size
+_NO_CLASSES = bytes(WORD.size)
 _KEPT_MAX = 8192  # mappings; a process may have 65530 by default
 _FAILED = ctypes.c_void_p(-1).value
 
@@ -36,14 +38,18 @@ class RingPages:
         self._addresses: dict[int, int] = {}
 
     def read(self, ring_id: int) -> bytes | None:
-        """Return what is in a ring's page, None where the ring has gone; OSError where it cannot be mapped."""
+        """Return what the client says in a ring's page, None where the ring has gone; OSError where it cannot be mapped.
+
+        Without the words of the classes where none is in use.
+        """
         address = self._addresses.get(ring_id)
         if address is None:
             address = _mapped(ring_id)
             if address is None:
                 return None
             self._addresses[ring_id] = address
-        return ctypes.string_at(address, _BYTES_USED)
+        head = ctypes.string_at(address, _HEAD_BYTES)
+        return head if head.endswith(_NO_CLASSES) else ctypes.string_at(address, _WHOLE_BYTES)
 
     def keep(self, ring_ids: Set[int]) -> None:
         """Let go of the pages of all other rings, and of those beyond a limit."""

@@ -15,6 +15,8 @@ from prometheus_client.metrics_core import Metric
 from qosctl.bpf.flow_info import Statistic
 from qosctl.bpf.flows import Flow
 
+from .classes import class_families, info_family
+
 Columns = Sequence[Sequence[int]]
 """The statistics of one tunnel's flows: by Statistic, a value for each flow."""
 
@@ -196,8 +198,8 @@ def tunnel_families(flows: Sequence[Flow] | None) -> Iterator[Metric]:
     tunnels: dict[str, list[Flow]] = defaultdict(list)
     for flow in flows or ():
         tunnels[flow.owner.tunnel].append(flow)
-    columns = {
-        device: tuple(zip(*(flow.statistics.values() for flow in each), strict=True)) for device, each in tunnels.items()
-    }
+    columns = {device: tuple(zip(*(flow.statistics for flow in each), strict=True)) for device, each in tunnels.items()}
     for metric in TUNNEL_METRICS:
         yield metric.collect(columns)
+    yield info_family(tunnels)
+    yield from class_families(tunnels)

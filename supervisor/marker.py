@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 
 from qosctl.bpf import bpffs
+from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import QosctlError, kernel_errors
-from qosctl.bpf.flow_info import Owner, Statistic, process_start_time
+from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
+from qosctl.bpf.flow_info import Owner, Statistic, TunnelState, process_start_time, statistics_in, write_suite
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import create_state, open_state, release_state
 from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.tally import State, Statistics
+from qosctl.dtls.traffic import Traffic
 
 _MICROSECONDS = 1_000_000
 _DROPS = {
@@ -23,7 +26,7 @@ _DROPS = {
     "tun_refused": Statistic.DROPPED_TUNNEL_FULL,
     "ecn": Statistic.DROPPED_ECN,
 }
-_STATES = {State.RECONNECTING: 0, State.TLS: 1, State.DTLS: 2}
+_NOTHING = Traffic(0, 0)
 _RECONNECTS = {reason: Statistic[f"RECONNECTS_{reason.name}"] for reason in Reason}
 
 
@@ -80,7 +83,7 @@ class FlowMarker:
     def publish(self, now: Statistics) -> None:
         """Show what the client counted to `qosctl flows` and the metrics."""
         if self._ring is not None:
-            store(now, self._ring.statistics)
+            store(now, self._ring.page)
 
     @property
     def descriptor(self) -> int:
@@ -106,9 +109,12 @@ class FlowMarker:
 
 
 def store(now: Statistics, page: memoryview) -> None:
-    """Store what the client counted into its flow's page: a few words, no system call."""
+    """Store what the client counted into its flow's page, a view of 64-bit words: a few of them, and no system call."""
+    statistics = statistics_in(page)
     for statistic, value in _words(now).items():
-        page[statistic] = value
+        statistics[statistic] = value
+    write_suite(page, now.standing.cipher)
+    write_classes(page, _classes(now))
 
 
 def _words(now: Statistics) -> dict[Statistic, int]:
@@ -122,7 +128,7 @@ def _words(now: Statistics) -> dict[Statistic, int]:
         Statistic.PACKETS_RECEIVED: now.received.packets,
         Statistic.BYTES_RECEIVED: now.received.bytes,
         Statistic.DPD_ROUND_TRIP_US: round((now.dpd_round_trip_s or 0) * _MICROSECONDS),
-        Statistic.STATE: _STATES[now.standing.state],
+        Statistic.STATE: TunnelState[now.standing.state.name],
         Statistic.STATE_SINCE_S: int(now.standing.since_s),
         **{word: now.standing.reconnects.get(reason, 0) for reason, word in _RECONNECTS.items()},
         Statistic.DTLS_LOST: now.standing.dtls_lost,
@@ -150,6 +156,26 @@ def _numbering_words(now: Snapshot) -> dict[Statistic, int]:
         Statistic.GAPS_USED: now.gaps_used,
         Statistic.REPLAY_LOSSES_SUSPECTED: now.suspected_replay_losses,
     }
+
+
+def _classes(now: Statistics) -> dict[Dscp, ClassUse]:
+    """Say what each class has carried. Over TLS, and where numbers are plain, nobody knows what is queued."""
+    sent, received = now.sent_by_class, now.received_by_class
+    known = now.numbering is not None and now.standing.state is State.DTLS
+    return {
+        dscp: ClassUse(
+            *(sent.get(dscp, _NOTHING).packets, sent.get(dscp, _NOTHING).bytes),
+            *(received.get(dscp, _NOTHING).packets, received.get(dscp, _NOTHING).bytes),
+            backlog_word(_queued(now.numbering, dscp) if known else None),
+        )
+        for dscp in sorted({*sent, *received})
+    }
+
+
+def _queued(numbering: Snapshot | None, dscp: Dscp) -> Queued:
+    """Return what is queued in a class; nothing in one that has not sent for a while."""
+    backlog = None if numbering is None else numbering.backlog.get(dscp)
+    return Queued(0, 0) if backlog is None else Queued(backlog.records, round(backlog.milliseconds * 1000))
 
 
 def _key_bytes(suite: str) -> int:

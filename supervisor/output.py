@@ -6,12 +6,22 @@ import json
 from typing import Any, TextIO
 
 from qosctl.bpf.counters import DeviceCounters
+from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import QosctlError
+from qosctl.bpf.flow_classes import ClassUse
+from qosctl.bpf.flow_info import Statistic, TunnelState, state_name
 from qosctl.bpf.flows import Flow
 
 from .exits import exit_for
 
 SCHEMA_VERSION = 1
+RECONNECTS = {
+    statistic.label.removeprefix("reconnects_"): statistic
+    for statistic in Statistic
+    if statistic.name.startswith("RECONNECTS_")
+}
+"""By the reason."""
+_CHANNELS: dict[int, str] = {TunnelState.TLS: "tls", TunnelState.DTLS: "dtls"}
 
 Json = dict[str, Any]
 
@@ -45,7 +55,7 @@ def counters_json(counters: DeviceCounters) -> Json:
 
 
 def flow_json(flow: Flow) -> Json:
-    """One flow, its owner and the owner's statistics."""
+    """One flow, its owner, and what the owner says: how it is, what each class has carried, and all statistics."""
     return {
         "local": {"address": flow.key.local[0], "port": flow.key.local[1]},
         "remote": {"address": flow.key.remote[0], "port": flow.key.remote[1]},
@@ -56,5 +66,26 @@ def flow_json(flow: Flow) -> Json:
             "server": flow.owner.server,
             "created_unix_ns": flow.owner.created,
         },
-        "statistics": {statistic.label: value for statistic, value in flow.statistics.items()},
+        "state": state_name(flow.statistics[Statistic.STATE]),
+        "state_since_unix_s": flow.statistics[Statistic.STATE_SINCE_S],
+        "channel": channel_of(flow),
+        "cipher": flow.suite or None,
+        "reconnects": {reason: flow.statistics[statistic] for reason, statistic in RECONNECTS.items()},
+        "classes": {dscp.name: _class_json(dscp, use) for dscp, use in flow.classes.items()},
+        "statistics": {statistic.label: flow.statistics[statistic] for statistic in Statistic},
+    }
+
+
+def channel_of(flow: Flow) -> str | None:
+    """Return what carries the packets, None where nothing does."""
+    return _CHANNELS.get(flow.statistics[Statistic.STATE])
+
+
+def _class_json(dscp: Dscp, use: ClassUse) -> Json:
+    queued = use.queued
+    return {
+        "dscp": dscp.value,
+        "sent": {"packets": use.packets_sent, "bytes": use.bytes_sent},
+        "received": {"packets": use.packets_received, "bytes": use.bytes_received},
+        "backlog": None if queued is None else {"records": queued.records, "milliseconds": queued.microseconds / 1000},
     }

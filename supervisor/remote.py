@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from qosctl.bpf.flow_info import statistics_words
+from qosctl.bpf.flow_info import page_words
 from qosctl.bpf.inquiry import inquiry_words
 from qosctl.bpf.layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 from qosctl.dtls.surroundings import Given
@@ -49,12 +49,12 @@ class RemoteMarker:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self._statistics: memoryview | None = None
+        self._page: memoryview | None = None
         self._inquiry: memoryview | None = None
 
     def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
         """Have the flow entered; None where that fails, of which the steward has told."""
-        self._statistics = self._inquiry = None
+        self._page = self._inquiry = None
         _, descriptor = self._remote.ask("flow_opened", local, remote, tunnel)
         if descriptor < 0:
             return None
@@ -63,7 +63,7 @@ class RemoteMarker:
             whole = memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
         finally:
             os.close(descriptor)
-        self._statistics = statistics_words(whole[_MARKS_BYTES:])
+        self._page = page_words(whole[_MARKS_BYTES:])
         self._inquiry = inquiry_words(whole[_MARKS_BYTES:])
         return whole[:_MARKS_BYTES].cast("Q")
 
@@ -73,13 +73,13 @@ class RemoteMarker:
 
     def flow_closed(self) -> None:
         """Have the flow taken out."""
-        self._statistics = self._inquiry = None
+        self._page = self._inquiry = None
         self._remote.ask("flow_closed")
 
     def publish(self, now: Statistics) -> None:
         """Show what the client counted."""
-        if self._statistics is not None:
-            store(now, self._statistics)
+        if self._page is not None:
+            store(now, self._page)
 
 
 class RemoteScript:

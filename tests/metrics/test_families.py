@@ -39,7 +39,7 @@ def tunnel(flows: Sequence[Flow]) -> Answer:
 
 
 def flow(device: str, port: int = 1, **statistics: int) -> Flow:
-    values = {statistic: statistics.get(statistic.label, 0) for statistic in Statistic}
+    values = [statistics.get(statistic.label, 0) for statistic in Statistic]
     key = FlowKey(("192.0.2.1", port), ("192.0.2.2", 443))
     return Flow(key, Owner(1, 1, 0, device, "vpn.example"), values)
 

@@ -24,7 +24,7 @@ def device(name: str, state: DeviceState, stamped: int = 0) -> DeviceStatus:
 
 def flow(*, alive: bool) -> Flow:
     owner = Owner(1, (process_start_time(1) or 0) + (not alive), 1, "tun0", "vpn.example")
-    return Flow(FlowKey(("192.0.2.1", 1), ("192.0.2.2", 2)), owner, dict.fromkeys(Statistic, 0))
+    return Flow(FlowKey(("192.0.2.1", 1), ("192.0.2.2", 2)), owner, [0] * len(Statistic))
 
 
 TABLE: list[tuple[bool, list[DeviceStatus], list[Flow], str]] = [

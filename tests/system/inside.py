@@ -54,7 +54,8 @@ class Inside:
     def answer(self, payload: bytes, traffic_class: int = 0) -> None:
         """Send `payload` back to whoever's datagram reaches the server next."""
         ((_, sender),) = _receive(self._far, 1, 5)
-        control = [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("=i", traffic_class))]
+        byte = struct.pack("=i", traffic_class)  # each version takes the one that is for it
+        control = [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, byte), (socket.IPPROTO_IP, socket.IP_TOS, byte)]
         self._far.sendmsg([payload], control, 0, sender)
 
     def answered(self, count: int, version: int = 4, timeout: float = 5) -> list[bytes]:

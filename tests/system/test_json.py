@@ -9,12 +9,14 @@ from typing import Any
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.layout import Outcome
+from qosctl.supervisor.output import RECONNECTS
 
 from tests.system.inside import Inside
 from tests.system.line import TUNNEL, Line
 
 OPTIONAL_INT = (int, type(None))
 END = {"address": str, "port": int}
+COUNTED = {"packets": int, "bytes": int}
 TRAFFIC = {"dscp": int, "packets": int, "bytes": int}
 DEVICE = {
     "device": str,
@@ -27,10 +29,17 @@ DEVICE = {
     "outer": {str: TRAFFIC},
 }
 STATUS = {"schema_version": int, "passtos": bool, "policy_is_default": bool, "devices": [DEVICE], "flows": int}
+CLASS = {"dscp": int, "sent": COUNTED, "received": COUNTED, "backlog": {"records": int, "milliseconds": float}}
 FLOW = {
     "local": END,
     "remote": END,
     "owner": {"pid": int, "alive": bool, "tunnel": str, "server": str, "created_unix_ns": int},
+    "state": str,
+    "state_since_unix_s": int,
+    "channel": (str, type(None)),
+    "cipher": (str, type(None)),
+    "reconnects": dict.fromkeys(RECONNECTS, int),
+    "classes": {str: CLASS},
     "statistics": {str: int},
 }
 FLOWS = {"schema_version": int, "flows": [FLOW]}

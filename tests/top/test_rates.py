@@ -30,7 +30,7 @@ def device(stamped: int, octets: int = 0, name: str = "eth0", index: int = 2) ->
 
 
 def flow(sent: int, created: int = 1, tunnel: str = "tun0") -> Flow:
-    statistics = dict.fromkeys(Statistic, 0) | {Statistic.BYTES_SENT: sent}
+    statistics = [sent if statistic is Statistic.BYTES_SENT else 0 for statistic in Statistic]
     return Flow(KEY, Owner(1, 1, created, tunnel, "vpn.example"), statistics)
 
 
