@@ -20,6 +20,7 @@ ROWS = [
     "Is it on?",
     "Is it working?",
     "What classes leave?",
+    "What is inside?",
     "What is left alone, and why?",
     "Tunnel health",
     "Bulk against priority",
