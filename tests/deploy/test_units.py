@@ -6,13 +6,14 @@ import json
 import os
 import re
 import subprocess
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 from qosctl.bpf import bpffs
 
-from tests.deploy.exported import DEPLOY
+from tests.deploy.exported import DEPLOY, DOCS
 from tests.lab import LabError, Namespace, Ocserv, Qosctl, end, veth
 from tests.lab.qosctl import COMMAND
 
@@ -143,6 +144,31 @@ def test_the_clients_capabilities_are_enough(tunnels: int, pins: Path) -> None:
                 wait_until(lambda: flows(client) == number or process.poll() is not None, "no marked tunnel")  # noqa: B023
                 assert process.poll() is None
     assert pins.exists()
+
+
+def test_the_pages_script_sets_routes_with_the_clients_capabilities(pins: Path, tmp_path: Path) -> None:
+    page = (DOCS / "deploy-systemd.md").read_text(encoding="utf-8")
+    (body,) = re.findall(r"cat >/etc/qosctl/routes <<'END'\n(.*?)    END\n", page, re.DOTALL)
+    script = tmp_path / "routes"
+    script.write_text(textwrap.dedent(body))
+    script.chmod(0o755)
+    for parent in script.parents[:4]:
+        parent.chmod(parent.stat().st_mode | 0o111)
+    with Namespace("client") as client, Namespace("server") as server, veth(client, "eth0", server, "eth0"):
+        client.run(["ip", "address", "add", "10.91.8.1/24", "dev", "eth0"])
+        server.run(["ip", "address", "add", "10.91.8.2/24", "dev", "eth0"])
+        with Ocserv(server, ["10.91.8.2"]) as ocserv, ocserv.password_file("alice").open() as password:
+            words = ["connect", "--script", "none", "--user", "alice", "--passwd-on-stdin", "--servercert", ocserv.pin]
+            words += ["-i", "office0", "--script", str(script), f"https://10.91.8.2:{ocserv.port}"]  # as QOSCTL_OPTIONS
+            process = client.popen(AsUnit(client, "qosctl-connect@.service").argv(*words), stdin=password)
+            wait_until(lambda: "192.168.0.0/16 dev office0" in routes(client) or process.poll() is not None, "no route")
+            assert process.poll() is None
+            client.run(["ping", "-c", "1", "-W", "5", ocserv.inner4])
+    assert pins.exists()
+
+
+def routes(namespace: Namespace) -> str:
+    return namespace.run(["ip", "route"]).stdout
 
 
 def flows(namespace: Namespace) -> int:
