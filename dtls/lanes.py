@@ -69,6 +69,8 @@ class Lane:
     open: deque[Probe] = field(default_factory=deque)
     echoed_id: int = 0
     """The last probe that was echoed."""
+    heard: Probe | None = None
+    """The same, whole."""
     excused: int = 0
     """The last probe whose silence is not held against the numbers that its class is given now."""
     overtaken: int = 0
@@ -154,7 +156,14 @@ class Lane:
         arrival = now if self.delay is None else max(earliest, min(now, probe.sent + self.delay))
         self.round_trips.append(arrival - probe.sent)
         self.echoed_id = probe_id
+        self.heard = probe
         return Settled(probe, lost + killed, replayed)
+
+    def sent_within(self, seconds: float, now: float) -> int:
+        """Return how many records it has sent in so many seconds, judged by its pace since the last echoed probe."""
+        if self.heard is None or now <= self.heard.sent:
+            return 0
+        return round((self.records - self.heard.records) * min(1.0, seconds / (now - self.heard.sent)))
 
     def forget(self) -> None:
         """Start over: what was known is too old."""

@@ -244,6 +244,8 @@ class ReplaySafeNumbering:
         if delay is None or self._standing.base is None:
             return Backlog(0, 0.0)
         queued = max(0.0, delay - self._standing.base)
+        if now - lane.sent_at > queued:  # the last of it has arrived
+            return Backlog(0, 0.0)
         if lane is self._standing.slow:
             return Backlog(self._line.slow - self._line.log.slow_at(now - queued), queued * 1000)
-        return Backlog(round(queued * lane.records / max(IDLE, now - lane.woken_at)), queued * 1000)
+        return Backlog(lane.sent_within(queued, now), queued * 1000)
