@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, TextIO
 
@@ -90,12 +92,15 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: TextIO | None = None) -> int:
     """Run one command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    out, err = out or sys.stdout, err or sys.stderr
+    out = out or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - who closed ours wants to hear nothing
+    err = err or sys.stderr
     named = next((word for word in argv if word in COMMANDS), "")
     arguments = build_parser(only=named).parse_args(argv)
     try:
         try:
-            return int(command_module(arguments.command).run(arguments, out))
+            code = int(command_module(arguments.command).run(arguments, out))
+            out.flush()
+            return code
         except PermissionError as error:
             raise NoPermissionError(
                 f"{error.filename or arguments.command}: permission denied", "run it as root"
@@ -108,6 +113,13 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has left; so do we, without a word
         return Exit.FINE
+    except OSError as error:
+        if arguments.debug:
+            raise
+        Log(err, os.environ).error(error.strerror or str(error))  # of our output, most likely: a disk is full
+        with contextlib.suppress(OSError):
+            out.close()  # or what is left in it would be tried again, and told of, at the end
+        return Exit.REFUSED
 
 
 def _report(error: QosctlError, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> None:

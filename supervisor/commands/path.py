@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import socket
 from typing import TextIO
 
@@ -57,10 +58,15 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
 
 def _resolve(host: str, family: int) -> str:
     try:
-        return str(socket.getaddrinfo(host, None, family, socket.SOCK_DGRAM)[0][4][0])
+        found = str(socket.getaddrinfo(host, None, family, socket.SOCK_DGRAM)[0][4][0])
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no such name"
         raise RefusedError(f"{host}: {reason}", "check the name, or give an address") from error
+    address = ipaddress.ip_address(found)
+    if address.is_multicast:
+        raise RefusedError(f"{host}: a group has no one path", "give the address of one host")
+    mapped = address.ipv4_mapped if address.version == 6 else None  # such packets are IPv4, and so are the errors
+    return found if mapped is None else str(mapped)
 
 
 def _tunnel_to(address: str) -> Flow | None:

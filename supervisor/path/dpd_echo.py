@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from qosctl.bpf import inquiry
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_info import Owner, Statistic, TunnelState
 from qosctl.bpf.flows import Flow
 from qosctl.bpf.inquiry import Question, RoundTrip
 
@@ -24,7 +24,6 @@ _ALL_S = 8.0
 """Until all probes have been sent, and the last one is back or lost."""
 _LINGER_S = 1.0
 _LOOK_S = 0.02
-_OVER_DTLS = 2  # of Statistic.STATE
 _MICROSECONDS = 1000.0
 
 
@@ -34,7 +33,7 @@ class NoAnswerError(Exception):
 
 def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
     """Have the client probe these classes in turns, ROUNDS times; some 4 s. NoAnswerError where it does not."""
-    if flow.statistics[Statistic.STATE] != _OVER_DTLS:
+    if flow.statistics[Statistic.STATE] != TunnelState.DTLS:
         raise NoAnswerError("packets do not go over DTLS now, and so unmarked")
     try:
         words = inquiry.opened(flow.ring_id)
@@ -43,25 +42,27 @@ def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
     number = secrets.randbits(64) or 1
     inquiry.ask(words, Question(number, classes, time.monotonic_ns() + round((_HEARD_S + _ALL_S) * 1e9)))
     try:
-        trips = _wait(words, number, len(classes) * ROUNDS)
+        trips = _wait(words, number, len(classes) * ROUNDS, flow.owner)
     finally:
         if inquiry.id_in(words) == number:
             inquiry.withdraw(words)
+    if trips is None and not flow.owner.alive:
+        raise NoAnswerError("the client has gone")
     if trips is None:
         raise NoAnswerError("the client does not answer: it is of an older version, hangs, or somebody else asks")
     return [_times(dscp, trips) for dscp in classes]
 
 
-def _wait(words: memoryview, number: int, wanted: int) -> Sequence[RoundTrip] | None:
+def _wait(words: memoryview, number: int, wanted: int, client: Owner) -> Sequence[RoundTrip] | None:
     """Return what has come of the question when it is over, None where the client has not seen it."""
     deadline = time.monotonic() + _HEARD_S
     while (trips := inquiry.answer(words, number)) is None:
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or not client.alive:
             return None
         time.sleep(_LOOK_S)
     deadline = time.monotonic() + _ALL_S
     complete = False
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and client.alive:
         time.sleep(_LOOK_S)
         now = inquiry.answer(words, number)
         if now is None:  # somebody else's question came in between

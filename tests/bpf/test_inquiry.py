@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf import inquiry
 from qosctl.bpf.dscp import DF, EF, Dscp
-from qosctl.bpf.flow_info import INFO_WORDS_USED
+from qosctl.bpf.flow_classes import CLASSES_END
 from qosctl.bpf.inquiry import INQUIRY_WORDS, PROBES_MAX, Question, RoundTrip
 from qosctl.bpf.layout import FLOW_INFO_WORDS, WORD
 
@@ -26,7 +26,7 @@ def filled(content: list[int]) -> memoryview:
 
 def test_the_words_are_the_last_of_the_page_and_nobody_elses() -> None:
     assert len(fresh()) == INQUIRY_WORDS
-    assert INFO_WORDS_USED <= FLOW_INFO_WORDS - INQUIRY_WORDS
+    assert CLASSES_END <= FLOW_INFO_WORDS - INQUIRY_WORDS
 
 
 @given(st.integers(1, 2**64 - 1), st.sets(st.integers(0, 63), min_size=1), st.integers(0, 2**64 - 1))

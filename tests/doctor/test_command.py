@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,6 +114,68 @@ def test_whatever_ends_it_leaves_no_process_and_so_no_namespace(sign: signal.Sig
     assert "Traceback" not in err
     if sign is signal.SIGINT:
         assert err.strip() == "qosctl: interrupted; nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "ulimit -n 12",
+        "ulimit -v 300000",
+        "mount -t tmpfs none /proc",
+        "mount -t tmpfs none /sys",
+        "PATH=/nowhere",
+        "echo 0 >/proc/sys/user/max_net_namespaces",
+    ],
+)
+def test_a_machine_that_gives_little_gets_lines_and_a_conclusion(stand: Stand, before: str) -> None:
+    limited = ["unshare", "-U", "-r"] if "namespaces" in before else []  # a limit of its own, which dies with it
+    argv = [*limited, "unshare", "-m", "/bin/sh", "-c", f'{before}; exec "$0" doctor {NEAR}', str(COMMAND)]
+    done = stand.sender.run(argv, check=False)
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.returncode in (0, 2)
+    last = done.stdout.splitlines()[-1]
+    assert "Begin with: " in last or "not all could be seen" in last
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.ENOMEM])
+def test_a_kernel_that_refuses_bpf_gets_lines_and_a_conclusion(stand: Stand, error: int) -> None:
+    attach([NEAR])
+    program = (
+        "import sys; from tests.doctor.seccomp import refuse_bpf; from qosctl.supervisor.cli import main;"
+        "refuse_bpf(int(sys.argv[1])); sys.exit(main(['doctor']))"
+    )
+    done = stand.sender.run([sys.executable, "-c", program, str(error)], check=False)
+    assert done.stderr == ""
+    assert ("no bpf(2). Begin with: " if error == errno.ENOSYS else "not all could be seen") in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", ["", "--json", "--matrix"])
+def test_a_full_disk_is_a_line(words: str) -> None:
+    done = subprocess.run(f"{COMMAND} doctor {words} >/dev/full", shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "qosctl: No space left on device\n")
+
+
+def test_a_device_that_comes_and_goes_meanwhile_stops_nothing(stand: Stand) -> None:
+    over = threading.Event()
+
+    def flap() -> None:
+        while not over.is_set():
+            for words in ("add name fly type veth peer name ylf", "set fly up", "del fly"):
+                stand.sender.run(["ip", "link", *words.split()])
+            stand.sender.run(["ip", "link", "add", "name", "fly", "type", "veth", "peer", "name", "ylf"])
+            stand.sender.run(["tc", "qdisc", "add", "dev", "fly", "clsact"])
+            stand.sender.run(["ip", "link", "del", "fly"])
+
+    flapping = threading.Thread(target=flap)
+    flapping.start()
+    try:
+        said = [Qosctl(stand.sender)("doctor", "fly", NEAR, check=False) for _ in range(3)]
+    finally:
+        over.set()
+        flapping.join()
+    for done in said:
+        assert (done.returncode, done.stderr) == (2, "")
+        assert f"{NEAR}: no program of ours stands at its egress" in done.stdout
 
 
 def test_a_child_that_fails_dies_or_hangs_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,12 @@ class Chain:
     def start(self) -> Namespace:
         return self.nodes[0]
 
+    def restore(self) -> None:
+        """Put the first wire back that was pulled: routes and IPv6 addresses went with it."""
+        self.start.run(["ip", "link", "set", "right", "up"])
+        self.start.run(["ip", "addr", "replace", "fd92:a0::1/64", "dev", "right", "nodad"])
+        _route(self.start, 0)
+
     @staticmethod
     def address(hop: int, family: int) -> str:
         """The address a hop answers from: of the interface the packet came in by."""

@@ -199,6 +199,9 @@ def test_people_get_a_table_and_a_sentence(way: Chain) -> None:
         (["192.0.2.1", "--dscp", "64"], 1, "is not a DSCP"),
         (["2001:db8::1", "-4"], 2, "qosctl: 2001:db8::1: "),
         (["a" * 300], 2, "qosctl: aaa"),
+        (["224.0.0.1"], 2, "qosctl: 224.0.0.1: a group has no one path"),
+        (["ff02::1%right"], 2, "qosctl: ff02::1%right: a group has no one path"),
+        (["10.92.0.255"], 2, "qosctl: cannot send to 10.92.0.255: Permission denied"),
     ],
 )
 def test_nonsense_gets_one_line(
@@ -209,6 +212,44 @@ def test_nonsense_gets_one_line(
     assert done.returncode == code
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_ipv4_address_in_ipv6_writing_is_ipv4(way: Chain) -> None:
+    said = Qosctl(way.start).read("path", f"::ffff:{way.address(HOPS, 4)}", "--port", str(PORT))
+    assert said["address"] == way.address(HOPS, 4)
+    assert arrived(said) == ["EF"] * HOPS
+
+
+def test_a_router_that_refuses_ends_the_way(way: Chain) -> None:
+    with way.rules(3, "meta l4proto udp reject with icmpx admin-prohibited", hook="forward"):
+        both = ask(way)
+    for _family, said in both:
+        assert [hop["end"] for hop in said["hops"]] == [None] * 3 + ["unreachable"]
+        assert said["hops"][3]["address"] == said["hops"][2]["address"]
+        assert not said["reached"]
+
+
+def test_the_wire_is_pulled_in_the_middle(way: Chain) -> None:
+    with way.rules(1, "meta l4proto udp drop", hook="prerouting"):  # nobody answers, so the walk lasts
+        walking = way.start.popen(
+            [str(COMMAND), "path", way.address(HOPS, 4)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert walking.stdout is not None
+        walking.stdout.readline()
+        way.start.run(["ip", "link", "set", "right", "down"])
+        try:
+            _out, err = walking.communicate(timeout=30)
+        finally:
+            way.restore()
+    assert walking.returncode == 2
+    assert err.strip() == f"qosctl: cannot send to {way.address(HOPS, 4)}: Network is unreachable (try: ip route)"
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_full_disk_is_a_line(way: Chain, words: list[str]) -> None:
+    argv = ["sh", "-c", 'exec "$@" >/dev/full', "sh", str(COMMAND), "path", way.address(1, 4), *words]
+    done = way.start.run(argv, check=False)
+    assert (done.returncode, done.stderr) == (2, "qosctl: No space left on device\n")
 
 
 def test_no_route_gets_one_line(way: Chain) -> None:

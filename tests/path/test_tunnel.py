@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from subprocess import PIPE
 
 import pytest
 from qosctl.bpf.dscp import DF, EF
@@ -15,6 +16,7 @@ from qosctl.supervisor.path.times import ROUNDS, ClassTimes
 from qosctl.supervisor.path.tunnel import Comparison, Echo
 
 from tests.lab import Bottleneck, Namespace, Ocserv, Qosctl, Topology, bulk_udp
+from tests.lab.qosctl import COMMAND
 from tests.supervisor.stand import ADDRESSES, NEAR, stand
 from tests.test_json import faults
 
@@ -79,6 +81,27 @@ def test_people_are_told_who_answered_and_why_there_is_no_difference(topology: T
     assert any(line.startswith("    EF    ") and "ms median" in line for line in lines)
     assert lines[-2] == "passtos is off, so both left unmarked"
     assert lines[-1].startswith("EF is not faster than DF")
+
+
+def test_a_client_that_gave_up_root_answers_too(topology: Topology, server: Ocserv) -> None:
+    qosctl = Qosctl(topology.client)
+    with qosctl.connect(server, topology.server4, "--setuid", "nobody"):
+        assert qosctl.read("path", topology.server4)["tunnel"]["echo"] == "dpd"
+
+
+def test_a_client_that_goes_in_the_middle_is_told_of(topology: Topology, server: Ocserv) -> None:
+    qosctl = Qosctl(topology.client)
+    with qosctl.connect(server, topology.server4) as connection:
+        os.kill(connection.process.pid, signal.SIGSTOP)  # or it might have answered all by then
+        asking = topology.client.popen([str(COMMAND), "path", topology.server4], stdout=PIPE, stderr=PIPE)
+        assert asking.stdout is not None
+        while "itself did not answer" not in asking.stdout.readline():
+            pass
+        connection.process.kill()
+        out, err = asking.communicate(timeout=30)
+    assert "Traceback" not in err
+    assert "nothing to compare" in out or "No such device" in err
+    qosctl("attach", topology.client_if)  # clears the dead flow away
 
 
 def test_a_client_that_hangs_is_told_of_and_answers_when_it_goes_on(topology: Topology, server: Ocserv) -> None:
