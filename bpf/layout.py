@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Iterable
 
 from .dscp import DSCP_COUNT, Dscp
 
@@ -77,3 +78,10 @@ DEVICE_COUNTERS = struct.Struct(f"={len(Outcome)}Q{2 * DSCP_COUNT}Q")
 def mark_word(number: int, dscp: Dscp) -> int:
     """Return the ring word that gives the record `number` (epoch << 48 | sequence) the class `dscp`."""
     return (number & _NUMBER_MASK) << 8 | dscp.value
+
+
+def write_marks(marks: memoryview, numbers: Iterable[int], dscp: Dscp) -> None:
+    """Store the `mark_word` of each record, all of one class, in its place in the ring (format "Q", RING_WORDS)."""
+    value = dscp.value
+    for number in numbers:  # mark_word written out: every packet of a tunnel passes here
+        marks[number % RING_WORDS] = (number & _NUMBER_MASK) << 8 | value

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from qosctl.bpf.dscp import Ecn
+from qosctl.dtls.burst import Burst
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
 from qosctl.dtls.decapsulate import combine
@@ -28,8 +29,8 @@ from qosctl.dtls.netwatch import NetWatch, SleepWatch
 from qosctl.dtls.record import APPLICATION_DATA
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.tally import Tally
-from qosctl.dtls.tun import Tun
-from qosctl.dtls.udp import Arrival
+from qosctl.dtls.tun import READ_LIMIT, Tun
+from qosctl.dtls.udp import RECEIVE_READS, Arrival
 from qosctl.dtls.uplink import Batch
 from qosctl.dtls.watch import Watch
 
@@ -72,6 +73,11 @@ class Loop:
         self._report = report
         self._next_report = math.inf
         self._tended = self._due = -math.inf
+        self._hold_until = math.inf
+        self._holding = True
+        self._unsettled = True
+        self._sleep = SleepWatch()
+        self._tun_burst, self._udp_burst = Burst(READ_LIMIT), Burst(RECEIVE_READS)
         self._decoder = decoder
         self._waiting: deque[Batch] = deque()
         self._channel_events = self._udp_events = select.EPOLLIN
@@ -89,28 +95,23 @@ class Loop:
         now = time.monotonic()
         self._take_stream(self._early, now)
         self._read_channel(now)  # what TLS holds already, no socket will announce
-        sleep = SleepWatch()
-        holding = True
+        self._hold_until = hold_until
+        clock, poll, serve = time.monotonic, self._poll.poll, self._serve
+        now = clock()
         while not self._stop.requested:
-            now = time.monotonic()
-            wake = min(self._tend(now), self._report_when_due(now), now + LOOK_S)
-            if holding and (self._carrier.link is not None or now >= hold_until):
-                holding = False
-                if self._carrier.link is None:
-                    self._carrier.take_over()
-            self._want(holding=holding)
-            if sleep.slept(now, wake):
-                self._watch.woke(now)
-                self._due = now
-            ready = self._poll.poll(max(0.0, min(wake, hold_until if holding else wake) - now))
-            self._serve(ready, time.monotonic())
+            # Everything but the packets' own way is done between packets, and not between all of them.
+            if now >= self._due or now >= self._tended + TEND_S:
+                self._tend(now)
+            if self._waiting or self._channel.unsent or self._unsettled:
+                self._want()
+            ready = poll(max(0.0, self._due - now))
+            now = clock()
+            serve(ready, now)
 
-    def _tend(self, now: float) -> float:
-        """Let every part do what is due; return when something is next."""
-        if now < self._tended + TEND_S and now < self._due:
-            return self._due
+    def _tend(self, now: float) -> None:
+        """Let every part do what is due, and note when something is next."""
         self._tended = now
-        due = self._due = min(self._watch.tend(now), self._carrier.tend(now), self._control.tend(now))
+        due = min(self._watch.tend(now), self._carrier.tend(now), self._control.tend(now), now + LOOK_S)
         link = self._carrier.link
         if link is not None:
             self._tun.fit(link.path.size)
@@ -119,13 +120,30 @@ class Loop:
                 self._take_datagrams(link, [Arrival([memoryview(each) for each in early], Ecn.NOT_ECT)], now)
         else:
             self._waiting.clear()  # they were sealed for a channel that is no more
-        return due
+        if self._holding:
+            self._hold(now)
+            due = min(due, self._hold_until) if self._holding else due
+        if now >= self._next_report and self._report is not None:
+            self._report()
+            self._next_report = math.inf
+        self._due = min(due, self._next_report)
+        if self._sleep.slept(now, self._due):
+            self._watch.woke(now)
+            self._due = now
 
-    def _want(self, *, holding: bool) -> None:
+    def _hold(self, now: float) -> None:
+        """Let packets wait for DTLS no longer, once it is there or has taken too long."""
+        if self._carrier.link is not None:
+            self._holding = False
+        elif now >= self._hold_until:
+            self._holding = False
+            self._carrier.take_over()
+
+    def _want(self) -> None:
         """Watch each descriptor for what can be done with it now."""
         waiting, link = bool(self._waiting), self._carrier.link
         full = waiting if link is not None else self._control.congested
-        tun = 0 if full or holding else select.EPOLLIN
+        tun = 0 if full or self._holding else select.EPOLLIN
         channel = select.EPOLLIN | (select.EPOLLOUT if self._channel.unsent else 0)
         udp = select.EPOLLIN | (select.EPOLLOUT if waiting else 0)
         if tun != self._tun_events:
@@ -138,6 +156,7 @@ class Loop:
             self._udp_events = udp
             if link is not None:
                 self._poll.modify(link.udp.fileno(), udp)
+        self._unsettled = not tun or channel != select.EPOLLIN or udp != select.EPOLLIN
 
     def _serve(self, ready: list[tuple[int, int]], now: float) -> None:
         tun, channel, udp = self._tun.fileno(), self._channel.fileno(), self._carrier.descriptor()
@@ -154,6 +173,7 @@ class Loop:
                 self._due = now
         if self._next_report == math.inf and self._report is not None:
             self._next_report = now + REPORT_S
+            self._due = min(self._due, self._next_report)
 
     def _serve_udp(self, events: int, now: float) -> None:
         link = self._carrier.link
@@ -163,7 +183,9 @@ class Loop:
             return
         if events & ~select.EPOLLOUT:
             try:
-                self._take_datagrams(link, link.udp.arrivals(), now)
+                arrivals = link.udp.arrivals(self._udp_burst.limit)
+                self._udp_burst.came(len(arrivals), now)
+                self._take_datagrams(link, arrivals, now)
             except LinkLostError as error:
                 self._carrier.lose(str(error), now)
                 self._due = now
@@ -172,15 +194,10 @@ class Loop:
             while self._waiting and link.udp.send(self._waiting[0]):
                 self._waiting.popleft()
 
-    def _report_when_due(self, now: float) -> float:
-        """Report what was counted since the last time; return when the next report is due, if anything comes."""
-        if now >= self._next_report and self._report is not None:
-            self._report()
-            self._next_report = math.inf
-        return self._next_report
-
     def _read_tun(self, now: float) -> None:
-        packets = self._tun.read_dry()
+        burst = self._tun_burst
+        packets = self._tun.read_dry(burst.limit)
+        burst.came(len(packets), now)
         if not packets:
             return
         link = self._carrier.link

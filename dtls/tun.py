@@ -32,7 +32,7 @@ MIN_MTU_IPV6 = 1280  # RFC 8200 section 5; the kernel takes IPv6 off a device wi
 MAX_MTU = (1 << 14) - 1  # a DTLS record less the type byte
 
 READ_LIMIT = 64
-"""Packets of one `read_dry`: enough for a full batch, few enough to look at the downlink in between."""
+"""Packets of one `read_dry` at the most: enough for a full batch, few enough to look at the downlink in between."""
 _GONE = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO})
 _WRITE_LOST = frozenset({errno.EINVAL, errno.EIO, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE})
 
@@ -141,6 +141,7 @@ class Tun:
         RefusedError or NoPermissionError for what the kernel refuses, NotAttachedError when the device is gone.
         """
         new, old = set(addresses) - set(self._addresses), set(self._addresses) - set(addresses)
+        self._fitted = 0  # what fits the device depends on its families
         if not self._assign or (not new and not old):
             self._addresses = tuple(addresses)
             return

@@ -29,7 +29,9 @@ UDP_GRO = 104
 
 RECEIVE_BYTES = 1 << 16
 """Room for one read: GRO never joins more than a UDP datagram's length."""
-RECEIVE_READS = 4
+RECEIVE_READS = 32
+"""Reads of one `arrivals` at the most."""
+_BUFFER_BYTES = 4 * RECEIVE_BYTES
 
 _CONTROL_BYTES = 2 * socket.CMSG_SPACE(4)  # segment size, and the traffic class
 _IP_MTU, _IPV6_MTU = 14, 24
@@ -75,7 +77,7 @@ class UdpSocket:
     def __init__(self, connected: socket.socket) -> None:
         """Take over a connected socket; it must be non-blocking."""
         self._socket = connected
-        self._buffer = memoryview(bytearray(RECEIVE_READS * RECEIVE_BYTES))
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._gso_works = True
         self.counts = UdpCounts()
         self.too_big = False
@@ -213,14 +215,16 @@ class UdpSocket:
         """Return the datagrams of `arrivals`."""
         return [datagram for arrival in self.arrivals() for datagram in arrival.datagrams]
 
-    def arrivals(self) -> list[Arrival]:
-        """Return the datagrams that wait, in order, up to a few reads of 64 kB; empty when there are none.
+    def arrivals(self, reads: int = RECEIVE_READS) -> list[Arrival]:
+        """Return the datagrams that wait, in order, of up to `reads` reads; empty when there are none.
 
         The memory is used again by the next call. A full list does not mean that there is no more.
         """
         arrivals: list[Arrival] = []
-        for start in range(0, RECEIVE_READS * RECEIVE_BYTES, RECEIVE_BYTES):
-            room = self._buffer[start : start + RECEIVE_BYTES]
+        room = self._buffer
+        for _ in range(reads):
+            if len(room) < RECEIVE_BYTES:
+                break
             try:
                 size, control, _, _ = self._socket.recvmsg_into([room], _CONTROL_BYTES)
             except BlockingIOError:
@@ -243,4 +247,5 @@ class UdpSocket:
                 datagrams = [room[:size]]
             self.counts.received += len(datagrams)
             arrivals.append(Arrival(datagrams, ecn_of(traffic_class)))
+            room = room[size:]
         return arrivals

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf.dscp import DF, Dscp
-from qosctl.bpf.layout import RING_WORDS, mark_word
+from qosctl.bpf.layout import RING_WORDS, write_marks
 from qosctl.dtls.frames import DATA_PREFIX
 from qosctl.dtls.inner import dscp_of
 from qosctl.dtls.numbering import Numbering
@@ -116,26 +116,38 @@ class Uplink:
         self, dscp: Dscp, packets: list[bytes | memoryview], now: float, offset: int, batches: list[Batch]
     ) -> int:
         """Seal packets of one class into the buffer from `offset`, append their batches, return where they end."""
-        buffer, marks, limit = self._buffer, self._marks, self._batch_bytes
-        seal_into = self._sealer.seal_into
+        numbers = self._numbering.take(dscp, len(packets), now)
+        write_marks(self._marks, numbers, dscp)
+        end = self._sealer.seal_run(self._buffer, numbers, APPLICATION_DATA, DATA_PREFIX, packets, offset)
+        self._cut(dscp, packets, numbers, offset, batches)
+        return end
+
+    def _cut(
+        self,
+        dscp: Dscp,
+        packets: Sequence[bytes | memoryview],
+        numbers: Sequence[int],
+        offset: int,
+        batches: list[Batch],
+    ) -> None:
+        """Append the batches that the records of `packets` make, sealed back to back from `offset` on."""
+        buffer, limit, overhead = self._buffer, self._batch_bytes, len(DATA_PREFIX) + self._sealer.overhead
         start, segment, count, first = offset, 0, 0, 0  # the batch under way
-        for packet, number in zip(packets, self._numbering.take(dscp, len(packets), now), strict=True):
-            size = seal_into(buffer, number, APPLICATION_DATA, DATA_PREFIX + packet, offset)
-            marks[number % RING_WORDS] = mark_word(number, dscp)
+        for at, packet in enumerate(packets):
+            size = len(packet) + overhead
             end = offset + size
             if count and (size > segment or count == MAX_BATCH_RECORDS or end - start > limit):
-                batches.append(Batch(buffer[start:offset], segment, count, dscp, first))
+                batches.append(Batch(buffer[start:offset], segment, count, dscp, numbers[first]))
                 count = 0
             if not count:
-                start, segment, first = offset, size, number
+                start, segment, first = offset, size, at
             count += 1
             offset = end
             if size < segment:  # a shorter record can only be the last of its batch
-                batches.append(Batch(buffer[start:offset], segment, count, dscp, first))
+                batches.append(Batch(buffer[start:offset], segment, count, dscp, numbers[first]))
                 count = 0
         if count:
-            batches.append(Batch(buffer[start:offset], segment, count, dscp, first))
-        return offset
+            batches.append(Batch(buffer[start:offset], segment, count, dscp, numbers[first]))
 
     def _watch_rate(self, size: int, now: float) -> None:
         """Count `size` bytes sent, and size the batches to come by the rate of the window that ended."""
@@ -153,7 +165,7 @@ class Uplink:
         The batch has memory of its own. It may be sent before or after batches of `seal`, in any class.
         """
         batch = self._seal_alone(APPLICATION_DATA, frame, dscp, now)
-        self._marks[batch.number % RING_WORDS] = mark_word(batch.number, dscp)
+        write_marks(self._marks, (batch.number,), dscp)
         return batch
 
     def seal_alert(self, alert: bytes, now: float) -> Batch:
