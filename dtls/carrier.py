@@ -24,6 +24,8 @@ from qosctl.dtls.tally import State, Tally
 
 _NO_ROUTE_S = 1.0
 """Until the next attempt where the kernel knows no way; news of the network brings it forward."""
+_SMALL_PATH_S = 3600.0
+"""The same where the path swallows packets that IPv6 must be able to send: finding that out again costs some of them."""
 
 
 class Carrier:
@@ -52,6 +54,8 @@ class Carrier:
         self.attempt: Attempt | None = None
         self.early: list[bytes] = []
         """Datagrams that came right behind the handshake of the link; whoever reads them empties it."""
+        self.too_small: int | None = None
+        """What the path takes, in bytes, where that was too little for DTLS."""
         self._next_attempt = 0.0
 
     def descriptor(self) -> int:
@@ -100,6 +104,13 @@ class Carrier:
         self._entry.move(self._opened.channel.local, self._opened.channel.remote)
         self._next_attempt = now
         self._changed(State.TLS, why)
+
+    def give_up(self, why: str, now: float) -> None:
+        """Let TLS carry for long, because the path is no good for DTLS; news of the network end that."""
+        assert self.link is not None
+        self.too_small = self.link.outer_mtu
+        self.lose(why, now)
+        self._next_attempt = now + _SMALL_PATH_S
 
     def doubt(self, now: float) -> None:
         """The network has changed: ask whether the link lives, or try again from a new socket."""

@@ -24,7 +24,7 @@ from qosctl.dtls.device import Device
 from qosctl.dtls.dial import Address, UnreachableError
 from qosctl.dtls.ending import ENDINGS, reason_of
 from qosctl.dtls.establish import Opened, open_session
-from qosctl.dtls.events import Say
+from qosctl.dtls.events import Say, Severity
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.loop import Loop
 from qosctl.dtls.marker import Marker
@@ -94,6 +94,7 @@ class _Client:
         self._gateway = Gateway.parse(options.url)
         self._account = Account(options.credentials)
         self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than it says
+        self._too_small: int | None = None  # what it took in the last session, where that was too little for DTLS
         self._known: Address | None = None  # where the server was the last time
 
     def run(self) -> None:
@@ -130,7 +131,12 @@ class _Client:
         first = not self._teller.announced
         with contextlib.ExitStack() as session:
             session.callback(opened.channel.close)
+            had_ipv6 = self._device.carries_ipv6
             tun = self._device.serve(opened)
+            if had_ipv6 and not self._device.carries_ipv6:
+                self._teller.say(
+                    Severity.WARNING, "the tunnel carries no IPv6 any more: the server gives no address for it"
+                )
             poll = session.enter_context(select.epoll())
             now = time.monotonic()
             name = str(self._gateway)
@@ -167,6 +173,7 @@ class _Client:
                 loop.run(now + (FIRST_HOLD_S if first else HOLD_S))
                 goodbye = True
             finally:
+                self._too_small = carrier.too_small
                 carrier.close(time.monotonic(), goodbye=goodbye)
                 if goodbye:
                     control.say_goodbye()
@@ -186,6 +193,8 @@ class _Client:
             raise error
         if isinstance(error, PathShrunkError):
             self._path_mtu = error.mtu
+        elif reason is Reason.SERVER_SILENT and self._too_small is not None:
+            self._path_mtu = self._too_small  # it swallows TLS's large packets too
         elif reason is not Reason.REKEY:
             self._path_mtu = LINK_MTU_MAX  # it may be another path
         self._teller.lost(error, reason, now)

@@ -46,6 +46,11 @@ class Device:
         self._around.begin(opened, self.tun)
         return self.tun
 
+    @property
+    def carries_ipv6(self) -> bool:
+        """Whether the device has an IPv6 address."""
+        return self.tun is not None and any(each.version == 6 for each in self.tun.addresses)
+
     def attempt(self) -> None:
         """The way to the server is looked for again."""
         self._around.attempt()

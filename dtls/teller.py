@@ -32,7 +32,8 @@ class Teller:
         self._device = device
         self._on_connected = on_connected
         self._on_statistics = on_statistics
-        self._say = on_event
+        self.say = on_event
+        """Takes any other line for people."""
         self._carrier: Carrier | None = None
         self._tls_suite = ""
         self._outage_began = 0.0
@@ -50,7 +51,7 @@ class Teller:
         self._tls_suite = opened.channel.suite
         session = opened.session
         keys = f"new keys every {session.rekey_s} s" if session.rekey_s else "no new keys"
-        self._say(
+        self.say(
             Severity.INFO,
             f"session with {opened.channel.remote[0]}: {opened.channel.description}, dead peers found after "
             f"{session.tls.dpd} s over TLS and {session.dtls.dpd} s over DTLS, {keys}, path MTU {session.base_mtu}",
@@ -64,11 +65,11 @@ class Teller:
             self._announce(opened, state)
         elif before is State.RECONNECTING:
             outage_s = time.monotonic() - self._outage_began
-            self._say(Severity.NOTICE, f"connected again over {state.name} after {outage_s:.1f} s")
+            self.say(Severity.NOTICE, f"connected again over {state.name} after {outage_s:.1f} s")
         elif state is State.DTLS:
-            self._say(Severity.NOTICE, "packets go over DTLS again")
+            self.say(Severity.NOTICE, "packets go over DTLS again")
         if state is State.TLS:
-            self._say(Severity.WARNING, f"{why}: packets go over TLS, unmarked, until DTLS works")
+            self.say(Severity.WARNING, f"{why}: packets go over TLS, unmarked, until DTLS works")
         self.report()
 
     def lost(self, error: QosctlError, reason: Reason, now: float) -> None:
@@ -77,12 +78,12 @@ class Teller:
         self._tally.reconnects[reason] = self._tally.reconnects.get(reason, 0) + 1
         self._tally.enter(State.RECONNECTING, time.time())
         planned = reason is Reason.REKEY
-        self._say(Severity.NOTICE if planned else Severity.WARNING, f"{error.message}: connecting again")
+        self.say(Severity.NOTICE if planned else Severity.WARNING, f"{error.message}: connecting again")
         self.report()
 
     def failed(self, failure: QosctlError, pause: float) -> None:
         """An attempt to get a session came to nothing; the next one is due in `pause` seconds."""
-        self._say(Severity.INFO, f"{failure.message}: trying again {f'in {pause:.1f} s' if pause else 'at once'}")
+        self.say(Severity.INFO, f"{failure.message}: trying again {f'in {pause:.1f} s' if pause else 'at once'}")
 
     def report(self) -> None:
         """Hand the statistics over."""

@@ -42,7 +42,7 @@ class Watch:
         session = opened.session
         self._name = name
         self._channel = opened.channel
-        # With less the server would take IPv6 out of the tunnel, and its connections with it.
+        # With less the server would take IPv6 out of the tunnel, and its connections with it. TLS fits every path.
         least = IPV6_MTU_MIN if any(each.version == 6 for each in session.addresses) else FLOOR_BYTES
         self._least_mtu = least + session.base_mtu - session.tunnel_mtu(opened.outer, RECORD_OVERHEAD)
         self._control = control
@@ -65,8 +65,11 @@ class Watch:
         if now >= self._rekey_at:
             raise RekeyDueError(f"{self._name}: time for new keys")
         link = self._carrier.link
-        if link is not None and link.path.shrunk and link.outer_mtu >= self._least_mtu:
-            raise PathShrunkError(self._name, link.outer_mtu)
+        if link is not None and link.path.shrunk:
+            # A path that speaks has told the server too, which then takes IPv6 out of the tunnel whatever we do.
+            if link.outer_mtu >= self._least_mtu or not link.path.black_holes:
+                raise PathShrunkError(self._name, link.outer_mtu)
+            self._carrier.give_up("the path is too small for IPv6 over UDP", now)
         if now >= self._look_at:
             self._look_at = math.inf
             self._look(now)

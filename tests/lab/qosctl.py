@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -47,15 +48,19 @@ class Qosctl:
 class Connection:
     """A running `qosctl connect`. Inside the block the tunnel is up; leaving it says goodbye as Ctrl-C does."""
 
-    def __init__(self, namespace: Namespace, words: list[str], timeout: float = 20) -> None:
+    def __init__(
+        self, namespace: Namespace, words: list[str], timeout: float = 20, *, command: Sequence[str] = (str(COMMAND),)
+    ) -> None:
+        """`command` runs in place of `qosctl`."""
         self._namespace = namespace
+        self._command = command
         self._words = words
         self._timeout = timeout
 
     def __enter__(self) -> Self:
         self._out: IO[bytes] = tempfile.TemporaryFile()  # a pipe could fill and block
         self._err: IO[bytes] = tempfile.TemporaryFile()
-        self.process = self._namespace.popen([str(COMMAND), *self._words], stdout=self._out, stderr=self._err)
+        self.process = self._namespace.popen([*self._command, *self._words], stdout=self._out, stderr=self._err)
         try:
             self._wait_until_connected()
         except BaseException:

@@ -118,6 +118,26 @@ def test_another_address_and_another_route(attached: Line, tap: Wiretap) -> None
     assert seconds < BOUND_S
 
 
+def test_a_better_route_from_another_address_while_the_old_one_works(line: Line) -> None:
+    """As when a cable is plugged in beside Wi-Fi: what works stays as it is, because it proves that it does."""
+    client, device = line.client, line.device
+    with line.connected() as connection, Flowing(client, line.server_namespace) as flow:
+        (before,) = line.qosctl.read("flows")["flows"]
+        client.run(["ip", "addr", "add", "10.91.1.77/24", "dev", device])
+        client.run(["ip", "route", "replace", "default", "via", ROUTER, "src", "10.91.1.77"])
+        changed = time.monotonic()
+        seconds = flow.wait(changed)
+        time.sleep(3)  # for longer than the old address has to prove itself
+        kept, lost = flow.tcp_works(), flow.lost()
+        (after,) = line.qosctl.read("flows")["flows"]
+        assert before["local"] == after["local"]
+        assert connection.errors == ""
+        client.run(["ip", "route", "replace", "default", "via", ROUTER])
+        client.run(["ip", "addr", "del", "10.91.1.77/24", "dev", device])
+    note(Row("a better route from another address, the old one works", "nothing", "the new route", seconds, lost, kept))
+    assert kept
+
+
 def test_udp_that_is_blocked_for_a_while(attached: Line, tap: Wiretap) -> None:
     attached.qosctl("passtos", "on")
     with attached.connected() as connection, Flowing(attached.client, attached.server_namespace) as flow:
@@ -189,7 +209,7 @@ def test_tls_that_dies_while_dtls_lives(line: Line, how: str) -> None:
     assert kept
 
 
-def test_a_machine_that_slept(line: Line) -> None:
+def test_a_client_that_was_stopped(line: Line) -> None:
     """Stopped for longer than the server waits: the session is gone when it wakes."""
     with line.connected() as connection, Flowing(line.client, line.server_namespace) as flow:
         connection.process.send_signal(signal.SIGSTOP)
@@ -197,8 +217,8 @@ def test_a_machine_that_slept(line: Line) -> None:
         connection.process.send_signal(signal.SIGCONT)
         seconds = flow.wait(time.monotonic())
         kept, lost = flow.tcp_works(), flow.lost()
-    note(Row("asleep until the server gave up", "the server closed the connection ... connected again", "awake",
-             seconds, lost, kept))  # fmt: skip
+    words = "the server closed the connection ... connected again"
+    note(Row("stopped (SIGSTOP) until the server gave up", words, "continued", seconds, lost, kept))
     assert kept
     assert seconds < BOUND_S
 

@@ -1,5 +1,6 @@
 """What a server does to a session, and how soon packets flow again: restart, crash, kick, time-outs, new keys."""
 
+import contextlib
 import os
 import signal
 import time
@@ -19,6 +20,8 @@ SOON_S = 5.0
 """What is promised after a server is back. The tests' own bound is wider: timings of a busy machine decide nothing."""
 BOUND_S = 15.0
 REFUSED, NOT_CONNECTED = 2, 3
+_COOKIE_SLACK_S = 15
+"""What ocserv adds to cookie-timeout."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,8 +36,8 @@ def _words(line: Line, *more: str) -> list[str]:
     return ["connect", url, "--script", "none", "--servercert", server.pin, "-i", TUNNEL, *more]
 
 
-def _cookie_file(line: Line, folder: Path) -> Path:
-    server, address = line.server, line.topology.server4
+def _cookie_file(line: Line, folder: Path, server: Ocserv | None = None) -> Path:
+    server, address = server or line.server, line.topology.server4
     said = line.client.run(
         ["openconnect", "--authenticate", "--user=alice", "--passwd-on-stdin", "--non-inter",
          f"--servercert={server.pin}", f"https://{address}:{server.port}"],
@@ -90,7 +93,42 @@ def test_a_cookie_that_the_server_has_forgotten_is_the_end(line: Line, tmp_path:
         assert connection.process.wait(20) == REFUSED
         last = connection.errors.splitlines()[-1]
     assert last == "qosctl: 10.91.2.2:4443: the server does not know the cookie any more (try: log in again)"
+    note(Row("server restarted, cookie but no password", "the server does not know the cookie any more; exit 2",
+             "", None, None, None))  # fmt: skip
+
+
+def test_a_cookie_that_expires_while_the_network_is_away_is_the_end(line: Line, tmp_path: Path) -> None:
+    address, port = line.topology.server4, 4444
+    line.server.stop()
+    try:
+        more = f"{OCSERV}dpd = 1\ncookie-timeout = 2\nuse-occtl = false\n"
+        with Ocserv(line.server_namespace, [address], port=port, more=more) as server:
+            words = ["connect", f"https://{address}:{port}", "--script", "none", "--servercert", server.pin, "-i", TUNNEL]
+            words += ["--cookie-file", str(_cookie_file(line, tmp_path, server))]
+            with Connection(line.client, words) as connection:
+                with _nothing_passes(line):
+                    while any(link.startswith("vpns") for link in _links(line)):  # the server holds the session
+                        time.sleep(0.1)
+                    time.sleep(2 + _COOKIE_SLACK_S + 2)  # and then the cookie, for its time-out
+                assert connection.process.wait(30) == REFUSED
+                last = connection.errors.splitlines()[-1]
+    finally:
+        line.restart_server()
+    assert last == f"qosctl: {address}:{port}: the server does not know the cookie any more (try: log in again)"
     note(Row("cookie expired, no password", "the server does not know the cookie any more; exit 2", "", None, None, None))
+
+
+def _links(line: Line) -> list[str]:
+    return [row.split()[0] for row in line.server_namespace.run(["ip", "-br", "link"]).stdout.splitlines()]
+
+
+@contextlib.contextmanager
+def _nothing_passes(line: Line) -> Iterator[None]:
+    line.router.run(["nft", "add table inet t; add chain inet t c { type filter hook forward priority 0; drop; }"])
+    try:
+        yield
+    finally:
+        line.router.run(["nft", "delete", "table", "inet", "t"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""IPv6 inside a tunnel whose path is too small for it: 1280 bytes must pass (RFC 8200 section 5), or nobody must try."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab import Namespace, Ocserv
+from tests.lab.relay import Relay
+from tests.system.flowing import Row, note
+from tests.system.line import TUNNEL, Line
+
+ROUTER = "10.91.1.1"
+SMALL = 1300  # with 1280 inside, a record over IPv4 makes 1346
+OCSERV = "dpd = 5\n"
+TRANSFER_BYTES = 200_000
+_ECHO = 40 + 8  # headers of an IPv6 echo request
+
+
+def _until(true: Callable[[], bool], timeout: float = 60) -> float:
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() < began + timeout
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def _pings(namespace: Namespace, address: str, packet_bytes: int) -> bool:
+    words = ["ping", "-c", "1", "-W", "1", "-s", str(packet_bytes - _ECHO), address]
+    return namespace.run(words, check=False).returncode == 0
+
+
+def _own_address(line: Line) -> str:
+    words = line.client.run(["ip", "-6", "-o", "addr", "show", "dev", TUNNEL, "scope", "global"]).stdout.split()
+    return next((str(word.partition("/")[0]) for word in words if word.startswith("fd77:")), "")
+
+
+def _statistics(line: Line) -> dict[str, int]:
+    statistics: dict[str, int] = line.qosctl.read("flows")["flows"][0]["statistics"]
+    return statistics
+
+
+def _received(line: Line, address: str) -> int:
+    """Let the server's end send over TCP to ours; return how many bytes came."""
+    with line.client.entered():
+        listener = socket.create_server((address, 0), family=socket.AF_INET6)
+    with line.server_namespace.entered():
+        near = socket.create_connection(listener.getsockname()[:2], timeout=20)
+    with listener, near, listener.accept()[0] as far:
+        far.settimeout(20)
+        sender = threading.Thread(target=near.sendall, args=(bytes(TRANSFER_BYTES),))
+        sender.start()
+        size = 0
+        while size < TRANSFER_BYTES:
+            size += len(far.recv(65536))
+        sender.join()
+    return size
+
+
+@contextlib.contextmanager
+def shrunk(line: Line) -> Iterator[None]:
+    """Make the wire between router and server take SMALL bytes, as both of its ends know."""
+    ends = ((line.router, line.topology.router_server_if), (line.server_namespace, line.topology.server_if))
+    for namespace, device in ends:
+        namespace.run(["ip", "link", "set", "dev", device, "mtu", str(SMALL)])  # above 1280: it takes IPv6
+    try:
+        yield
+    finally:
+        for namespace, device in ends:
+            namespace.run(["ip", "link", "set", "dev", device, "mtu", "1500"])
+
+
+def test_a_path_that_swallows_what_ipv6_must_send_leaves_it_to_tls(line: Line) -> None:
+    """Both ways, packets of every size, and connections from before: nothing ends in a black hole."""
+    with (
+        Relay(line.router, ROUTER, line.server.port, line.topology.server4, seed=1) as relay,
+        line.qosctl.connect(line.server, ROUTER, "-i", TUNNEL) as connection,
+    ):
+        line.client.run(["ip", "route", "add", "fd77::/64", "dev", TUNNEL])
+        own = _own_address(line)
+        assert _pings(line.client, Ocserv.inner6, 1280)
+        relay.set(largest=SMALL)
+        began = time.monotonic()
+        words = "the path is too small for IPv6 over UDP: packets go over TLS, unmarked"
+        while words not in connection.errors:
+            _pings(line.client, Ocserv.inner6, 1280)
+            assert time.monotonic() < began + 60
+        _until(lambda: _pings(line.client, Ocserv.inner6, 1280) and _pings(line.server_namespace, own, 1280))
+        seconds = time.monotonic() - began
+        assert _statistics(line)["state"] == 1
+        assert _own_address(line) == own
+        assert _received(line, own) == TRANSFER_BYTES
+        assert all(_pings(line.server_namespace, own, size) for size in (100, 1000, 1235, 1280, 1400))
+        time.sleep(5)  # for longer than DTLS is tried again after
+        assert _statistics(line)["state"] == 1
+        assert _pings(line.server_namespace, own, 1280)
+    note(Row("path swallows what IPv6 must be able to send", "the path is too small for IPv6 over UDP: packets go over TLS",
+             "the first large packet", seconds, None, True))  # fmt: skip
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_a_path_that_says_so_takes_ipv6_out_of_the_tunnel_and_errors_are_immediate(line: Line, outer: int) -> None:
+    """The server hears it, too, and ends IPv6 by itself: what would be lost there is refused here, and IPv4 goes on."""
+    with line.connected(outer) as connection:
+        own = _own_address(line)
+        assert _pings(line.client, Ocserv.inner6, 1280)
+        with shrunk(line):
+            began = time.monotonic()
+            while "carries no IPv6 any more" not in connection.errors:
+                _pings(line.client, Ocserv.inner6, 1400)
+                assert time.monotonic() < began + 30
+            _until(lambda: _statistics(line)["state"] == 2 and _statistics(line)["inner_mtu"] < 1280)
+            seconds = time.monotonic() - began
+            assert own and not _own_address(line)
+            with line.client.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+                sock.connect((Ocserv.inner6, 9))  # by the namespace's other way: the tunnel takes no IPv6 any more
+                assert sock.getsockname()[0] != own
+            assert not line.client.run(["ip", "-6", "route", "show", "dev", TUNNEL]).stdout
+            for size in (100, 1000, 1234, 1280, 1400):
+                assert line.client.run(["ping", "-c", "1", "-W", "2", "-s", str(size - 28), Ocserv.inner4]).returncode == 0
+    note(Row(f"path says it is too small for IPv6 (outer IPv{outer})", "the tunnel carries no IPv6 any more; IPv4 goes on",
+             "the first large packet", seconds, None, True))  # fmt: skip
