@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, ScalarFormatter
+from matplotlib.ticker import EngFormatter, ScalarFormatter, StrMethodFormatter
 
 from tests.deploy.test_dashboard import DASHBOARD, filled_in
 from tests.lab import Bottleneck, LabError, Ocserv, Qosctl, Topology, bulk_udp, call, enter_sandbox, unwind_on_signals
@@ -33,6 +33,7 @@ _AF41_TOS = 34 << 2
 _INCH_PER_COLUMN, _INCH_PER_UNIT = 0.62, 0.235
 _UNITS = {"pps": "packets/s", "bps": "bit/s", "percentunit": "share", "s": "s", "short": "", "none": ""}
 _COLOURS = {"green": "#3d9a50", "red": "#c4403a", "orange": "#d98a2b", "blue": "#3a6ea5", "purple": "#7b5aa6"}
+_CLASSES = {"DF": "#8f96a3", "EF": "#c4403a", "AF41": "#3a6ea5"}
 # May well be silent on a healthy line.
 _MAY_BE_EMPTY = frozenset({"Reconnects", "Dropped by the clients", "Probes lost", "Suspected replay losses"})
 
@@ -49,7 +50,7 @@ def main() -> int:
     enter_sandbox()
     with under_load(given.seconds) as (prometheus, begin, end):
         answers = {panel["id"]: _ask(prometheus, panel, begin, end) for panel in DASHBOARD["panels"]}
-    draw(answers, begin).savefig(given.picture, dpi=80)
+    draw(answers, begin, end).savefig(given.picture, dpi=80)
     return 0
 
 
@@ -103,7 +104,7 @@ def _legend(pattern: str, labels: dict[str, str]) -> str:
     return pattern.replace(_METRICS, "host")
 
 
-def draw(answers: dict[int, Series], begin: float) -> Figure:
+def draw(answers: dict[int, Series], begin: float, end: float) -> Figure:
     """Return the figure, laid out as the dashboard is."""
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in DASHBOARD["panels"]) + 2
     figure = Figure(figsize=(24 * _INCH_PER_COLUMN, height * _INCH_PER_UNIT), facecolor="#f4f5f5")
@@ -123,7 +124,7 @@ def draw(answers: dict[int, Series], begin: float) -> Figure:
         else:
             margin = 0.062 if panel["type"] == "state-timeline" else 0.045
             inner = (box[0] + margin, box[1] + 1.2 / height, box[2] - margin - 0.01, box[3] - 2.6 / height)
-            _lines(figure.add_axes(inner), panel, answers[panel["id"]], begin)
+            _lines(figure.add_axes(inner), panel, answers[panel["id"]], begin, end)
     return figure
 
 
@@ -140,18 +141,21 @@ def _stat(axes: Axes, panel: dict[str, Any], series: Series) -> None:
     axes.text(0.5, 0.4, text + unit, transform=axes.transAxes, fontsize=19, color="white", ha="center", va="center")
 
 
-def _lines(axes: Axes, panel: dict[str, Any], series: Series, begin: float) -> None:
+def _lines(axes: Axes, panel: dict[str, Any], series: Series, begin: float, end: float) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     axes.set_title(panel["title"], fontsize=9, loc="left")
     curves = {one["legend"]: {float(t) - begin: float(v) for t, v in one["values"]} for one in series}
     # Of many series at zero a legend would be all that is seen.
     curves = {name: points for name, points in sorted(curves.items()) if any(v > 0 for v in points.values())}
+    colours = [_CLASSES.get(name, f"C{number}") for number, name in enumerate(curves)]
     times = sorted({t for points in curves.values() for t in points})
     if defaults["custom"].get("stacking", {}).get("mode") == "normal":
-        axes.stackplot(times, [[p.get(t, 0) for t in times] for p in curves.values()], labels=list(curves), alpha=0.75)
+        heights = [[points.get(t, 0) for t in times] for points in curves.values()]
+        axes.stackplot(times, heights, labels=list(curves), colors=colours, alpha=0.75)
     else:
-        for name, points in curves.items():
-            axes.plot(list(points), list(points.values()), label=name, linewidth=1.3, drawstyle="steps-post")
+        for (name, points), colour in zip(curves.items(), colours, strict=True):
+            style = {"label": name, "color": colour, "linewidth": 1.3, "drawstyle": "steps-post"}
+            axes.plot(list(points), list(points.values()), **style)
     if panel["type"] == "state-timeline":
         states = defaults["mappings"][0]["options"]
         axes.set_yticks([int(state) for state in states], [state["text"] for state in states.values()])
@@ -161,10 +165,14 @@ def _lines(axes: Axes, panel: dict[str, Any], series: Series, begin: float) -> N
         axes.set_ylabel(_UNITS[defaults["unit"]], fontsize=7)
         axes.yaxis.set_major_formatter(EngFormatter(sep=" ") if defaults["unit"] == "bps" else ScalarFormatter())
     if curves:
-        axes.legend(fontsize=6.5, loc="upper left", frameon=False, ncols=2)
+        beside_the_title = (1.0, 1.0)
+        legend = axes.legend(loc="lower right", bbox_to_anchor=beside_the_title, ncols=len(curves), fontsize=7.5)
+        legend.set_frame_on(False)
     else:
-        axes.set(yticks=[0], xlim=(0, max(times, default=1)))
+        axes.set(yticks=[0])
         axes.text(0.5, 0.5, "0" if series else "none", transform=axes.transAxes, ha="center", color="#777777")
+    axes.set_xlim(0, end - begin)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f} s"))
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
