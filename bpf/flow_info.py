@@ -167,7 +167,13 @@ def write_suite(page: memoryview, suite: str) -> None:
 def suite_in(info: bytes | memoryview) -> str:
     """Read back what write_suite stored; total over any content."""
     start = _SUITE_AT * WORD.size
-    return _text(bytes(info[start : start + _SUITE_BYTES]))
+    return _suite(bytes(info[start : start + _SUITE_BYTES]))
+
+
+@functools.lru_cache(maxsize=64)
+def _suite(raw: bytes) -> str:
+    """Take the bytes apart: there are few suites, and many flows that have one."""
+    return _text(raw)
 
 
 def state_name(value: int) -> str:

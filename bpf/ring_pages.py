@@ -14,14 +14,10 @@ from types import TracebackType
 from typing import Self
 
 from . import syscall
-from .flow_classes import CLASSES_END, CLASSES_WORD
 from .layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 
 _AT = RING_WORDS * WORD.size
 _BYTES = FLOW_INFO_WORDS * WORD.size
-_HEAD_BYTES = (CLASSES_WORD + 1) * WORD.size
-_WHOLE_BYTES = CLASSES_END * WORD.size
-_NO_CLASSES = bytes(WORD.size)
 _KEPT_MAX = 8192  # mappings; a process may have 65530 by default
 _FAILED = ctypes.c_void_p(-1).value
 
@@ -35,21 +31,23 @@ class RingPages:
     """Mapped pages by ring id. One thread at a time. Close it, or use it in a `with`."""
 
     def __init__(self) -> None:
+        self._pages: dict[int, memoryview] = {}
         self._addresses: dict[int, int] = {}
 
-    def read(self, ring_id: int) -> bytes | None:
-        """Return what the client says in a ring's page, None where the ring has gone; OSError where it cannot be mapped.
+    def read(self, ring_id: int) -> memoryview | None:
+        """Return a ring's page, None where the ring has gone; OSError where it cannot be mapped.
 
-        Without the words of the classes where none is in use.
+        It is the memory that the client stores into, not a copy: of a page few lines are needed, and there are many pages.
+        It is good until `keep` or `close` lets go of it, so take out at once what is wanted, and no slices of it away.
         """
-        address = self._addresses.get(ring_id)
-        if address is None:
+        page = self._pages.get(ring_id)
+        if page is None:
             address = _mapped(ring_id)
             if address is None:
                 return None
             self._addresses[ring_id] = address
-        head = ctypes.string_at(address, _HEAD_BYTES)
-        return head if head.endswith(_NO_CLASSES) else ctypes.string_at(address, _WHOLE_BYTES)
+            page = self._pages[ring_id] = memoryview((ctypes.c_char * _BYTES).from_address(address)).cast("B")
+        return page
 
     def keep(self, ring_ids: Set[int]) -> None:
         """Let go of the pages of all other rings, and of those beyond a limit."""
@@ -57,6 +55,7 @@ class RingPages:
         for ring_id in list(self._addresses):
             kept += ring_id in ring_ids
             if ring_id not in ring_ids or kept > _KEPT_MAX:
+                self._pages.pop(ring_id).release()
                 _libc.munmap(self._addresses.pop(ring_id), _BYTES)
 
     def close(self) -> None:

@@ -124,22 +124,22 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     return value.raw
 
 
-class MapReader:
-    """map_lookup for many keys: what a call needs is laid out once."""
+class IndexReader:
+    """map_lookup for many indices of an array of 32-bit numbers: what a call needs is laid out once."""
 
-    def __init__(self, fd: int, key_size: int, value_size: int) -> None:
-        self._key = ctypes.create_string_buffer(key_size)
-        self._value = ctypes.create_string_buffer(value_size)
-        self._attr = struct.pack("=I4xQQQ", fd, _address(self._key), _address(self._value), 0)
+    def __init__(self, fd: int) -> None:
+        self._key = ctypes.c_uint32()
+        self._value = ctypes.c_uint32()
+        self._attr = struct.pack("=I4xQQQ", fd, ctypes.addressof(self._key), ctypes.addressof(self._value), 0)
 
-    def read(self, key: bytes) -> bytes | None:
-        """Return the value at `key`, or None."""
-        self._key.raw = key
+    def read(self, index: int) -> int | None:
+        """Return the number at `index`, or None."""
+        self._key.value = index
         try:
             _bpf(_LOOKUP, self._attr)
         except FileNotFoundError:
             return None
-        return self._value.raw
+        return self._value.value
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
