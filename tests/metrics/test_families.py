@@ -9,6 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from qosctl.bpf.dscp import DF, EF
+from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word
 from qosctl.bpf.flow_info import Owner, Statistic
 from qosctl.bpf.flows import Flow, FlowKey
 from qosctl.metrics.collector import KernelCollector, registry_of
@@ -115,6 +117,41 @@ def test_flows_of_one_tunnel_are_combined_and_others_kept_apart(
     assert both(name, device="tun1", **labels) == pytest.approx(
         tunnel([flow("x", **{statistic: 1})])(name, device="x", **labels)
     )
+
+
+CLASS_METRICS = {
+    "qosctl_tunnel_class_sent_packets_total": 2.0,
+    "qosctl_tunnel_class_sent_bytes_total": 200.0,
+    "qosctl_tunnel_class_received_packets_total": 6.0,
+    "qosctl_tunnel_class_received_bytes_total": 600.0,
+    "qosctl_tunnel_class_backlog_records": 14.0,
+    "qosctl_tunnel_class_backlog_seconds": 0.0705,
+}
+
+
+def test_classes_have_series_where_they_have_carried_something_and_no_other() -> None:
+    use = ClassUse(1, 100, 3, 300, backlog_word(Queued(7, 70_500)))
+    unknown = ClassUse(1, 100, 0, 0, backlog_word(None))
+    said = tunnel(
+        [
+            flow("tun0", 1)._replace(classes={EF: use}),
+            flow("tun0", 2)._replace(classes={EF: use, DF: unknown}),
+            flow("tun1", 3),
+        ]
+    )
+    for name, value in CLASS_METRICS.items():
+        assert said(name, device="tun0", dscp="EF") == pytest.approx(value)
+        assert said.labelled(name, "dscp", device="tun1") == {}
+        assert set(said.labelled(name, "dscp", device="tun0")) == ({"EF"} if "backlog" in name else {"EF", "DF"})
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "channel"), [(0, "reconnecting", ""), (1, "tls", "tls"), (2, "dtls", "dtls"), (9, "unknown", "")]
+)
+def test_what_carries_a_tunnel_goes_by_name(state: int, name: str, channel: str) -> None:
+    flows = [flow("tun0", 1), flow("tun0", 2, state=state)._replace(suite="AES")]
+    labels = {"state": name, "channel": channel, "cipher": "AES" if state else ""}
+    assert tunnel(flows)("qosctl_tunnel_info", device="tun0", **labels) == 1
 
 
 def test_addresses_and_servers_are_never_labels() -> None:

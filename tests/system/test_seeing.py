@@ -14,6 +14,7 @@ from tests.metrics.exporter import Answer, Exporter
 from tests.system.inside import Inside
 from tests.system.line import TUNNEL, Line
 from tests.system.test_staying_network import no_udp
+from tests.test_json import faults
 
 OCSERV = "dpd = 2\n"
 _HEADERS = {4: 20 + 8, 6: 40 + 8}
@@ -91,6 +92,7 @@ def test_flows_and_metrics_say_what_each_class_has_carried_over_dtls(line: Line,
         _exchange(inside)
         flow, answer = _flow(line, _all_arrived), exporter.scrape()
         text = line.qosctl("flows").stdout
+        assert faults("flows", line.qosctl.read("flows")) == []
         pid = connection.process.pid
     assert (_seen(flow, "sent"), _seen(flow, "received")) == (_expected(1), _expected(2))
     assert (_in_metrics(answer, "sent"), _in_metrics(answer, "received")) == (_expected(1), _expected(2))
