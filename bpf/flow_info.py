@@ -20,6 +20,7 @@ from .layout import FLOW_INFO_WORDS, WORD
 _OWNER = struct.Struct("=QQQ16s64s")  # process id, its start time, created (Unix ns), tunnel device, server
 _STATISTICS_AT = 16  # words
 _SUITE_AT, _SUITE_BYTES = 119, 64  # words, and up to flow_classes.CLASSES_WORD
+_ENDED = "ZX"  # states of /proc/PID/stat in which all that is left of a process is its number
 _START_TIME_FIELD = 19  # of /proc/PID/stat, counted from behind the command name
 
 
@@ -111,12 +112,13 @@ class Owner:
 
 
 def process_start_time(pid: int) -> int | None:
-    """Return the start time of a process in clock ticks since boot, or None where there is none."""
+    """Return the start time of a process in clock ticks since boot, or None where there is none, or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(stat.rpartition(")")[2].split()[_START_TIME_FIELD])
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in _ENDED else int(fields[_START_TIME_FIELD])
 
 
 def write_owner(info: memoryview, owner: Owner) -> None:

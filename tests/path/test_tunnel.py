@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from subprocess import PIPE
 
 import pytest
+from qosctl.bpf import inquiry
 from qosctl.bpf.dscp import DF, EF
 from qosctl.bpf.flow_info import Statistic
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.path.times import ROUNDS, ClassTimes
 from qosctl.supervisor.path.tunnel import Comparison, Echo
+from qosctl.supervisor.status import flows
 
 from tests.lab import Bottleneck, Namespace, Ocserv, Qosctl, Topology, bulk_udp
 from tests.lab.qosctl import COMMAND
@@ -93,14 +96,17 @@ def test_a_client_that_goes_in_the_middle_is_told_of(topology: Topology, server:
     qosctl = Qosctl(topology.client)
     with qosctl.connect(server, topology.server4) as connection:
         os.kill(connection.process.pid, signal.SIGSTOP)  # or it might have answered all by then
+        with topology.client.entered():
+            (flow,) = flows()
         asking = topology.client.popen([str(COMMAND), "path", topology.server4], stdout=PIPE, stderr=PIPE)
-        assert asking.stdout is not None
-        while "itself did not answer" not in asking.stdout.readline():
-            pass
+        words = inquiry.opened(flow.ring_id)
+        while not inquiry.id_in(words):
+            assert asking.poll() is None
+            time.sleep(0.01)
         connection.process.kill()
         out, err = asking.communicate(timeout=30)
     assert "Traceback" not in err
-    assert "nothing to compare" in out or "No such device" in err
+    assert "no DPD echo of tun0: the client has gone" in out or "No such device" in err
     qosctl("attach", topology.client_if)  # clears the dead flow away
 
 
