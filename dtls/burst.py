@@ -1,14 +1,13 @@
-"""How many packets to ask a descriptor for at once: about as many as came the last time.
+"""How many packets to ask a descriptor for at once: one while they come one by one, else all there are.
 
-Asking until there is nothing left costs a call in vain, and a lone packet, a voice packet say, would wait for it. So the
-number follows the traffic: one while packets come one by one, more as soon as they come thick and fast. What is left is
-announced again at once, since the loop's epoll is level-triggered.
+Asking until there is nothing left makes the longest batches, but it ends with a call in vain, and a lone packet, a voice
+packet say, would wait for that. What is left is announced again at once, since the loop's epoll is level-triggered.
 """
 
 from __future__ import annotations
 
-DENSE_S = 0.0001
-"""A packet in this time, and there may well be more where it came from."""
+SPARSE_S = 0.0005
+"""Packets further apart than this come one by one."""
 
 
 class Burst:
@@ -17,7 +16,7 @@ class Burst:
     __slots__ = ("_came_at", "_most", "limit")
 
     limit: int
-    """What to ask for now, 1 to `most`."""
+    """What to ask for now: 1 or `most`."""
 
     def __init__(self, most: int) -> None:
         self.limit = 1
@@ -25,9 +24,6 @@ class Burst:
         self._came_at = float("-inf")
 
     def came(self, count: int, now: float) -> None:
-        """Learn that `count` packets were there, `limit` at most, when asked at `now` (seconds, monotonic)."""
-        if count < self.limit:
-            self.limit = max(1, count)
-        elif self.limit < self._most and now - self._came_at < count * DENSE_S:
-            self.limit = min(2 * self.limit, self._most)
+        """Learn that `count` packets were there when asked at `now` (seconds, monotonic)."""
+        self.limit = 1 if now - self._came_at > count * SPARSE_S else self._most
         self._came_at = now
