@@ -5,7 +5,8 @@
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
 # make test-kernels   what counts on another kernel, Debian's, under qemu               (root)
 # make endurance  a million records, and the supervisor's promises at full length      (root)
-# make fuzz     the program against its reference, for longer than the tests do        (root)
+# make fuzz     the program against its reference, and the parsers, for longer than the tests do   (root)
+# make soak     an hour of traffic and faults for the client                           (root)
 # make docs     the man page and shell completions, from the parser, into build
 # make deb      the Debian package, into build/deb
 # make test-deb the package on a clean Debian, booted, used, purged                     (root)
@@ -51,6 +52,10 @@ endurance: root $(VENV)/project
 
 fuzz: root $(VENV)/project
 	@$(PYTHON) -m tests.fuzz
+	@$(PYTHON) -m tests.fuzz.parsers
+
+soak: root $(VENV)/project
+	@$(PYTHON) -m tests.soak
 
 docs: $(VENV)/project
 	@mkdir -p build/man build/completion
