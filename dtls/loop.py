@@ -162,9 +162,9 @@ class Loop:
         tun, channel, udp = self._tun.fileno(), self._channel.fileno(), self._carrier.descriptor()
         for descriptor, events in ready:
             if descriptor == tun:
-                self._read_tun(now)
+                self._read_tun(now, len(ready))
             elif descriptor == udp:
-                self._serve_udp(events, now)
+                self._serve_udp(events, now, len(ready))
             elif descriptor == channel:
                 self._read_channel(now)
             elif descriptor == self._net.fileno():
@@ -175,7 +175,7 @@ class Loop:
             self._next_report = now + REPORT_S
             self._due = min(self._due, self._next_report)
 
-    def _serve_udp(self, events: int, now: float) -> None:
+    def _serve_udp(self, events: int, now: float, ready: int) -> None:
         link = self._carrier.link
         if link is None:
             self._carrier.go_on(now)
@@ -184,7 +184,7 @@ class Loop:
         if events & ~select.EPOLLOUT:
             try:
                 arrivals = link.udp.arrivals(self._udp_burst.limit)
-                self._udp_burst.came(len(arrivals), now)
+                self._udp_burst.came(len(arrivals), now, ready)
                 self._take_datagrams(link, arrivals, now)
             except LinkLostError as error:
                 self._carrier.lose(str(error), now)
@@ -194,10 +194,10 @@ class Loop:
             while self._waiting and link.udp.send(self._waiting[0]):
                 self._waiting.popleft()
 
-    def _read_tun(self, now: float) -> None:
+    def _read_tun(self, now: float, ready: int) -> None:
         burst = self._tun_burst
         packets = self._tun.read_dry(burst.limit)
-        burst.came(len(packets), now)
+        burst.came(len(packets), now, ready)
         if not packets:
             return
         link = self._carrier.link
