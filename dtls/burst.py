@@ -27,6 +27,6 @@ class Burst:
         self._came_at = float("-inf")
 
     def came(self, count: int, now: float, ready: int) -> None:
-        """Learn that `count` packets were there when asked at `now` (seconds, monotonic), with `ready` descriptors ready."""
+        """Learn that `count` packets were there when asked at `now` (monotonic seconds), with `ready` descriptors ready."""
         self.limit = 1 if ready == 1 and now - self._came_at > count * SPARSE_S else self._most
         self._came_at = now
