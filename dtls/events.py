@@ -1,4 +1,4 @@
-"""What the client tells people while it runs: one line at a time, and how much it matters."""
+"""What those who run for long tell people meanwhile: one line at a time, and how much it matters."""
 
 from __future__ import annotations
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client.registry import CollectorRegistry
 from qosctl.bpf import syscall
 from qosctl.bpf.device import DevicePins
+from qosctl.dtls.events import Say, Severity
 from qosctl.metrics.collector import KernelCollector, registry_of
 from qosctl.metrics.readings import Attachment
 
 from . import hooks
 
 
-def registry(say: Callable[[str], None]) -> CollectorRegistry:
+def registry(say: Say) -> CollectorRegistry:
     """Return all metrics of this network namespace; `say` hears, once each, of parts that cannot be read."""
     return registry_of(KernelCollector(attachment_of, version=_version(), report=_Complaints(say)))
 
@@ -44,7 +44,7 @@ def _attachment(pins: DevicePins) -> Attachment | None:
 class _Complaints:
     """Says once that a part cannot be read, and once that it can again, however often it is scraped."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say = say
         self._said: dict[str, str] = {}
 
@@ -53,9 +53,9 @@ class _Complaints:
         if error is not None:
             self._said[part] = str(error)
             if before != str(error):
-                self._say(f"metrics: {part}: {error}")
+                self._say(Severity.WARNING, f"metrics: {part}: {error}")
         elif before:
-            self._say(f"metrics: {part}: readable again")
+            self._say(Severity.NOTICE, f"metrics: {part}: readable again")
 
 
 def _version() -> str:

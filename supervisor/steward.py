@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 from qosctl.supervisor import vpnc
+from qosctl.supervisor.log import Log
 from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.memory import Memory
 from qosctl.supervisor.script import CLOSE_S, Script
@@ -103,8 +104,7 @@ def _answer(message: bytes, marker: FlowMarker, script: Script | None) -> tuple[
         if kind == "flow_closed":
             marker.flow_closed()
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        with suppress(OSError):
-            print(f"qosctl: a request that makes no sense: {type(error).__name__}", file=sys.stderr, flush=True)
+        Log(sys.stderr, os.environ).warning(f"a request that makes no sense: {type(error).__name__}")
     return None, -1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from typing import TextIO
@@ -10,6 +11,7 @@ from typing import TextIO
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.hooks import HookKind
+from qosctl.supervisor.log import Log
 from qosctl.supervisor.passtos import passtos
 from qosctl.supervisor.status import flows
 
@@ -31,10 +33,9 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     for result in attach(arguments.iface, HookKind(arguments.hook)):
         print(f"{result.device}: {sentences[result.change]} ({result.hook.value})", file=out)
     for name in _tunnels_among(arguments.iface):
-        print(
-            f"qosctl: {name}: this is a tunnel; what it sends leaves by another device, and is marked there"
-            " (try: ip route get SERVER)",
-            file=sys.stderr,
+        Log(sys.stderr, os.environ).warning(
+            f"{name}: this is a tunnel; what it sends leaves by another device, and is marked there"
+            " (try: ip route get SERVER)"
         )
     if not passtos():
         print("passtos is off: nothing is marked until `qosctl passtos on`", file=out)

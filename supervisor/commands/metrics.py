@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TextIO
 
@@ -11,6 +12,7 @@ from qosctl.metrics.readings import require_privilege
 from qosctl.metrics.server import Endpoint
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.exporter import registry
+from qosctl.supervisor.log import Log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +29,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Serve until SIGINT or SIGTERM; the first line on stdout says where."""
     listen = parse_listen(arguments.listen)
     require_privilege()
-    with Endpoint(registry(_say), listen) as endpoint:
+    with Endpoint(registry(Log(sys.stderr, os.environ).say), listen) as endpoint:
         print(f"serving {endpoint.url}", file=out, flush=True)
         endpoint.run()
     return Exit.FINE
-
-
-def _say(line: str) -> None:
-    print(f"qosctl: {line}", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from typing import TextIO
 from qosctl.bpf import bpffs, netns
 from qosctl.bpf.errors import RefusedError, kernel_errors
 from qosctl.supervisor.exits import Exit
+from qosctl.supervisor.log import Log
 from qosctl.supervisor.supervise.config import DEFAULT_PATH, Config, load
 
 
@@ -37,9 +38,10 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     from qosctl.supervisor.supervise.serving import Serving  # noqa: PLC0415
 
     require_privilege()
-    with _only_one(), Serving(_say) as serving:
-        supervisor = Supervisor(lambda: load(arguments.config), _say, Notifier(os.environ))
-        _say(f"supervising: {_what(supervisor.config)}")
+    log = Log(sys.stderr, os.environ)
+    with _only_one(), Serving(log.say) as serving:
+        supervisor = Supervisor(lambda: load(arguments.config), log.say, Notifier(os.environ))
+        log.notice(f"supervising: {_what(supervisor.config)}")
         serving.serve(supervisor.config.listen)
         supervisor.run(on_reload=lambda new: serving.serve(new.listen))
     return Exit.FINE
@@ -51,10 +53,6 @@ def _what(config: Config) -> str:
     policy = "left as it is" if config.policy is None else "set"
     metrics = config.listen or "not served"
     return f"{devices}; hook {config.hook.value}; passtos {switch}; policy {policy}; metrics {metrics}"
-
-
-def _say(line: str) -> None:
-    print(f"qosctl: {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager

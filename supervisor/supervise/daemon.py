@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError
+from qosctl.dtls.events import Say, Severity
 from qosctl.supervisor import interfaces
 from qosctl.supervisor.attach import detach
 
@@ -37,7 +38,7 @@ _CHANGES = {"attached": "attached", "replaced": "program replaced", "already": "
 class Supervisor:
     """Keeps the kernel as `load()` says. `say` takes lines for people."""
 
-    def __init__(self, load: Callable[[], Config], say: Callable[[str], None], notifier: Notifier) -> None:
+    def __init__(self, load: Callable[[], Config], say: Say, notifier: Notifier) -> None:
         self.config = load()
         self._load = load
         self._say = say
@@ -154,15 +155,16 @@ class Supervisor:
         match action:
             case Settle():
                 if repair.settle(self.config.policy, self.config.passtos):
-                    self._say("switch and policy set as configured")
+                    self._say(Severity.NOTICE, "switch and policy set as configured")
                 if observed.maps is not None:
                     self._memory = reconcile.settled(self._memory, observed.maps, self.config)
             case Rehook(index, name, hook):
                 if repair.rehook(index, hook):
-                    self._say(f"{name}: our program was removed or replaced by someone; put back ({hook.value})")
+                    what = f"{name}: our program was removed or replaced by someone; put back ({hook.value})"
+                    self._say(Severity.WARNING, what)
             case Detach(_, name):
                 detach([name])
-                self._say(f"{name}: not in the configuration any more, detached")
+                self._say(Severity.NOTICE, f"{name}: not in the configuration any more, detached")
             case Forget(index):
                 repair.forget(index)
 
@@ -200,7 +202,7 @@ class Supervisor:
         self._refusals.forget(what)
         self._complain(wish.name, "")
         self._memory = reconcile.attached(self._memory, wish, answer.hook)
-        self._say(f"{wish.name}: {_CHANGES[answer.change]} ({answer.hook.value})")
+        self._say(Severity.NOTICE, f"{wish.name}: {_CHANGES[answer.change]} ({answer.hook.value})")
 
     def _end_attaching(self) -> None:
         if self._attaching is not None:
@@ -216,16 +218,16 @@ class Supervisor:
             return
         self._complain("flows", "")
         if reaped:
-            self._say(f"{reaped} flow{'s' if reaped > 1 else ''} of dead clients removed")
+            self._say(Severity.NOTICE, f"{reaped} flow{'s' if reaped > 1 else ''} of dead clients removed")
 
     def _reload(self, on_reload: Callable[[Config], None]) -> None:
         self._notifier.reloading()
         try:
             self.config = self._load()
         except QosctlError as error:
-            self._say(f"reload refused, the old configuration stays: {error}")
+            self._say(Severity.ERROR, f"reload refused, the old configuration stays: {error}")
         else:
-            self._say("configuration read again")
+            self._say(Severity.NOTICE, "configuration read again")
             on_reload(self.config)
             self._memory = reconcile.reloaded(self._memory)
             self._repairs.forget_all()
@@ -239,7 +241,7 @@ class Supervisor:
         if message:
             self._complaints[part] = message
         if message and message != before:
-            self._say(message if message.startswith(f"{part}:") else f"{part}: {message}")
+            self._say(Severity.WARNING, message if message.startswith(f"{part}:") else f"{part}: {message}")
 
     def _summary(self) -> str:
         names = [link.name for link, _ in self._memory.current.values()]

@@ -6,10 +6,10 @@ Marking comes first: an address that is taken is said once and tried again, and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Self
 
 from qosctl.bpf.errors import QosctlError
+from qosctl.dtls.events import Say, Severity
 from qosctl.metrics.listen import Listen
 from qosctl.metrics.server import Endpoint
 from qosctl.supervisor.exporter import registry
@@ -20,7 +20,7 @@ RETRY_S = 10.0
 class Serving:
     """Serves at the address last asked for. Use it in a `with`."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say = say
         self._registry = registry(say)
         self._listen: Listen | None = None
@@ -56,13 +56,13 @@ class Serving:
             except QosctlError as error:
                 if str(error) != said:
                     said = str(error)
-                    self._say(f"metrics: {said}; trying again every {RETRY_S:.0f} s")
+                    self._say(Severity.WARNING, f"metrics: {said}; trying again every {RETRY_S:.0f} s")
                 stop.wait(RETRY_S)
                 continue
             with endpoint:
                 self._endpoint = endpoint
                 said = ""
-                self._say(f"serving {endpoint.url}")
+                self._say(Severity.NOTICE, f"serving {endpoint.url}")
                 if not stop.is_set():
                     endpoint.run()
 

@@ -18,14 +18,17 @@ PATIENCE = 30.0  # seconds; only a failure takes that long
 
 
 class Supervised:
-    """A supervisor with `config` as its file. In the block it has said READY."""
+    """A supervisor with `config` as its file. In the block it has said READY. `journal`: it takes its log for that."""
 
-    def __init__(self, namespace: Namespace, folder: Path, config: str, watchdog_s: float | None = None) -> None:
+    def __init__(
+        self, namespace: Namespace, folder: Path, config: str, watchdog_s: float | None = None, *, journal: bool = False
+    ) -> None:
         self._namespace = namespace
         self.file = folder / "qosctl.toml"
         self.file.write_text(config)
         self._manager = folder / "notify"
         self._watchdog_s = watchdog_s
+        self._journal = journal
 
     def __enter__(self) -> Self:
         self._manager.unlink(missing_ok=True)
@@ -47,6 +50,9 @@ class Supervised:
         environment = {**os.environ, "NOTIFY_SOCKET": str(self._manager)}
         if self._watchdog_s is not None:
             environment["WATCHDOG_USEC"] = str(round(self._watchdog_s * 1e6))
+        if self._journal:
+            log = os.fstat(self._err.fileno())
+            environment["JOURNAL_STREAM"] = f"{log.st_dev}:{log.st_ino}"
         argv = [str(COMMAND), "supervise", "--config", str(self.file)]
         self.hear()
         ready = self.count("READY=1")

@@ -202,3 +202,13 @@ def test_no_configuration_is_said(stand: Stand, command: list[str]) -> None:
     assert (said.returncode, said.stderr) == (
         1, "qosctl: supervise: /nowhere/at.toml: No such file or directory (try: ls -l /nowhere/at.toml)\n",
     )  # fmt: skip
+
+
+def test_the_journal_gets_a_level_with_each_line(stand: Stand, tmp_path: Path) -> None:
+    wanted = ON + '[metrics]\nlisten = "2004"\n'
+    taken = socket.create_server(("127.0.0.1", 2004))
+    with taken, Supervised(stand.sender, tmp_path, wanted, journal=True) as supervisor:
+        supervisor.wait(lambda: any("something listens there already" in line for line in supervisor.log))
+        supervisor.reload("nonsense")
+        heard = {line[3:].split()[0]: line[:3] for line in supervisor.log}
+    assert heard == {"supervising:": "<5>", f"{NEAR}:": "<5>", "switch": "<5>", "metrics:": "<4>", "reload": "<3>"}
