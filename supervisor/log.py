@@ -32,7 +32,7 @@ class Log:
             return
         before = f"<{severity.value}>" if self._to_journal else "qosctl: "
         with suppress(OSError, ValueError):  # ValueError: the stream has been closed
-            print(before + _one_line(line), file=self._stream, flush=True)
+            print(before + one_line(line), file=self._stream, flush=True)
 
     def error(self, line: str) -> None:
         """Say what ended the command."""
@@ -47,7 +47,8 @@ class Log:
         self.say(Severity.NOTICE, line)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return `text` with what is not printable in it written as Python would escape it: no terminal obeys it."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

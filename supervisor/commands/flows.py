@@ -11,6 +11,7 @@ from qosctl.bpf.flow_classes import ClassUse
 from qosctl.bpf.flow_info import Statistic, state_name
 from qosctl.bpf.flows import Flow
 from qosctl.supervisor.exits import Exit
+from qosctl.supervisor.log import one_line
 from qosctl.supervisor.output import RECONNECTS, channel_of, document, flow_json, write_json
 from qosctl.supervisor.status import flows
 
@@ -31,28 +32,29 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     elif not present:
         print("no tunnel is connected (try: qosctl connect https://HOST -u USER)", file=out)
     for flow in [] if arguments.json else present:
-        _print(flow, out)
+        for line in _lines(flow):
+            print(one_line(line), file=out)  # names in it are the client's words, and it may have been taken over
     return Exit.FINE if present else Exit.NOT_ATTACHED
 
 
-def _print(flow: Flow, out: TextIO) -> None:
+def _lines(flow: Flow) -> Iterator[str]:
     owner = flow.owner
     state = f"pid {owner.pid}" if owner.alive else f"pid {owner.pid} is dead (the next attach or connect clears it)"
     now_ns = time.time_ns()
-    print(f"{owner.tunnel}: {owner.server}, {state}, up {(now_ns - owner.created) // _NANOSECONDS} s", file=out)
-    print(f"    outer {_end(flow.key.local)} -> {_end(flow.key.remote)}", file=out)
+    yield f"{owner.tunnel}: {owner.server}, {state}, up {(now_ns - owner.created) // _NANOSECONDS} s"
+    yield f"    outer {_end(flow.key.local)} -> {_end(flow.key.remote)}"
     for name, said in _about(flow, now_ns // _NANOSECONDS):
-        print(f"    {name:<14}{said}", file=out)
+        yield f"    {name:<14}{said}"
     for line in _classes(flow):
-        print(f"    {line}".rstrip(), file=out)
+        yield f"    {line}".rstrip()
 
 
 def _about(flow: Flow, now_s: int) -> Iterator[tuple[str, str]]:
     """What the client says of itself, by topic."""
     said = flow.statistics
     since = said[Statistic.STATE_SINCE_S]
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
-    yield "state", state_name(said[Statistic.STATE]) + (f", since {when} ({now_s - since:,} s)" if since else "")
+    when = f", since {_moment(since)} ({now_s - since:,} s)" if since else ""
+    yield "state", state_name(said[Statistic.STATE]) + when
     channel = channel_of(flow)
     if channel is not None:
         marks = "" if channel == "dtls" else ", unmarked"
@@ -75,6 +77,13 @@ def _about(flow: Flow, now_s: int) -> Iterator[tuple[str, str]]:
     yield "numbering", f"{mode}; {gaps:,} gaps used, {suspected:,} replay losses suspected"
     probes = ((Statistic.PROBES_SENT, "sent"), (Statistic.PROBES_ECHOED, "echoed"), (Statistic.PROBES_LOST, "lost"))
     yield "probes", _list(said, probes)
+
+
+def _moment(unix_s: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+    except (OverflowError, OSError, ValueError):
+        return "no time there is"
 
 
 def _list(said: Sequence[int], words: Sequence[tuple[Statistic, str]]) -> str:

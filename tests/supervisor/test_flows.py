@@ -1,0 +1,35 @@
+"""`qosctl flows` shows what a client wrote, and a client that was taken over writes anything."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from qosctl.bpf.flow_info import write_owner
+from qosctl.supervisor.attach import attach
+from qosctl.supervisor.cli import main
+from qosctl.supervisor.exits import Exit
+
+from tests.bpf.kernel import own
+from tests.supervisor.stand import NEAR, Stand
+
+
+@pytest.mark.parametrize("word", [0, 1 << 33, 1 << 62, (1 << 64) - 1])
+def test_any_words_make_a_table(stand: Stand, word: int) -> None:
+    attach([NEAR])
+    out = io.StringIO()
+    with stand.tunnel() as tunnel:
+        for at in range(len(tunnel.ring.page)):
+            tunnel.ring.page[at] = word
+        assert main(["flows"], out) == Exit.FINE
+    assert "outer 10.92.0.1:40000 -> 10.92.0.2:4443" in out.getvalue()
+
+
+def test_no_name_reaches_the_terminal_as_a_command(stand: Stand) -> None:
+    attach([NEAR])
+    out = io.StringIO()
+    with stand.tunnel() as tunnel:
+        write_owner(tunnel.ring.page.cast("B"), own("tun\x1b[2J\nroot#"))
+        assert main(["flows"], out) == Exit.FINE
+    assert out.getvalue().startswith("tun\\x1b[2J\\nroot#: ")
+    assert all(line.isprintable() for line in out.getvalue().splitlines())
