@@ -8,6 +8,10 @@ MAX_BLOCKS = 8192
 """Bound on memory. A full queue of 2,000 records of which half are dropped at its tail needs about 1,000."""
 
 
+NEXT = 20
+"""Numbers above the wanted one within which a gap is near enough."""
+
+
 class GapReserve:
     """Blocks of unused numbers in ascending order. A number leaves once: taken, or forgotten for good."""
 
@@ -25,14 +29,17 @@ class GapReserve:
         self._ends.append(end)
         self.left += end - start
 
-    def take(self, wanted: int, count: int) -> list[int]:
+    def take(self, wanted: int, count: int, below: int = 0) -> list[int]:
         """Return up to `count` free numbers in ascending order, from the block at or next above `wanted`.
 
-        The first may lie a few below `wanted` (the block that spans it is used whole). Fewer than `count` come back
-        when the reserve has no more of them above.
+        The first may lie a few below `wanted` (the block that spans it is used whole), or up to `below` where there is
+        nothing close above. Fewer than `count` come back when the reserve has no more of them above.
         """
         starts, ends = self._starts, self._ends
         at = bisect_right(ends, wanted)
+        if below and (at == len(ends) or starts[at] > wanted + NEXT):
+            while at and ends[at - 1] > wanted - below:
+                at -= 1
         taken: list[int] = []
         while count and at < len(ends):
             start, end = starts[at], ends[at]

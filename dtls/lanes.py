@@ -14,7 +14,13 @@ RECENT = 3
 """Round trips that the delay of an overtaking class is judged by."""
 CERTAINTY = 0.001
 """How likely the loss of all probes in a row must be before their silence is taken for delay, at most."""
-LEAST_DOUBT, MOST_DOUBT = 2, 60
+LEAST_DOUBT, MOST_DOUBT = 1, 60
+CERTAIN_DOUBT = 2
+"""The same where an error would cost the priority class: no fewer than this."""
+CALM = 0.03
+"""Share of probes without an echo up to which the first that is silent is taken for late."""
+FORGET_SILENCE = 0.02
+"""Weight of each echo in that share: it takes two or three seconds to trust a path again."""
 
 
 @dataclass(slots=True)
@@ -75,6 +81,10 @@ class Lane:
     """The last probe whose silence is not held against the numbers that its class is given now."""
     overtaken: int = 0
     """Its echoes in a row that came after one of a younger probe of the class taken for the slow one."""
+    level: int = 0
+    """Echoes of the slow class in a row that showed nothing for this one to overtake."""
+    silence: float = 0.0
+    """Share of probes that were not echoed, but for those that our own numbering is sure to have killed."""
     before: list[Lane] = field(default_factory=list)
     """Overtaking classes, itself included, whose records arrive before one of its own that is sent at the same time."""
     wanted: int = 0
@@ -99,15 +109,24 @@ class Lane:
         return min(self.round_trips, default=None)
 
     @property
+    def calm(self) -> bool:
+        """Whether nearly all probes come back, so that silence is delay, most likely."""
+        return self.silence <= CALM
+
+    @property
     def doubt(self) -> int:
         """How many probes in a row may well be lost: their silence says nothing about the queue."""
-        if self.loss < 0.01:
+        if self.loss <= CERTAINTY:
             return LEAST_DOUBT
         return max(LEAST_DOUBT, min(MOST_DOUBT, math.ceil(math.log(CERTAINTY) / math.log(min(0.97, self.loss)))))
 
-    def late(self) -> Probe | None:
-        """Return the oldest open probe that is late rather than lost, if those before it are lost."""
-        doubt = self.doubt
+    @property
+    def certain_doubt(self) -> int:
+        """How many probes in a row may well be lost, if the estimate of loss is too low."""
+        return max(CERTAIN_DOUBT, self.doubt)
+
+    def late(self, doubt: int) -> Probe | None:
+        """Return the oldest open probe that is late rather than lost, if the `doubt` before it are lost."""
         for probe in self.open:
             if probe.fresh:
                 if not doubt:
@@ -117,7 +136,7 @@ class Lane:
 
     def late_for(self, probe_id: int) -> bool:
         """Tell whether it is certain that a later probe, with that id, overtook some of this class's."""
-        late = self.late()
+        late = self.late(self.certain_doubt)
         return late is not None and late.id < probe_id
 
     def dropped(self) -> list[Probe]:
@@ -138,20 +157,25 @@ class Lane:
         self.asked = probe.id
         self.probed = self.records + 1
 
-    def echoed(self, probe_id: int, earliest: float, now: float, dead_below: int) -> Settled | None:
+    def echoed(self, probe_id: int, earliest: float, now: float, dead_below: int, surely_below: int) -> Settled | None:
         """Settle a probe and all older ones; None when it is not waited for.
 
-        Older ones with numbers below `dead_below` were dropped by the receiver as replays; the path lost the others.
+        Older ones with numbers below `dead_below` were dropped by the receiver as replays, those below `surely_below`
+        without doubt; the path lost the others.
         """
         if not any(probe.id == probe_id for probe in self.open):
             return None
-        lost = killed = replayed = 0
+        lost = killed = replayed = unheard = 0
         while (probe := self.open.popleft()).id != probe_id:
+            unheard += probe.number >= surely_below
             if probe.number < dead_below:
                 killed += 1
                 replayed += self.open[0].records - probe.records
             else:
                 lost += 1
+        silence = unheard / (unheard + 1)
+        weight = min(1.0, 0.1 * (unheard + 1)) if silence > self.silence else FORGET_SILENCE
+        self.silence += (silence - self.silence) * weight
         self.loss += (lost / (lost + 1) - self.loss) * min(1.0, 0.1 * (lost + 1))
         arrival = now if self.delay is None else max(earliest, min(now, probe.sent + self.delay))
         self.round_trips.append(arrival - probe.sent)

@@ -15,8 +15,9 @@ BLOCK = 8
 """Numbers in one gap, unless a single slow record needs more."""
 LEAST_GAPS = 1 / 16
 """Gap numbers for each new one, at the least."""
-SPARE = 4
-"""Numbers in each gap while nothing overtakes: for what will, and nothing is lost by them until then."""
+SPARE, SPARE_IN_QUEUE = 4, 8
+"""Numbers in each gap while nothing overtakes: for what will, and nothing is lost by them until then. Behind a queue there
+must be enough for a video from its first frame on, a third of bulk's packets."""
 SURPLUS = 1.2
 """Gap numbers for each overtaking record."""
 CATCH_UP = 2.0
@@ -39,6 +40,8 @@ class Line:
         """The highest number used."""
         self.slow = self.others = 0
         """Records of the slow class, and of all others."""
+        self.overtook = 0
+        """The highest number of a record that overtook."""
         self.log = SendLog(self.newest)
         self.gaps = GapReserve()
         self._limit = end_of_epoch(first)
@@ -64,12 +67,15 @@ class Line:
             return range(start, end)
         return self._with_gaps(count)
 
-    def between(self, wanted: int, count: int) -> list[int]:
-        """Return up to `count` numbers from the gaps around `wanted`, for overtaking records: a burst is centred on it."""
+    def between(self, wanted: int, count: int, below: int) -> list[int]:
+        """Return up to `count` numbers from the gaps around `wanted`, for overtaking records: a burst is centred on it.
+
+        The first lies at most `below` under that, and only where no gap is close above.
+        """
         self.others += count
         if count > 1:
             wanted -= min(MOST_BELOW, (count - 1) * (self._run + self._block) // (2 * self._block))
-        return self.gaps.take(wanted, count)
+        return self.gaps.take(wanted, count, below)
 
     def more(self, count: int) -> Sequence[int]:
         """Return new numbers for what `between` had none for."""
@@ -87,13 +93,17 @@ class Line:
         so the log's straight lines go through the burst, from where the probe in front of it was sent.
         """
         self._noted_at = now
-        self.log.note(now, self.newest, self.slow, self.others)
+        self.log.note(now, self.newest, self.slow, self.others, self.overtook)
 
-    def plan(self, *, overtaken: bool, waiting: bool) -> None:
+    def plan(self, *, queued: bool, overtaken: bool, waiting: bool) -> None:
         """Decide how many numbers to leave free, from what has lately been overtaking: up fast, down slowly."""
         if not overtaken:
             self._run, self._block, self._slack = RUN, SPARE, RUN
+            if queued:
+                self._block, self._slack = SPARE_IN_QUEUE, 0
             self._left = min(self._left, RUN)
+            self._planned_slow, self._planned_others = self.slow, self.others
+            self._ratio = self._block / RUN  # for what begins now, until it is known how much it is
             return
         slow, others = self.slow - self._planned_slow, self.others - self._planned_others
         if slow >= SPAN:

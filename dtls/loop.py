@@ -160,9 +160,12 @@ class Loop:
 
     def _serve(self, ready: list[tuple[int, int]], now: float) -> None:
         tun, channel, udp = self._tun.fileno(), self._channel.fileno(), self._carrier.descriptor()
+        packets = False
+        if len(ready) > 1:  # numbers depend on all the echoes that have come, and an echo left unread passes for a late one
+            self._udp_burst.limit = RECEIVE_READS
         for descriptor, events in ready:
             if descriptor == tun:
-                self._read_tun(now, len(ready))
+                packets = True
             elif descriptor == udp:
                 self._serve_udp(events, now, len(ready))
             elif descriptor == channel:
@@ -171,6 +174,8 @@ class Loop:
                 self._net.drain()
                 self._watch.news(now)
                 self._due = now
+        if packets:  # last: the echoes that have come tell which numbers they need
+            self._read_tun(now, len(ready))
         if self._next_report == math.inf and self._report is not None:
             self._next_report = now + REPORT_S
             self._due = min(self._due, self._next_report)

@@ -5,9 +5,10 @@ has to bridge: a long queue beside a short round trip is judged by work, a short
 (Against their plain mean, this moves losses from the priority class to bulk: over the simulator's grid the priority class
 loses a tenth less, and half as much on its 120 shorter runs with 300 ms or 60 % priority, and bulk half as much again.)
 
-- By delay: bulk now takes as long as the last probe took. So what arrives with an overtaking record is what was newest
-  `lag` seconds ago, lag = delay of bulk - delay of the overtaking class. Exact when the queue is full, or steady;
-  holds over any round trip; learns of a growing queue one round trip late.
+- By delay: bulk now takes as long as the last probe took, and longer by the time that the link needs for what overtakes
+  it more than it did the probe (a video that begins; the queue's length in bytes is taken for the same). So what arrives
+  with an overtaking record is what was newest `lag` seconds ago, lag = delay of bulk - delay of the overtaking class.
+  Exact when the queue is full, or steady; holds over any round trip; learns of a growing queue one round trip late.
 - By work: the link serves `capacity` records a second, overtaking ones first, and how many of these there were is
   known. So bulk has moved on, since the probe arrived, by capacity x time - overtaking records sent. Follows bursts and
   TCP at once; a wrong capacity counts for a whole round trip.
@@ -36,6 +37,8 @@ class Anchor:
     heard: float
     bulk: int
     overtaking: int
+    overtook: int
+    """Records that overtook the probe."""
 
 
 class Position:
@@ -52,7 +55,9 @@ class Position:
         anchors = self._anchors
         if round_trip - base < IDLE_QUEUE:
             anchors.clear()
-        latest = Anchor(now, bulk, self._log.overtaking_at(now - base))
+        log = self._log
+        overtaking = log.overtaking_at(now - base)
+        latest = Anchor(now, bulk, overtaking, overtaking - log.overtaking_at(now - round_trip))
         anchors.append(latest)
         if len(anchors) < 2:
             return
@@ -70,11 +75,14 @@ class Position:
         `lag` is bulk's delay minus the record's own; `bulk` and `overtaking` count what has been sent.
         """
         log = self._log
-        by_delay = log.newest_at(now - lag)
-        if self.capacity is None:
-            return by_delay
+        if self.capacity is None or not self._anchors:
+            return log.newest_at(now - lag)
         anchor = self._anchors[-1]
+        more = overtaking - log.overtaking_at(now - lag) - anchor.overtook
+        lag = max(0.0, lag + more / self.capacity)
+        by_delay = log.newest_at(now - lag)
         served = self.capacity * (now - anchor.heard + own_delay) - (overtaking - anchor.overtaking)
         by_work = log.newest_when(min(bulk, anchor.bulk + max(0.0, served)))
         bridged = now - anchor.heard + own_delay
-        return int((by_delay * bridged + by_work * lag) / (bridged + lag)) if lag > 0 else by_delay
+        place = int((by_delay * bridged + by_work * lag) / (bridged + lag)) if lag > 0 else by_delay
+        return max(place, log.newest_when(anchor.bulk))

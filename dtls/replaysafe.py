@@ -16,22 +16,25 @@ the bulk records up to e - 64 numbers ahead of the position, once. So every doub
 
 THE MECHANISMS, each with what it buys:
 1. One line of numbers (line.py). The slow class, and every class that does not overtake it, takes new ones. Gaps are left
-   as what overtakes needs them; a spare fifth when nothing does, so that the first record that does finds one.
+   as what overtakes needs them; a spare fifth when nothing does, a third behind a queue, so that the first records
+   that do find some.
 2. Probes (echoed DPD requests; rounds.py) tell each class's round trip, and with it the position (position.py).
 3. Order decides who overtakes whom, not clocks (standing.py). Probes of all classes are sent side by side; a class is
    placed behind the newest number only when a probe of it came back before an older one of the slow class. A pause of
    this program or of the server delays both and proves nothing; a network that does not reorder is left alone.
-4. Silence. Probes of the slow class that are not back while younger ones of others are, are late: the receiver is not
-   past the first of them, and overtaking records wait there. This catches a queue that grows faster than echoes come, and
-   breaks the circle in which bulk dropped as replays takes its probes along. Probes of a placed class that are
-   not back say that the class itself is being dropped: it takes new numbers again, at bulk's expense.
+4. Silence (silence.py). Probes of the slow class that are not back are late or lost: if late, the receiver is not past
+   the first of them, and overtaking records wait there. They follow each other closer than the window is wide, so on
+   a path that loses few of them they hold every place within it: in a pause of this program and in the burst behind it,
+   in a queue that grows faster than echoes come; and they break the circle in which bulk dropped as replays takes its
+   probes along. Probes of a placed class that are not back say that the class itself is being dropped: it takes new
+   numbers again, at bulk's expense.
 5. Scouts. While a class queues, a probe of a class that does not send goes along now and then, numbered as if it
    overtook. Where it does, the first packet of a call is placed right from the start.
 
 WHY IT CANNOT LOCK UP. Nothing is numbered behind the newest without an echo that proved it, and whichever class is
 dropped as replays falls silent: then it is raised to new numbers, or waited for, and either way received again.
 
-FALLBACK. One class, no echo, or none that overtakes: plain numbers but for the spare fifth.
+FALLBACK. One class, no echo, or none that overtakes: plain numbers but for the spare ones.
 
 All of this is arithmetic on what the caller tells: no I/O, no clock. `now` is any monotonic time in seconds.
 """
@@ -46,6 +49,7 @@ from qosctl.dtls.lanes import Lane, Probe
 from qosctl.dtls.line import Line
 from qosctl.dtls.numbering import FIRST_NUMBER
 from qosctl.dtls.rounds import Pace, Rounds
+from qosctl.dtls.silence import held
 from qosctl.dtls.standing import IDLE, SENDING, Standing
 
 WINDOW = 64
@@ -56,6 +60,8 @@ BIAS = 4
 """Numbers above the expected position that are aimed at."""
 STEP_BACK = 40
 """Numbers that a record may stay below the highest one overtaking before it: the window's rest is for errors."""
+BELOW = 24
+"""Numbers under the place that a gap may be taken from, while positions are known well."""
 MUTE_AFTER, MUTE_SECONDS = 16, 3.0
 """Probes and seconds in a row without any echo after which the server is taken for one that does not echo."""
 
@@ -69,7 +75,6 @@ class ReplaySafeNumbering:
         self._standing = Standing(self._line)
         self._lanes = self._standing.lanes
         self._rounds = Rounds()
-        self._highest_overtaking = 0
         self._looked = self._looked_before = float("-inf")  # when the caller last asked for probes or brought an echo
         self._next_id = 0
         self._unheard = 0  # probes since the last echo
@@ -116,11 +121,11 @@ class ReplaySafeNumbering:
             numbers = line.fresh(count, now)
             line.others += count
         else:
-            found = line.between(wanted, count)
+            found = line.between(wanted, count, BELOW if slow.calm else 0)
             self._gaps_used += len(found)
             numbers = found if len(found) == count else [*found, *line.more(count - len(found))]
         lane.highest = max(lane.highest, numbers[-1])
-        self._highest_overtaking = max(self._highest_overtaking, lane.highest)
+        line.overtook = max(line.overtook, lane.highest)
         return numbers
 
     def _place(self, lane: Lane, slow: Lane, now: float) -> int:
@@ -130,13 +135,7 @@ class ReplaySafeNumbering:
         delay, place = slow.delay, line.newest
         if delay is not None:
             place = self._standing.position.at_arrival(now, delay - own, own, line.slow, line.others)
-        late = slow.late()
-        self._standing.waiting = False
-        if late is not None:
-            not_past = line.log.newest_at(late.sent + own)
-            if not_past < place:
-                place = not_past
-                self._standing.waiting = True
+        place, self._standing.waiting = held(place, slow, own, line.log, self._standing.position.capacity)
         return place + BIAS
 
     # Probes
@@ -155,12 +154,14 @@ class ReplaySafeNumbering:
             if self._mute(now):
                 pace = Pace.MUTE
             elif len(sending) <= 1:
-                pace = Pace.ALONE
+                pace = Pace.READY if standing.queued() else Pace.ALONE
             elif any(lane.placed for lane in sending):
                 pace = Pace.DENSE
             records = self._line.slow + self._line.others
             others = [lane for lane in sending if lane is not slow]
-            rounds.begin(now, records=records, pace=pace, slow=slow, others=others, scout=standing.scout())
+            rounds.begin(
+                now, records=records, numbers=self._line.newest, pace=pace, slow=slow, others=others, scout=standing.scout()
+            )
         return None if (lane := rounds.due()) is None else lane.dscp
 
     def next_probe_at(self, now: float) -> float | None:  # noqa: ARG002  (the loop asks every numbering that probes)
@@ -186,8 +187,11 @@ class ReplaySafeNumbering:
     def probe_echoed(self, probe: int, now: float) -> None:
         """Learn that a probe arrived; an id that nobody waits for changes nothing."""
         earliest = self._look(now)
+        line = self._line
+        dead_below = line.overtook - self._window
+        arrived = line.log.highest_at(now - (self._standing.base or 0.0)) - self._window
         for lane in self._lanes.values():
-            settled = lane.echoed(probe, earliest, now, self._highest_overtaking - self._window)
+            settled = lane.echoed(probe, earliest, now, dead_below, arrived)
             if settled is not None:
                 break
         else:
@@ -238,7 +242,7 @@ class ReplaySafeNumbering:
         )
 
     def _backlog(self, lane: Lane, now: float) -> Backlog:
-        delay, late = lane.delay, lane.late()
+        delay, late = lane.delay, lane.late(lane.certain_doubt)
         if late is not None:
             delay = max(delay or 0.0, now - late.sent)
         if delay is None or self._standing.base is None:

@@ -1,8 +1,9 @@
 """When to probe, and which classes: the rounds of probes.
 
-    one class, busy             every 0.1 s: it, and while it queues a scout (replaysafe.py)
+    one class, busy             every 0.1 s; while it queues every 20 ms, with a scout (replaysafe.py) every 0.1 s
     several, none overtakes     every 10 ms: it and one more in turn, in either order
-    some class overtakes        every 40 records, every third time with an overtaking class
+    some class overtakes        every 40 records, or 40 numbers while all probes come back; every third time with an
+                                overtaking class
     no echo for long            every second
 
 Never more than one probe for each 40 records, of a class that sends; nobody is woken for a probe, it rides in front of
@@ -22,8 +23,10 @@ PROBE_EVERY = 40
 LEAST_PROBE_EVERY = 12
 """The same when many probes are lost on the way."""
 WATCH_S = 0.01
-DENSE_S = 0.001
+DENSE_S = 0.0002
 ALONE_S = 0.1
+READY_S = 0.02
+"""The same, where there is a queue that something may overtake at any moment."""
 FEW_S = 0.7
 """A class alone that takes longer for PROBE_EVERY records is not probed."""
 MUTE_S = 1.0
@@ -35,8 +38,12 @@ class Pace(Enum):
 
     MUTE = 0
     ALONE = 1
-    WATCH = 2
-    DENSE = 3
+    READY = 2
+    WATCH = 3
+    DENSE = 4
+
+
+_PAUSES = {Pace.MUTE: MUTE_S, Pace.ALONE: ALONE_S, Pace.READY: READY_S, Pace.WATCH: WATCH_S, Pace.DENSE: DENSE_S}
 
 
 class Rounds:
@@ -45,7 +52,7 @@ class Rounds:
     def __init__(self) -> None:
         self._next = 0.0
         self._next_scout = 0.0
-        self._records = 0
+        self._records = self._numbers = 0
         self._due: deque[Lane] = deque()
         self._turn = 0
 
@@ -67,24 +74,25 @@ class Rounds:
             self._due.popleft()
 
     def begin(  # noqa: PLR0913  (all that the choice depends on)
-        self, now: float, *, records: int, pace: Pace, slow: Lane, others: Iterable[Lane], scout: Lane | None
+        self, now: float, *, records: int, numbers: int, pace: Pace, slow: Lane, others: Iterable[Lane], scout: Lane | None
     ) -> None:
         """Begin a round if it is time. `records` have been sent so far; `scout` goes along where a class is alone."""
         since = records - self._records
         spacing = PROBE_EVERY
         if pace is Pace.DENSE:
+            if slow.calm:
+                since = numbers - self._numbers  # a bracket around the position, narrower than the window
             spacing = max(LEAST_PROBE_EVERY, int(PROBE_EVERY * (1 - slow.loss)))
         if since < spacing:
             if pace is Pace.ALONE and now - self._next > FEW_S:
-                self._next, self._records = now, records  # few records are no reason to probe, however long it takes
+                # Few records are no reason to probe, however long it takes.
+                self._next, self._records, self._numbers = now, records, numbers
             return
         ready = [lane for lane in others if lane.records > lane.probed]
         ready.sort(key=lambda lane: lane.asked)
         chosen = [slow] if slow.records > slow.probed else []
-        pause = WATCH_S
         if pace is Pace.DENSE:
             self._turn += 1
-            pause = DENSE_S
             if ready and (not chosen or self._turn % CANARY == 0):
                 chosen.append(ready[0])
         else:
@@ -92,14 +100,10 @@ class Rounds:
             self._turn += 1
             if self._turn % 2:  # one that overtakes shows it only when it is sent after the other
                 chosen.reverse()
-        if pace is Pace.ALONE:
-            pause = ALONE_S
-        elif pace is Pace.MUTE:
-            pause = MUTE_S
         if chosen and scout is not None and now >= self._next_scout:
             self._next_scout = now + ALONE_S
             chosen.append(scout)
         if chosen:
-            self._next = now + pause
-            self._records = records
+            self._next = now + _PAUSES[pace]
+            self._records, self._numbers = records, numbers
             self._due.extend(chosen)

@@ -15,7 +15,8 @@ PACE_ENTRIES = 64
 class SendLog:
     """What was sent until when, linear between entries: a queue evens out what was sent in a burst.
 
-    Counts are cumulative: `bulk` of the slow class, `overtaking` of all others.
+    Counts are cumulative: `bulk` of the slow class, `overtaking` of all others. `highest` is the highest number that one
+    of these was given to overtake.
     """
 
     def __init__(self, newest: int) -> None:
@@ -23,16 +24,18 @@ class SendLog:
         self._numbers = [newest]
         self._bulk = [0]
         self._overtaking = [0]
+        self._highest = [0]
 
-    def note(self, now: float, newest: int, bulk: int, overtaking: int) -> None:
+    def note(self, now: float, newest: int, bulk: int, overtaking: int, highest: int) -> None:
         """Record the state at `now`; nothing may go back. Once for every STEP numbers is enough."""
         if len(self._times) >= MAX_ENTRIES:
-            for column in (self._times, self._numbers, self._bulk, self._overtaking):
+            for column in (self._times, self._numbers, self._bulk, self._overtaking, self._highest):
                 del column[: MAX_ENTRIES // 2]
         self._times.append(now)
         self._numbers.append(newest)
         self._bulk.append(bulk)
         self._overtaking.append(overtaking)
+        self._highest.append(highest)
 
     def newest_at(self, time: float) -> int:
         """Return the newest number at `time`; the first or last known outside the log."""
@@ -41,6 +44,10 @@ class SendLog:
     def overtaking_at(self, time: float) -> int:
         """Return how many overtaking records had been sent at `time`."""
         return self._at(time, self._overtaking)
+
+    def highest_at(self, time: float) -> int:
+        """Return the highest number that an overtaking record had been given at `time`."""
+        return self._highest[max(0, bisect_right(self._times, time) - 1)]
 
     def slow_at(self, time: float) -> int:
         """Return how many records of the slow class had been sent at `time`."""

@@ -19,6 +19,8 @@ QUEUED = 0.003
 """Seconds above the shortest round trip that are a queue: worth a scout."""
 OVERDUE, OVERDUE_S = 1.5, 0.01
 """A placed class may be silent for so many times its longest recent round trip, and so many seconds more."""
+LEVEL = 3
+"""Echoes in a row that must show no queue to overtake: a pause of this program drains it for a moment."""
 TWICE = 2
 """One probe may be lost; two in a row are taken for news."""
 
@@ -58,10 +60,15 @@ class Standing:
         """Return the classes that send at present."""
         return [lane for lane in self.lanes.values() if now - lane.sent_at <= SENDING]
 
+    def queued(self) -> bool:
+        """Tell whether there is something to overtake."""
+        slow = self.slow
+        return slow is not None and slow.delay is not None and slow.delay - (self.base or 0.0) >= QUEUED
+
     def scout(self) -> Lane | None:
         """Return a class that may overtake soon, each in its turn, if there is something to overtake."""
         slow = self.slow
-        if slow is None or slow.delay is None or slow.delay - (self.base or 0.0) < QUEUED:
+        if not self.queued():
             return None
         for dscp in SCOUTED:
             if dscp not in self.lanes:
@@ -115,7 +122,7 @@ class Standing:
             lane.round_trips.clear()
         self.base = None
         self.waiting = False
-        self._line.plan(overtaken=False, waiting=False)
+        self._line.plan(queued=False, overtaken=False, waiting=False)
         return lost
 
     def _judge(self, slow: Lane, probe: int) -> None:
@@ -129,12 +136,16 @@ class Standing:
             ahead = (slow.delay or 0.0) - (lane.longest or 0.0)
             if lane.echoed_id > max(probe, lane.excused) and ahead > gain:
                 lane.placed = True
-            elif lane.placed and (ahead <= gain or sum(each.id < probe for each in lane.dropped()) >= TWICE):
-                self._raise(lane)
+                lane.level = 0
+            elif lane.placed:
+                lane.level = lane.level + 1 if ahead <= gain else 0
+                if lane.level >= LEVEL or sum(each.id < probe for each in lane.dropped()) >= TWICE:
+                    self._raise(lane)
 
     def _raise(self, lane: Lane) -> None:
         """Give a class new numbers, for it does not overtake or is dropped itself."""
         lane.placed = False
+        lane.level = 0
         lane.excuse()
 
     def _make_slow(self, lane: Lane, now: float) -> None:
@@ -152,7 +163,7 @@ class Standing:
         placed = [lane for lane in self.lanes.values() if lane.placed]
         self.waiting = self.waiting and bool(placed)
         overtaken = any(now - lane.sent_at <= SENDING for lane in placed)
-        self._line.plan(overtaken=overtaken, waiting=self.waiting)
+        self._line.plan(queued=self.queued(), overtaken=overtaken, waiting=self.waiting)
         self.refresh = min(0.001, 8 / max(1.0, self._line.log.pace()))
         for lane in placed:
             latest = (lane.longest or 0.0) + SAME_TIME

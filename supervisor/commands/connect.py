@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import math
 import os
 import signal
@@ -96,6 +97,8 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         if user is not None:
             # For the device's addresses and MTU, and for sockets' buffers; nothing of the network has been read yet.
             privileges.drop_to(user, {privileges.CAP_NET_ADMIN})
+        # What is loaded by now stays: looking through it for garbage would keep packets waiting for 10 ms at a time.
+        gc.freeze()
         connect(
             options,
             stop,

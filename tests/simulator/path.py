@@ -94,7 +94,10 @@ class ClassTally:
 
 
 class Bottleneck:
-    """Strict priority between tail-drop queues, one link, then a delay with jitter and chance loss."""
+    """Strict priority between tail-drop queues, one link, then a delay with jitter and chance loss.
+
+    Queues hold packets or bytes: one of bytes nearly always has room for a probe, one of packets has not.
+    """
 
     def __init__(
         self,
@@ -104,6 +107,7 @@ class Bottleneck:
         rate: float,
         queues: dict[Dscp, int],
         limits: list[int],
+        in_bytes: bool,
         delay: float,
         jitter: float,
         loss: float,
@@ -115,7 +119,9 @@ class Bottleneck:
         self._rng = rng
         self._level = queues
         self._limits = limits
+        self._in_bytes = in_bytes
         self.queues: list[deque[Record]] = [deque() for _ in limits]
+        self._held = [0] * len(limits)
         self._delay = delay
         self._jitter = jitter
         self._loss = loss
@@ -127,17 +133,20 @@ class Bottleneck:
         """Queue a record, or drop it at the tail."""
         level = self._level[record.dscp]
         queue = self.queues[level]
-        if len(queue) >= self._limits[level]:
+        held = self._held[level] + (record.size if self._in_bytes else 1)
+        if held > self._limits[level]:
             self._drop(record, True)
             return
+        self._held[level] = held
         queue.append(record)
         if not self._busy:
             self._serve()
 
     def _serve(self) -> None:
-        for queue in self.queues:
+        for level, queue in enumerate(self.queues):
             if queue:
                 record = queue.popleft()
+                self._held[level] -= record.size if self._in_bytes else 1
                 self._busy = True
                 clock = self._clock
                 clock.at(clock.now + record.size * 8 / self.rate, self._served, record)

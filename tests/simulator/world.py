@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -19,7 +19,9 @@ CALL_SIZE = 238
 PROBE_SIZE = 28 + 37 + 9  # IP and UDP, DTLS with AES-GCM, type byte and id
 FLOWS = 16
 DEVICE_QUEUE = 500
-"""Packets that wait in the TUN device, of one kind: enough to tell the client's pauses from the path's."""
+"""Packets that wait in the TUN device while the client pauses; what comes then is lost, as the kernel would lose it."""
+READ_RECORDS, RECORD_SECONDS = 64, 10e-6
+"""After a pause the client reads so many packets at once, and then looks at what has come; each takes it so long."""
 
 
 class ProbingNumbering(Protocol):
@@ -58,8 +60,11 @@ class Scenario:
     inverted: bool = False
     """The network serves DF first: which class is slow cannot be told from its name."""
     pause: float = 0.0
-    """Milliseconds, at the most, for which the client does nothing at all (another process has its core); then it sends
-    what has gathered, class by class, before it hears the echoes that have come. Up to ten times a second."""
+    """Milliseconds, at the most, for which the client does nothing at all (another process has its core). Then it hears the
+    echoes that have come, and sends what has gathered, one read after the other and each class by class. Up to ten
+    times a second."""
+    byte_queue: bool = False
+    """The queues' limit counts bytes, as a bfifo's does: room for `queue` bulk records."""
     one_queue: bool = False
     """The network knows no classes."""
     echo: bool = True
@@ -128,9 +133,10 @@ class World:
         self.rng = random.Random(s.seed)
         order = [DF, AF41, EF] if s.inverted else [EF, AF41, DF]
         level = {dscp: 0 if s.one_queue else i for i, dscp in enumerate(order)}
+        limit = s.queue * (BULK_SIZE if s.byte_queue else 1)
         self.link = Bottleneck(
-            self.clock, self.rng, rate=s.rate * 1e6, queues=level, limits=[s.queue] * 3, delay=s.round_trip / 2000,
-            jitter=s.jitter / 1000, loss=s.loss, deliver=self._deliver, drop=self._dropped,
+            self.clock, self.rng, rate=s.rate * 1e6, queues=level, limits=[limit] * 3, in_bytes=s.byte_queue,
+            delay=s.round_trip / 2000, jitter=s.jitter / 1000, loss=s.loss, deliver=self._deliver, drop=self._dropped,
         )  # fmt: skip
         self.windows = [ReplayWindow(width) for width in WINDOWS]
         self.outcome = Outcome(s, {}, {})
@@ -138,7 +144,7 @@ class World:
         self._slow = EF if s.inverted else DF
         self._timer: float | None = None
         self._paused = False
-        self._gathered: dict[tuple[Dscp, int, TcpFlow | None], int] = {}
+        self._gathered: deque[tuple[Dscp, int, TcpFlow | None]] = deque()
         self._echoes: list[int] = []
         if s.pause:
             self.clock.at(0.1, self._pause)
@@ -172,8 +178,11 @@ class World:
     def send(self, dscp: Dscp, count: int, size: int, flow: TcpFlow | None = None) -> None:
         """Send records of one class, as a source asks; a probe that is due goes first, where it finds most room."""
         if self._paused:
-            key = (dscp, size, flow)
-            self._gathered[key] = min(DEVICE_QUEUE, self._gathered.get(key, 0) + count)
+            room = DEVICE_QUEUE - len(self._gathered)
+            self._gathered.extend([(dscp, size, flow)] * min(count, room))
+            if flow is not None:
+                for _ in range(count - room):
+                    flow.serial()  # lost: it will miss the acknowledgement
             return
         self._poll(None)
         self._emit(dscp, count, size, flow, None)
@@ -217,21 +226,22 @@ class World:
         self.clock.at(self.clock.now + self.rng.random() * self.scenario.pause / 1000, self._resume)
 
     def _resume(self, _: object) -> None:
-        self._paused = False
-        gathered, self._gathered = self._gathered, {}
-        if gathered:
-            self._poll(None)
-        counts: dict[Dscp, int] = {}
-        for (dscp, _size, _flow), count in gathered.items():
-            counts[dscp] = counts.get(dscp, 0) + count
-        for dscp, count in counts.items():  # one read, so one group of numbers for each class
-            numbers = iter(self._number(dscp, count))
-            for (other, size, flow), part in gathered.items():
-                if other is dscp:
-                    self._transmit(dscp, list(itertools.islice(numbers, part)), size, flow, None)
+        """Do what the loop does: hear what came from the network, send one read, class by class, and look again."""
         echoes, self._echoes = self._echoes, []
         for probe in echoes:
-            self._echo(probe)
+            self.numbering.probe_echoed(probe, self.clock.now)
+        gathered = self._gathered
+        read = [gathered.popleft() for _ in range(min(READ_RECORDS, len(gathered)))]
+        if read:
+            self._poll(None)
+        for dscp in dict.fromkeys(dscp for dscp, _size, _flow in read):
+            members = [(size, flow) for other, size, flow in read if other is dscp]
+            for number, (size, flow) in zip(self._number(dscp, len(members)), members, strict=True):
+                self._transmit(dscp, (number,), size, flow, None)
+        if gathered:
+            self.clock.at(self.clock.now + len(read) * RECORD_SECONDS, self._resume)
+            return
+        self._paused = False
         self.clock.at(self.clock.now + self.rng.uniform(0.05, 0.15), self._pause)
 
     def _echo(self, probe: int) -> None:
