@@ -18,6 +18,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, RefusedError, UsageError
+from qosctl.dtls import readdress
 
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -141,21 +142,28 @@ class Tun:
         RefusedError or NoPermissionError for what the kernel refuses, NotAttachedError when the device is gone.
         """
         new, old = set(addresses) - set(self._addresses), set(self._addresses) - set(addresses)
-        self._fitted = 0  # what fits the device depends on its families
-        if not self._assign or (not new and not old):
-            self._addresses = tuple(addresses)
+        if not new and not old:
             return
+        if {address.version for address in addresses} != {address.version for address in self._addresses}:
+            self._fitted = 0  # what fits the device depends on its families
         with _netlink_errors(self.name), IPRoute() as ip:
             try:
                 index = socket.if_nametoindex(self.name)
             except OSError as error:
                 self._raise_if_gone(error)
                 raise
-            for address in new:
-                ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
-            for address in old:
-                ip.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+            if any(address.version == 6 for address in new):
+                self._make_room_for_ipv6(ip, index)
+            if self._assign:
+                readdress.replace(ip, index, old, new)
         self._addresses = tuple(addresses)
+
+    def _make_room_for_ipv6(self, ip: IPRoute, index: int) -> None:
+        """Raise an MTU that was fitted to a path without room for IPv6: the kernel refuses its addresses until then."""
+        (link,) = ip.get_links(index)
+        if link.get_attr("IFLA_MTU") < MIN_MTU_IPV6:
+            self.mtu = MIN_MTU_IPV6
+            ip.link("set", index=index, mtu=self.mtu)
 
     def close(self) -> None:
         """Remove the device; twice is fine."""

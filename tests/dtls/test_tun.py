@@ -217,3 +217,57 @@ def test_a_device_removed_by_others_is_a_clear_error(inside: Namespace) -> None:
             tun.read_dry()
         with pytest.raises(NotAttachedError, match="vpn0: the device is gone"):
             tun.write(ipv4_udp("10.77.0.9", "10.77.0.2", 9, b"x"))
+
+
+def test_other_addresses_leave_the_operators_mtu_alone(inside: Namespace) -> None:
+    with Tun.create("vpn0", 1380, [V4, V6]) as tun:
+        inside.run(["ip", "link", "set", "vpn0", "mtu", "1300"])
+        for again in ([V4, V6], [ip_interface("10.77.0.3/24"), V6]):
+            tun.readdress(again)
+            tun.fit(1380)
+            assert links(inside)["vpn0"]["mtu"] == 1300
+        assert addresses(links(inside)["vpn0"]) == {"10.77.0.3/24", "fd77::2/64"}
+
+
+def test_ipv6_comes_back_to_a_device_that_was_fitted_to_a_small_path(inside: Namespace) -> None:
+    with Tun.create("vpn0", 1380, [V4, V6]) as tun:
+        tun.readdress([V4])
+        tun.fit(1000)
+        assert links(inside)["vpn0"]["mtu"] == 1000
+        tun.readdress([V4, V6])
+        assert addresses(links(inside)["vpn0"]) == {"10.77.0.2/24", "fd77::2/64"}
+        tun.fit(1380)
+        assert links(inside)["vpn0"]["mtu"] == 1380
+
+
+def test_somebody_else_assigns_addresses_to_a_device_that_takes_them(inside: Namespace) -> None:
+    with Tun.create("vpn0", 1380, [V4], assign=False) as tun:
+        tun.fit(1000)
+        tun.readdress([V4, V6])
+        inside.run(["ip", "address", "add", "fd77::2/64", "dev", "vpn0"])
+        assert addresses(links(inside)["vpn0"]) == {"fd77::2/64"}
+
+
+def test_addresses_that_others_took_or_gave_are_no_error(inside: Namespace) -> None:
+    with Tun.create("vpn0", 1380, [V4, V6]) as tun:
+        inside.run(["ip", "link", "set", "vpn0", "down"])  # which takes IPv6 off it
+        inside.run(["ip", "link", "set", "vpn0", "up"])
+        inside.run(["ip", "address", "add", "10.78.0.3/24", "dev", "vpn0"])
+        tun.readdress([ip_interface("10.78.0.3/24")])
+        assert addresses(links(inside)["vpn0"]) == {"10.78.0.3/24"}
+
+
+@pytest.mark.parametrize("again", ["10.77.0.3/24", "10.77.0.2/16", "10.77.0.2/32", "10.77.0.3/32", "10.78.0.2/24"])
+@pytest.mark.parametrize("promote", ["0", "1"])
+def test_routes_outlive_another_address(inside: Namespace, again: str, promote: str) -> None:
+    with Tun.create("vpn0", 1380, [V4]) as tun:
+        inside.sysctl("net.ipv4.conf.vpn0.promote_secondaries", promote)
+        inside.run(["ip", "route", "add", "10.99.0.0/16", "dev", "vpn0"])
+        for _ in range(2):
+            tun.readdress([ip_interface(again)])
+            assert addresses(links(inside)["vpn0"]) == {again}
+            tun.readdress([V4])
+            assert addresses(links(inside)["vpn0"]) == {str(V4)}
+        tun.readdress([ip_interface(again)])
+        (route,) = json.loads(inside.run(["ip", "-json", "route", "get", "10.99.0.1"]).stdout)
+        assert (route["dev"], route["prefsrc"]) == ("vpn0", again.partition("/")[0])
