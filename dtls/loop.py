@@ -112,17 +112,18 @@ class Loop:
         """Let every part do what is due, and note when something is next."""
         self._tended = now
         due = min(self._watch.tend(now), self._carrier.tend(now), self._control.tend(now), now + LOOK_S)
+        if self._holding:
+            self._hold(now)
+            due = min(due, self._hold_until) if self._holding else due
         link = self._carrier.link
         if link is not None:
             self._tun.fit(link.path.size)
             if self._carrier.early:
                 early, self._carrier.early = self._carrier.early, []
                 self._take_datagrams(link, [Arrival([memoryview(each) for each in early], Ecn.NOT_ECT)], now)
+                due = now  # whatever they said
         else:
             self._waiting.clear()  # they were sealed for a channel that is no more
-        if self._holding:
-            self._hold(now)
-            due = min(due, self._hold_until) if self._holding else due
         if now >= self._next_report and self._report is not None:
             self._report()
             self._next_report = math.inf
@@ -187,13 +188,10 @@ class Loop:
             self._due = now
             return
         if events & ~select.EPOLLOUT:
-            try:
-                arrivals = link.udp.arrivals(self._udp_burst.limit)
-                self._udp_burst.came(len(arrivals), now, ready)
-                self._take_datagrams(link, arrivals, now)
-            except LinkLostError as error:
-                self._carrier.lose(str(error), now)
-                self._due = now
+            arrivals = link.udp.arrivals(self._udp_burst.limit)
+            self._udp_burst.came(len(arrivals), now, ready)
+            self._take_datagrams(link, arrivals, now)
+            if self._carrier.link is not link:
                 return
         if events & select.EPOLLOUT:
             while self._waiting and link.udp.send(self._waiting[0]):
@@ -232,24 +230,28 @@ class Loop:
     def _take_datagrams(self, link: Link, arrivals: Sequence[Arrival], now: float) -> None:
         tally, open_records, write = self._tally, link.opener.open, self._tun.write
         packets, octets = tally.received.packets, tally.received.octets
-        for datagrams, ecn in arrivals:
-            for datagram in datagrams:
-                for _, content_type, plaintext in open_records(datagram):
-                    link.life.heard = now
-                    if content_type == APPLICATION_DATA and plaintext and plaintext[0] == FrameKind.DATA:
-                        packet = plaintext[1:] if ecn is Ecn.NOT_ECT else combine(plaintext[1:], ecn)
-                        if packet is None:
-                            tally.drop("ecn")
-                        elif write(packet):
-                            size = len(packet)
-                            plain = size >= IPV4_HEADER_BYTES and packet[0] == IPV4_WITHOUT_OPTIONS
-                            traffic_class = packet[1] if plain else traffic_class_of(packet).byte
-                            packets[traffic_class] += 1
-                            octets[traffic_class] += size
-                    else:
-                        frame = link.take(content_type, plaintext, now)
-                        if frame is not None:
-                            self._control.judge(frame)
+        try:
+            for datagrams, ecn in arrivals:
+                for datagram in datagrams:
+                    for _, content_type, plaintext in open_records(datagram):
+                        link.life.heard = now
+                        if content_type == APPLICATION_DATA and plaintext and plaintext[0] == FrameKind.DATA:
+                            packet = plaintext[1:] if ecn is Ecn.NOT_ECT else combine(plaintext[1:], ecn)
+                            if packet is None:
+                                tally.drop("ecn")
+                            elif write(packet):
+                                size = len(packet)
+                                plain = size >= IPV4_HEADER_BYTES and packet[0] == IPV4_WITHOUT_OPTIONS
+                                traffic_class = packet[1] if plain else traffic_class_of(packet).byte
+                                packets[traffic_class] += 1
+                                octets[traffic_class] += size
+                        else:
+                            frame = link.take(content_type, plaintext, now)
+                            if frame is not None:
+                                self._control.judge(frame)
+        except LinkLostError as error:
+            self._carrier.lose(str(error), now)
+            self._due = now
 
     def _read_channel(self, now: float) -> None:
         if self._channel.unsent:

@@ -62,6 +62,12 @@ class PskServer:
         (datagram,) = self._written()
         return datagram
 
+    def goodbye(self) -> bytes:
+        """Close, and return the alert that says so."""
+        self._tls.shutdown()
+        (datagram,) = self._written()
+        return datagram
+
     def open(self, datagram: bytes) -> bytes:
         self._tls.bio_write(datagram)
         return self._tls.recv(20000)

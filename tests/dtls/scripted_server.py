@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Self
 
 from OpenSSL import SSL
 from qosctl.dtls.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
+from qosctl.dtls.udp import SOL_UDP, UDP_SEGMENT
 
 from tests.dtls.psk_server import PskServer
 from tests.lab import Namespace
@@ -26,7 +28,10 @@ DPD_S = 3600
 
 
 class ScriptedServer:
-    """One client's server on one port, TCP and UDP. `certificate` and `key` are PEM files."""
+    """One client's server on one port, TCP and UDP. `certificate` and `key` are PEM files.
+
+    Set `closes_dtls`, and it closes the DTLS channel in the same breath that completes the handshake.
+    """
 
     def __init__(self, namespace: Namespace, address: str, certificate: Path, key: Path) -> None:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
@@ -39,6 +44,7 @@ class ScriptedServer:
             self._udp.bind((address, self.port))
         self._udp.settimeout(PATIENCE_S)
         self._context = context
+        self.closes_dtls = False
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -104,7 +110,12 @@ class ScriptedServer:
             while not self._dtls.done:
                 datagram, self._peer = self._udp.recvfrom(20000)
                 for answer in self._dtls.feed(datagram):
-                    self._udp.sendto(answer, self._peer)
+                    if self._dtls.done and self.closes_dtls:
+                        both = [answer, self._dtls.goodbye()]  # as one batch, which arrives in one read
+                        size = (SOL_UDP, UDP_SEGMENT, struct.pack("=H", len(answer)))
+                        self._udp.sendmsg(both, [size], 0, self._peer)
+                    else:
+                        self._udp.sendto(answer, self._peer)
             assert self._dtls.app_id == bytes([len(APP_ID)]) + APP_ID
             self._socket.setblocking(False)
             self._ready.set()

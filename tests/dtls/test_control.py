@@ -17,6 +17,7 @@ from qosctl.dtls.frames import FrameError, FrameKind, encode_cstp
 from qosctl.dtls.numbering import PlainNumbering
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.probing import PROBE_ID_BYTES
+from qosctl.dtls.tally import State
 from qosctl.dtls.trust import Pin
 
 from tests.dtls.scripted_server import ScriptedServer
@@ -118,6 +119,19 @@ def test_packets_come_in_on_both_channels_and_leave_on_dtls(tunnel: Tunnel, serv
     assert packet[12:20] == ECHO_REQUEST[16:20] + ECHO_REQUEST[12:16]
     assert packet[20] == 0  # echo reply
     assert tunnel.info.statistics().received.packets == 1
+
+
+def test_a_dtls_channel_that_is_closed_at_once_leaves_the_session_to_tls(
+    lab: Topology, server: ScriptedServer, identity: Ocserv
+) -> None:
+    server.closes_dtls = True
+    with Tunnel(lab.client, options(lab, server, identity)) as tunnel:
+        server.wait_until_ready()
+        server.send_tls(encode_cstp(FrameKind.DPD_OUT, b"abc"))
+        while (record := server.receive_tls()) != encode_cstp(FrameKind.DPD_RESP, b"abc"):
+            assert record, tunnel.error  # a packet: the device says things of its own in between
+        assert tunnel.info.statistics().standing.state is State.TLS
+        assert tunnel.info.statistics().standing.dtls_lost == 1
 
 
 GOODBYES = {
