@@ -209,7 +209,7 @@ class Loop:
             return
         most = link.path.size
         if max(map(len, packets)) > most:
-            self._send_over_tls([packet for packet in packets if len(packet) > most])
+            self._send_over_tls([packet for packet in packets if len(packet) > most], beside_dtls=True)
             packets = [packet for packet in packets if len(packet) <= most]
         if link.prober is not None:
             link.probe(link.prober, now)  # in front of the packets that may need what it tells
@@ -221,7 +221,10 @@ class Loop:
                 break
         link.life.said = now
 
-    def _send_over_tls(self, packets: list[bytes]) -> None:
+    def _send_over_tls(self, packets: list[bytes], *, beside_dtls: bool = False) -> None:
+        if beside_dtls and self._control.congested:  # the device is not left alone for TLS while DTLS has room
+            self._tally.drop("tls_full", len(packets))
+            return
         self._tally.over_tls += len(packets)
         for packet in packets:
             self._tally.sent.count(packet)

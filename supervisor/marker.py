@@ -23,6 +23,7 @@ _DROPS = {
     "forged": Statistic.DROPPED_FORGED,
     "replayed": Statistic.DROPPED_REPLAYED,
     "udp_lost": Statistic.DROPPED_SOCKET_FULL,
+    "tls_full": Statistic.DROPPED_SOCKET_FULL,
     "tun_refused": Statistic.DROPPED_TUNNEL_FULL,
     "ecn": Statistic.DROPPED_ECN,
 }

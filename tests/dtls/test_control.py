@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -132,6 +133,18 @@ def test_a_dtls_channel_that_is_closed_at_once_leaves_the_session_to_tls(
             assert record, tunnel.error  # a packet: the device says things of its own in between
         assert tunnel.info.statistics().standing.state is State.TLS
         assert tunnel.info.statistics().standing.dtls_lost == 1
+
+
+def test_what_is_too_large_for_dtls_does_not_pile_up_where_tls_is_full(tunnel: Tunnel, lab: Topology) -> None:
+    """The server reads nothing of TLS, and DTLS works on."""
+    lab.client.run(["ip", "link", "set", "vpn0", "mtu", "9000"])
+    with lab.client.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.168.78.1", 9))
+        deadline = time.monotonic() + 30
+        while not tunnel.info.statistics().dropped.get("tls_full"):
+            assert time.monotonic() < deadline
+            for _ in range(50):
+                sock.send(bytes(8000))
 
 
 GOODBYES = {
