@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .layout import FLOW_INFO_WORDS, WORD
+from .layout import WORD
 
 _OWNER = struct.Struct("=QQQ16s64s")  # process id, its start time, created (Unix ns), tunnel device, server
 _STATISTICS_AT = 16  # words
@@ -128,7 +128,7 @@ def write_owner(info: memoryview, owner: Owner) -> None:
 
 
 def read_owner(info: bytes | memoryview) -> Owner:
-    """Read back what write_owner stored; total over any content."""
+    """Read back what write_owner stored, fit to be shown; total over any content."""
     return _owner(bytes(info[: _OWNER.size]))
 
 
@@ -144,13 +144,8 @@ def statistics_of(info: bytes | memoryview) -> Sequence[int]:
     return _STATISTICS_WORDS.unpack_from(info, _STATISTICS_AT * WORD.size)
 
 
-def statistics_words(info: memoryview) -> memoryview:
-    """Return the words that the owner stores its statistics in: view[Statistic.X] = value."""
-    return info.cast("Q")[_STATISTICS_AT:FLOW_INFO_WORDS]
-
-
 def statistics_in(page: memoryview) -> memoryview:
-    """Return the same of a page that is given as words."""
+    """Return the words that the owner stores its statistics in: view[Statistic.X] = value. `page` is given as words."""
     return page[_STATISTICS_AT:]
 
 
@@ -167,7 +162,7 @@ def write_suite(page: memoryview, suite: str) -> None:
 
 
 def suite_in(info: bytes | memoryview) -> str:
-    """Read back what write_suite stored; total over any content."""
+    """Read back what write_suite stored, fit to be shown; total over any content."""
     start = _SUITE_AT * WORD.size
     return _suite(bytes(info[start : start + _SUITE_BYTES]))
 
@@ -187,4 +182,8 @@ def state_name(value: int) -> str:
 
 
 def _text(raw: bytes) -> str:
-    return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+    """Read a client's words. Any bytes may be in them: what is not printable is written as Python would escape it."""
+    text = raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

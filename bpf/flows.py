@@ -31,7 +31,6 @@ from .flow_info import (
     page_words,
     read_owner,
     statistics_of,
-    statistics_words,
     suite_in,
     write_owner,
 )
@@ -113,7 +112,7 @@ def _readable(packed: bytes) -> str:
 
 
 class Ring:
-    """One flow's memory: `marks`, RING_WORDS 64-bit words; the client's `page`; in it `statistics` and `inquiry`."""
+    """One flow's memory: `marks`, RING_WORDS 64-bit words; the client's `page`; in it `inquiry`."""
 
     def __init__(self, owner: Owner) -> None:
         self.fd = syscall.map_create(RING_SHAPE, owner.tunnel)
@@ -123,7 +122,6 @@ class Ring:
         info = whole[_MARKS_BYTES:]
         write_owner(info, owner)
         self.page = page_words(info)
-        self.statistics = statistics_words(info)
         self.inquiry = inquiry_words(info)
 
     def close(self) -> None:

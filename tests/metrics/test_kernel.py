@@ -11,7 +11,7 @@ import pytest
 from qosctl.bpf import bpffs, state, syscall
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_info import Statistic, statistics_in
 from qosctl.bpf.layout import RING_WORDS, mark_word
 from qosctl.bpf.policy import Policy
 
@@ -123,8 +123,8 @@ def test_flows_are_counted_by_whether_their_owner_lives(with_maps: Namespace, ex
 def test_a_clients_statistics_go_by_tunnel_and_die_with_it(with_maps: Namespace, exporter: Exporter) -> None:
     with flow(with_maps, 1001, "tun7") as living, flow(with_maps, 1002, "tun8", alive=False) as dead:
         for ring in (living, dead):
-            ring.statistics[Statistic.PACKETS_SENT] = 12
-            ring.statistics[Statistic.DPD_ROUND_TRIP_US] = 2500
+            statistics_in(ring.page)[Statistic.PACKETS_SENT] = 12
+            statistics_in(ring.page)[Statistic.DPD_ROUND_TRIP_US] = 2500
         answer = exporter.scrape()
     assert answer.labelled("qosctl_tunnel_sent_packets_total", "device") == {"tun7": 12}
     assert answer.labelled("qosctl_tunnel_dpd_round_trip_seconds", "device") == {"tun7": pytest.approx(0.0025)}

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from qosctl.bpf.dscp import EF
 from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
-from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_info import Statistic, statistics_in
 from qosctl.bpf.layout import RING_WORDS, mark_word
 
 from tests.lab import LabError, Namespace, Qosctl, end
@@ -78,7 +78,7 @@ def busy(bare: Namespace, exporter: Exporter) -> Iterator[Exporter]:
     qosctl("passtos", "on")
     with sender(bare) as sock, flow(bare, sock.getsockname()[1]) as ring:
         for statistic in Statistic:
-            ring.statistics[statistic] = 1 + statistic
+            statistics_in(ring.page)[statistic] = 1 + statistic
         write_classes(ring.page, {EF: ClassUse(1, 2, 3, 4, backlog_word(Queued(5, 6000)))})
         ring.marks[NUMBER % RING_WORDS] = mark_word(NUMBER, EF)
         sock.send(RECORD)

@@ -12,7 +12,7 @@ from subprocess import PIPE
 import pytest
 from qosctl.bpf import inquiry
 from qosctl.bpf.dscp import DF, EF
-from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_info import Statistic, statistics_in
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.path.times import ROUNDS, ClassTimes
 from qosctl.supervisor.path.tunnel import Comparison, Echo
@@ -143,7 +143,7 @@ def test_a_client_of_an_older_version_is_told_of() -> None:
     with stand() as built:
         attach([NEAR])
         with built.tunnel() as tunnel:
-            tunnel.ring.statistics[Statistic.STATE] = 2
+            statistics_in(tunnel.ring.page)[Statistic.STATE] = 2
             said = Qosctl(built.sender).read("path", ADDRESSES[4][1])
             assert tunnel.ring.inquiry[0] == 0  # the question does not stay
     assert faults("path", said) == []
