@@ -7,7 +7,8 @@ side was silent, and gives up after twice `dpd` seconds in which nothing at all 
 Other things make it ask sooner, every DOUBT_EVERY_S, and give up after `patience` requests in a row without an answer:
 
 - a peer that says nothing although we have spoken for `quiet` seconds;
-- `doubt`, when the network has changed or time has jumped;
+- `doubt`, when the network has changed or time has jumped. It begins anew with each doubt, for DOUBT_RENEWED_S at the most:
+  the news of a network that does not come to rest put no verdict off for ever;
 - a peer that was busy and has said nothing for `quiet` seconds: who only listens would not know that nothing comes;
 - our own words, if no request has been answered for PROOF_S: what we hear does not prove that we are heard. Here it takes
   `proof` requests, because the channel does carry something, and a request may wait in a long queue.
@@ -25,6 +26,8 @@ from qosctl.dtls.session import Timers
 _REPEATS = 4
 """Unanswered requests go out again this many times within the last `dpd` seconds: one lost datagram is no death."""
 DOUBT_EVERY_S = 0.75
+DOUBT_RENEWED_S = 10.0
+"""Time enough for a machine that moves from one network to the next."""
 PROOF_S = 7.0
 """Longer than the pause between the probes of a path's size (pathmtu.CONFIRM_S), whose echoes prove it for nothing."""
 
@@ -46,7 +49,7 @@ class Liveness:
 
     __slots__ = (
         "_answered", "_asked", "_doubted", "_dpd", "_keepalive", "_patience", "_proof", "_quiet", "_unanswered",
-        "_unproven", "heard", "said",
+        "_unproven", "_wondering", "heard", "said",
     )  # fmt: skip
 
     heard: float
@@ -59,7 +62,7 @@ class Liveness:
         self._patience = patience
         self._proof = proof
         self.heard = self.said = now
-        self._asked = self._doubted = -math.inf
+        self._asked = self._doubted = self._wondering = -math.inf
         self._answered = math.inf  # nothing is to be proven before the first answer
         self._unanswered = self._unproven = 0
 
@@ -87,6 +90,10 @@ class Liveness:
 
     def doubt(self, now: float) -> None:
         """Ask at once, and go on asking until something is heard."""
+        if self._doubted <= self.heard:
+            self._wondering = now  # since when, without a word
+        elif now >= self._wondering + DOUBT_RENEWED_S:
+            return
         self._doubted = now
         self._asked = -math.inf
 

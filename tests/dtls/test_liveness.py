@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from qosctl.dtls.liveness import PROOF_S, Due, Liveness
+from qosctl.dtls.liveness import DOUBT_EVERY_S, DOUBT_RENEWED_S, PROOF_S, Due, Liveness
 from qosctl.dtls.session import Timers
 
 QUIET_S, PATIENCE, PROOF = 2.0, 4, 8
@@ -18,6 +18,11 @@ def alive() -> Liveness:
     life = Liveness(Timers(dpd=90, keepalive=0), 0.0, quiet=QUIET_S, patience=PATIENCE, proof=PROOF)
     life.answered(0.0)
     return life
+
+
+def as_on_tls() -> Liveness:
+    """A channel whose losses the transport finds: only time and doubt count."""
+    return Liveness(Timers(dpd=90, keepalive=0), 0.0, patience=PATIENCE)
 
 
 def run(life: Liveness, seconds: float, step: Step) -> tuple[list[float], float | None]:
@@ -99,3 +104,26 @@ def test_where_the_transport_finds_losses_itself_only_time_counts() -> None:
     life = Liveness(Timers(dpd=90, keepalive=0), 0.0)
     life.answered(0.0)
     assert run(life, 60, step) == ([], None)
+
+
+@pytest.mark.parametrize("every_s", [0.05, 0.5, 5.0])
+def test_doubt_that_never_ends_puts_no_verdict_off(every_s: float) -> None:
+    """Some other interface goes up and down all the time."""
+
+    def step(now: float, life: Liveness, _: Due) -> None:
+        if round(now / STEP_S) % round(every_s / STEP_S) == 0:
+            life.doubt(now)
+
+    dead = run(as_on_tls(), 100, step)[1]
+    assert dead is not None
+    assert dead <= DOUBT_RENEWED_S + PATIENCE * DOUBT_EVERY_S + 0.5
+
+
+def test_doubt_begins_anew_while_the_network_settles() -> None:
+    """The last news count."""
+
+    def step(now: float, life: Liveness, _: Due) -> None:
+        if now in (0.0, 2.5, 5.0):
+            life.doubt(now)
+
+    assert run(as_on_tls(), 100, step)[1] == pytest.approx(5.0 + PATIENCE * DOUBT_EVERY_S, abs=0.5)
