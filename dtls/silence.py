@@ -17,8 +17,11 @@ from __future__ import annotations
 from qosctl.dtls.lanes import Lane, Probe
 from qosctl.dtls.sendlog import SendLog
 
-YIELD, YIELD_TO_TWO = 40, 56
+YIELD, YIELD_TO_TWO = 40, 48
 """Numbers by which a place may be too low without any loss: the window, less what the estimate may be wrong besides."""
+
+STALL = 0.004
+"""Seconds by which an echo may be late because a program had to wait for its turn: no sign of a queue."""
 
 
 def held(place: int, slow: Lane, own: float, log: SendLog, capacity: float | None) -> tuple[int, bool]:
@@ -26,25 +29,23 @@ def held(place: int, slow: Lane, own: float, log: SendLog, capacity: float | Non
 
     `own` is the round trip of the overtaking class in seconds, `capacity` the link's records a second.
     """
-
-    def bound(probe: Probe) -> int:
-        return _not_past(probe, own, log, capacity)
-
     waiting = False
+    if slow.calm:  # its probes follow each other closely: a stall of the server would pass for a queue
+        own += STALL
     late = slow.late(slow.certain_doubt)
-    if late is not None and (surely := bound(late)) < place:
+    if late is not None and (surely := _not_past(late, own, log, capacity)) < place:
         place, waiting = surely, True
     first = slow.late(0) if slow.calm else None
     if first is None:
         return place, waiting
-    lowest, doubt = bound(first), slow.doubt
+    lowest, doubt = _not_past(first, own, log, capacity), slow.doubt
     if (silent := slow.late(doubt)) is not None:
         most = YIELD_TO_TWO
     elif (silent := slow.late(doubt - 1)) is not None:
         most = YIELD
     else:
         return place, waiting
-    place = max(place - most, min(place, max(lowest, bound(silent) - YIELD)))
+    place = max(place - most, min(place, max(lowest, _not_past(silent, own, log, capacity) - YIELD)))
     return place, waiting
 
 

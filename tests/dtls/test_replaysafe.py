@@ -162,10 +162,10 @@ def test_a_reserve_looks_below_only_where_nothing_is_close_above() -> None:
     [
         (0.0, (), 500, 500, False),
         (0.0, (400,), 450, 410, False),  # one is silent: late or lost, so lower, but no lower than does no harm
-        (0.0, (440,), 450, 440, False),
-        (0.0, (400, 440), 440, 400, False),  # two would hardly be lost together
-        (0.0, (400, 440), 500, 444, False),
-        (0.0, (400, 440, 480), 600, 424, True),
+        (0.0, (430,), 450, 434, False),  # a stall of 4 ms, here 4 numbers, is no lateness
+        (0.0, (400, 440), 440, 404, False),  # two would hardly be lost together
+        (0.0, (400, 440), 500, 452, False),
+        (0.0, (400, 440, 480), 600, 436, True),
         (0.5, (400, 440), 500, 500, False),  # where half is lost, two silent ones say nothing
         (0.5, (400, 440, 480), 600, 480, True),
     ],
