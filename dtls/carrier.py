@@ -55,7 +55,7 @@ class Carrier:
         self.early: list[bytes] = []
         """Datagrams that came right behind the handshake of the link; whoever reads them empties it."""
         self.too_small: int | None = None
-        """What the path takes, in bytes, where that was too little for DTLS."""
+        """What the path takes, in bytes, where that was too little for DTLS; until it takes more, or is another."""
         self._next_attempt = 0.0
 
     def descriptor(self) -> int:
@@ -67,6 +67,8 @@ class Carrier:
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again."""
         if self.link is not None:
+            if self.link.path.whole:
+                self.too_small = None
             try:
                 return self.link.tend(now)
             except LinkLostError as error:
@@ -106,17 +108,22 @@ class Carrier:
         self._changed(State.TLS, why)
 
     def give_up(self, why: str, now: float) -> None:
-        """Let TLS carry for long, because the path is no good for DTLS; news of the network end that."""
+        """Let TLS carry for long, because the path is no good for DTLS; `doubt` about the path ends that."""
         assert self.link is not None
         self.too_small = self.link.outer_mtu
         self.lose(why, now)
         self._next_attempt = now + _SMALL_PATH_S
 
-    def doubt(self, now: float) -> None:
-        """The network has changed: ask whether the link lives, or try again from a new socket."""
+    def doubt(self, now: float, *, moved: bool) -> None:
+        """The network has changed: ask whether the link lives, or try again from a new socket.
+
+        `moved`: the path may be another. On the same one, what was too small for DTLS stays so.
+        """
+        if moved:
+            self.too_small = None
         if self.link is not None:
             self.link.life.doubt(now)
-        elif self.attempt is None:
+        elif self.attempt is None and self.too_small is None:
             self._next_attempt = now
 
     def close(self, now: float, *, goodbye: bool) -> None:

@@ -96,6 +96,8 @@ class PathMtu:
         """Whether the path is known to take less than the ceiling, and how much it takes is known too."""
         self.black_holes = 0
         """How often packets of the present size had stopped to pass without a word from the path."""
+        self.whole = False
+        """Whether a probe of the ceiling has passed: the path takes whatever may come."""
 
     def due(self, now: float, *, said: float) -> Probe | None:
         """Return the probe to send now, if any, with the small one beside it. `said` is when we last sent a packet."""
@@ -138,6 +140,7 @@ class PathMtu:
         if size is None or size != len(payload):
             return
         self.size = max(self.size, size)
+        self.whole = self.size >= self._ceiling
         if size < self._target:
             return  # a late one, of a smaller probe
         self._trying = False
@@ -151,7 +154,7 @@ class PathMtu:
         """Learn from the kernel that no more than `size` bytes pass now; nothing is believed that is below the floor."""
         size = max(self._floor, size)
         if size < self.size:
-            self.size = size
+            self.size, self.whole = size, False
             self._phase, self._trying, self._next = _Phase.CONFIRM, False, now
             self._raise_at = now + self._raise_s
 
@@ -172,7 +175,7 @@ class PathMtu:
         self._fails = self._target
         if self._phase is _Phase.CONFIRM:
             self.black_holes += 1
-            self.size = self._floor
+            self.size, self.whole = self._floor, False
         if self._phase is not _Phase.SEARCH:
             self._phase, self._passes = _Phase.SEARCH, self.size
         self._search_on(now)

@@ -49,6 +49,7 @@ class Watch:
         self._carrier = carrier
         self._rekey_at = now + session.rekey_s if session.rekey_s else math.inf
         self._look_at = self._judge_at = math.inf
+        self._seen: tuple[bool, str | None] = (True, opened.channel.local[0])
 
     def news(self, now: float) -> None:
         """Something about links, addresses or routes has changed."""
@@ -57,7 +58,7 @@ class Watch:
     def woke(self, now: float) -> None:
         """Time has jumped: whatever was alive before may have been dead for long."""
         self._control.life.doubt(now)
-        self._carrier.doubt(now)
+        self._carrier.doubt(now, moved=True)
         self.news(now)
 
     def tend(self, now: float) -> float:
@@ -83,12 +84,13 @@ class Watch:
     def _look(self, now: float) -> bool:
         """Look which address leads to the server; returns whether it is still the one in use."""
         local, remote = self._channel.local, self._channel.remote
-        works, best = sources(local, remote)
+        works, best = seen = sources(local, remote)
+        moved, self._seen = seen != self._seen, seen
         if not works and best is not None:
             raise AddressChangedError(f"{self._name}: our address has changed")
         if works:  # even if another is better now: what works stays, what is dead is found out soon
             self._control.life.doubt(now)
-            self._carrier.doubt(now)
+            self._carrier.doubt(now, moved=moved)
             if best != local[0]:
                 self._judge_at = now + ANSWER_S
         return best == local[0]

@@ -66,10 +66,15 @@ def test_a_black_hole_is_found_and_its_edge_too(takes: int, delay_s: float) -> N
 
 
 def test_a_path_that_recovers_is_used_again() -> None:
-    path = Path(1000)
+    path = Path(CEILING)
+    path.run(2)
+    assert path.mtu.whole
+    path.takes = 1000
     path.run(30)
+    assert not path.mtu.whole
     path.takes = CEILING
     path.run(70)
+    assert path.mtu.whole
     assert path.mtu.size == CEILING
     assert not path.mtu.shrunk
 

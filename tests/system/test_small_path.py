@@ -73,6 +73,19 @@ def shrunk(line: Line) -> Iterator[None]:
             namespace.run(["ip", "link", "set", "dev", device, "mtu", "1500"])
 
 
+@contextlib.contextmanager
+def _another_source(line: Line) -> Iterator[None]:
+    """Let packets to the router leave from another address; the one before works on."""
+    other = "10.91.1.77"
+    line.client.run(["ip", "addr", "add", f"{other}/24", "dev", line.device])
+    line.client.run(["ip", "route", "add", ROUTER, "dev", line.device, "src", other])
+    try:
+        yield
+    finally:
+        line.client.run(["ip", "route", "del", ROUTER])
+        line.client.run(["ip", "addr", "del", f"{other}/24", "dev", line.device])
+
+
 def test_a_path_that_swallows_what_ipv6_must_send_leaves_it_to_tls(line: Line) -> None:
     """Both ways, packets of every size, and connections from before: nothing ends in a black hole."""
     with (
@@ -94,9 +107,16 @@ def test_a_path_that_swallows_what_ipv6_must_send_leaves_it_to_tls(line: Line) -
         assert _own_address(line) == own
         assert _received(line, own) == TRANSFER_BYTES
         assert all(_pings(line.server_namespace, own, size) for size in (100, 1000, 1235, 1280, 1400))
-        time.sleep(5)  # for longer than DTLS is tried again after
-        assert _statistics(line)["state"] == 1
+        for change in ("add", "del", "add", "del"):  # news that change no way to the server
+            line.client.run(["ip", "addr", change, "198.51.100.1/32", "dev", "lo"])
+            time.sleep(1)  # for longer than DTLS is tried again after
+            assert _statistics(line)["state"] == 1
+        assert connection.errors.count(words) == 1
         assert _pings(line.server_namespace, own, 1280)
+        relay.set(largest=65535)
+        with _another_source(line):
+            _until(lambda: _statistics(line)["state"] == 2)
+            assert _pings(line.server_namespace, own, 1280)
     note(Row("path swallows what IPv6 must be able to send", "the path is too small for IPv6 over UDP: packets go over TLS",
              "the first large packet", seconds, None, None))  # fmt: skip
 
