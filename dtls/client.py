@@ -20,7 +20,7 @@ from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.account import Account
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
-from qosctl.dtls.device import Device
+from qosctl.dtls.device import Device, why_no_ipv6
 from qosctl.dtls.dial import Address, UnreachableError
 from qosctl.dtls.ending import ENDINGS, reason_of
 from qosctl.dtls.establish import Opened, open_session
@@ -134,14 +134,18 @@ class _Client:
             had_ipv6 = self._device.carries_ipv6
             tun = self._device.serve(opened)
             if had_ipv6 and not self._device.carries_ipv6:
-                self._teller.say(
-                    Severity.WARNING, "the tunnel carries no IPv6 any more: the server gives no address for it"
-                )
+                why = why_no_ipv6(opened.session, opened.outer)
+                self._teller.say(Severity.WARNING, f"the tunnel carries no IPv6 any more: {why}")
             poll = session.enter_context(select.epoll())
             now = time.monotonic()
             name = str(self._gateway)
             control = self._parts.control(
-                name=name, channel=opened.channel, session=opened.session, tally=self._tally, now=now
+                name=name,
+                channel=opened.channel,
+                session=opened.session,
+                addresses=tun.addresses,
+                tally=self._tally,
+                now=now,
             )
             carrier = Carrier(
                 opened=opened,

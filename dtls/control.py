@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Sequence
 
 from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.dtls.anyconnect import printable
@@ -13,7 +14,7 @@ from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel
 from qosctl.dtls.frames import Frame, FrameKind, encode_cstp
 from qosctl.dtls.liveness import Due, Liveness
 from qosctl.dtls.nudge import Nudge
-from qosctl.dtls.session import Session
+from qosctl.dtls.session import Interface, Session
 from qosctl.dtls.tally import Tally
 
 _DISCONNECT_REASON = b"\xb0user disconnect"
@@ -33,13 +34,22 @@ class SilentError(NotAttachedError):
 class Control:
     """The TLS channel's side of the session. Store the time in `life.heard` as bytes come."""
 
-    def __init__(self, *, name: str, channel: Channel, session: Session, tally: Tally, now: float) -> None:
-        """`name` is what to call the server in an error."""
+    def __init__(  # noqa: PLR0913  (what it speaks of)
+        self,
+        *,
+        name: str,
+        channel: Channel,
+        session: Session,
+        addresses: Sequence[Interface],
+        tally: Tally,
+        now: float,
+    ) -> None:
+        """`name` is what to call the server in an error; `addresses` are those that the tunnel device has."""
         self._name = name
         self._channel = channel
         self._tally = tally
         self.life = Liveness(session.tls, now)
-        self.nudge = Nudge(session.addresses)
+        self.nudge = Nudge(addresses)
 
     @property
     def congested(self) -> bool:

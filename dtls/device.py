@@ -6,14 +6,23 @@ The first session makes it; the ones after it find it there, and with it the con
 from __future__ import annotations
 
 import contextlib
+from ipaddress import IPv4Address, IPv6Address
 
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.marker import Marker
-from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD
+from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD, Session
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.surroundings import Following, Surroundings
 from qosctl.dtls.tun import Tun
+
+
+def why_no_ipv6(session: Session, outer: IPv4Address | IPv6Address) -> str:
+    """Say why a device that serves the session, from a server at `outer`, has no IPv6 address."""
+    mtu = session.tunnel_mtu(outer, RECORD_OVERHEAD)
+    if mtu < IPV6_MTU_MIN:  # whoever took it away, the server or we
+        return f"there is room for packets of {mtu} bytes, and IPv6 needs {IPV6_MTU_MIN}"
+    return "the server gives no address for it"
 
 
 class Device:

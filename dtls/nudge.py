@@ -30,14 +30,14 @@ class Nudge:
     """Says when to send the packet. Quiet until `begin`."""
 
     def __init__(self, addresses: Sequence[Interface]) -> None:
-        """`addresses` are the tunnel's own, at least one."""
-        self._packet = _packet(addresses[0])
+        """`addresses` are those that the tunnel device has; without one there is nobody to send to, and it stays quiet."""
+        self._packet = _packet(min(addresses, key=lambda each: each.version)) if addresses else None
         self._next = math.inf
         self._wait = FIRST_WAIT_S
 
     def begin(self, now: float) -> None:
         """TLS has taken over."""
-        self._next, self._wait = now, FIRST_WAIT_S
+        self._next, self._wait = now if self._packet else math.inf, FIRST_WAIT_S
 
     def stop(self) -> None:
         """DTLS carries again."""

@@ -48,3 +48,16 @@ def test_it_goes_one_hop_and_is_whole(own: str, tmp_path: Path) -> None:
     assert "UDP, length 0" in said
     assert "bad" not in said
     assert "udp sum ok" in said or "no cksum" in said
+
+
+def test_it_comes_from_ipv4_where_there_is_both() -> None:
+    """That is the one that stays when the path has no room for IPv6."""
+    addresses: list[Interface] = [ip_interface("fd77::5/64"), ip_interface("192.168.77.5/24")]
+    assert due(Nudge(addresses)) == due(Nudge(addresses[1:]))
+
+
+def test_without_an_address_it_stays_quiet() -> None:
+    nudge = Nudge([])
+    nudge.begin(0.0)
+    assert nudge.due(0.0) is None
+    assert nudge.next_time() == float("inf")
