@@ -23,11 +23,11 @@ THE MECHANISMS, each with what it buys:
    placed behind the newest number only when a probe of it came back before an older one of the slow class. A pause of
    this program or of the server delays both and proves nothing; a network that does not reorder is left alone.
 4. Silence (silence.py). Probes of the slow class that are not back are late or lost: if late, the receiver is not past
-   the first of them, and overtaking records wait there. They follow each other closer than the window is wide, so on
-   a path that loses few of them they hold every place within it: in a pause of this program and in the burst behind it,
-   in a queue that grows faster than echoes come; and they break the circle in which bulk dropped as replays takes its
-   probes along. Probes of a placed class that are not back say that the class itself is being dropped: it takes new
-   numbers again, at bulk's expense.
+   the first of them. Where few are lost, one or two lower a place by as much as does no harm; where more are late than
+   can be lost, overtaking records wait there. This catches a queue that grows faster than echoes come, and the burst
+   behind a pause of this program; and it breaks the circle in which bulk dropped as replays takes its probes along.
+   Probes of a placed class that are not back say that the class itself is being dropped: it takes new numbers again,
+   at bulk's expense.
 5. Scouts. While a class queues, a probe of a class that does not send goes along now and then, numbered as if it
    overtook. Where it does, the first packet of a call is placed right from the start.
 

@@ -32,6 +32,7 @@ _VIDEO_LEAST_RATE_MBIT = 20  # at 5 Mbit/s it would be nearly all there is
 _BULK_BYTES = 1200
 _UDP_OVERLOAD = 2  # bulk offered, as a multiple of the rate
 _LEAD_SECONDS = 1.0  # for the bulk's queue to fill before the call begins
+_TRAIL_SECONDS = 2.0  # for the bulk to outlast the others, whose programs take a while to start on a busy machine
 _EDGE_SECONDS = 0.5  # of the call at each end, where its program may not be sending yet, or no more
 _DRAIN_SECONDS = 0.7  # the bulk's queue is 400 ms long at 5 Mbit/s
 _IDLE_SECONDS, _IDLE_GAP_SECONDS, _IDLE_PORT = 1.5, 0.005, 4004
@@ -88,7 +89,7 @@ def _row(  # noqa: PLR0917 - the columns of the row
 ) -> Figures:
     before = _counts(net.server, server.port)
     with contextlib.ExitStack() as stack:
-        load = stack.enter_context(_bulk(net, bulk, rate, _LEAD_SECONDS + seconds + _EDGE_SECONDS))
+        load = stack.enter_context(_bulk(net, bulk, rate, _LEAD_SECONDS + seconds + _TRAIL_SECONDS))
         time.sleep(_LEAD_SECONDS)
         video = stack.enter_context(_video(net, seconds)) if classes == "call+video" else None
         talk = stack.enter_context(call(net.client, net.server, Ocserv.inner4, seconds=seconds))
