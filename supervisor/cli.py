@@ -13,12 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
 
 from .exits import Exit, exit_for
 from .log import Log
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 COMMANDS: dict[str, str] = {
     "attach": "put the marking program on a device's egress (or bring it up to date)",
@@ -54,6 +57,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(Exit.USAGE, f"{self.prog}: {message} (try: {self.prog} --help)\n")
 
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse may say nothing of a full disk
+        print(end="", flush=True)
+
 
 class _PrintVersion(argparse.Action):
     """Asks the package's metadata only when somebody wants to know: it costs 15 ms."""
@@ -68,7 +75,8 @@ class _PrintVersion(argparse.Action):
         del namespace, values, option_string
         from importlib.metadata import version  # noqa: PLC0415 - as said
 
-        parser.exit(Exit.FINE, f"qosctl {version('qosctl')}\n")
+        print(f"qosctl {version('qosctl')}", flush=True)
+        parser.exit(Exit.FINE)
 
 
 def command_module(name: str) -> ModuleType:
@@ -95,7 +103,10 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
     out = out or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - who closed ours wants to hear nothing
     err = err or sys.stderr
     named = next((word for word in argv if word in COMMANDS), "")
-    arguments = build_parser(only=named).parse_args(argv)
+    try:
+        arguments = build_parser(only=named).parse_args(argv)
+    except OSError as error:  # of what --help prints
+        return _stopped(error, sys.stdout, err)
     try:
         try:
             code = int(command_module(arguments.command).run(arguments, out))
@@ -116,10 +127,17 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
     except OSError as error:
         if arguments.debug:
             raise
-        Log(err, os.environ).error(error.strerror or str(error))  # of our output, most likely: a disk is full
-        with contextlib.suppress(OSError):
-            out.close()  # or what is left in it would be tried again, and told of, at the end
-        return Exit.REFUSED
+        return _stopped(error, out, err)
+
+
+def _stopped(error: OSError, out: TextIO, err: TextIO) -> int:
+    """Say what the system refused: our output, most likely, because a disk is full. Then it names no file."""
+    where = f"{error.filename}: " if error.filename else ""
+    if not isinstance(error, BrokenPipeError):  # its reader has heard enough
+        Log(err, os.environ).error(f"{where}{error.strerror or error}")
+    with contextlib.suppress(OSError):
+        out.close()  # or what is left in it would be tried again, and told of, at the end
+    return Exit.FINE if isinstance(error, BrokenPipeError) else Exit.REFUSED
 
 
 def _report(error: QosctlError, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.cli import main
+from qosctl.supervisor.commands import status
 from qosctl.supervisor.exits import Exit
 
+from tests.lab.qosctl import COMMAND
 from tests.supervisor.stand import NEAR, Stand, devices
 
 
@@ -23,3 +28,31 @@ def test_attaching_to_the_tunnel_itself_says_that_its_records_leave_elsewhere(
     said = capsys.readouterr().err
     assert said.startswith("qosctl: tun-test: this is a tunnel; ")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["attach", "--help"]])
+def test_help_onto_a_full_disk_is_a_line_and_into_a_closed_pipe_none(words: list[str], buffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+
+    def run(stdout: int) -> tuple[int, str]:
+        argv = [str(COMMAND), *words]
+        done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+        return done.returncode, done.stderr
+
+    with Path("/dev/full").open("w") as full:
+        assert run(full.fileno()) == (2, "qosctl: No space left on device\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert run(writer) == (0, "")
+    os.close(writer)
+
+
+def test_what_the_system_refuses_is_said_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> int:
+        return len((tmp_path / "gone").read_bytes())
+
+    monkeypatch.setattr(status, "run", run)
+    err = io.StringIO()
+    assert main(["status"], io.StringIO(), err) == Exit.REFUSED
+    assert err.getvalue() == f"qosctl: {tmp_path}/gone: No such file or directory\n"
