@@ -4,8 +4,9 @@
       '----> frames --> TLS          TLS --> frames ----------------> TUN, or `control`; its end is the session's end
     stop --> goodbye                 netlink, clock --> are the channels still alive?
 
-Nothing waits for a batch to fill. When the socket in use is full the TUN is left alone until it has room again: the queue
-then builds in the device, where the kernel drops as it would for any other link.
+Nothing waits for a batch to fill. When the UDP socket is full, the packets that come are held by class, unsealed: the most
+urgent leave first when there is room, and the least urgent are lost when it lasts. When TLS carries and is full, the TUN is
+left alone, and the kernel drops as it would for any other link.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from qosctl.bpf.dscp import Ecn
 from qosctl.dtls.burst import Burst
 from qosctl.dtls.carrier import Carrier
+from qosctl.dtls.classes import Held, by_class
 from qosctl.dtls.control import Control
 from qosctl.dtls.decapsulate import combine
 from qosctl.dtls.establish import Opened
@@ -37,6 +39,10 @@ from qosctl.dtls.watch import Watch
 REPORT_S = 1.0
 TEND_S = 0.01
 """How often, at the most, the parts are asked what is due while packets come thick and fast."""
+RETRY_S = 0.002
+"""How soon to try a full socket again: the kernel says that it has room when half of it is free, and that may be late."""
+CATCH_UP_PACKETS = 16
+"""Sealed at once while the socket is full: few enough that what is urgent has not long to wait for them."""
 LOOK_S = 2.0
 """How often to look at the clocks when nothing else happens."""
 
@@ -79,7 +85,8 @@ class Loop:
         self._sleep = SleepWatch()
         self._tun_burst, self._udp_burst = Burst(READ_LIMIT), Burst(RECEIVE_READS)
         self._decoder = decoder
-        self._waiting: deque[Batch] = deque()
+        self._waiting: deque[Batch] = deque()  # sealed; one class's
+        self._held = Held()  # not sealed yet
         self._channel_events = self._udp_events = select.EPOLLIN
         self._tun_events = 0
 
@@ -122,8 +129,13 @@ class Loop:
                 early, self._carrier.early = self._carrier.early, []
                 self._take_datagrams(link, [Arrival([memoryview(each) for each in early], Ecn.NOT_ECT)], now)
                 due = now  # whatever they said
+            if self._waiting:
+                self._catch_up(link, now)
+                due = min(due, now + RETRY_S) if self._waiting else due
         else:
             self._waiting.clear()  # they were sealed for a channel that is no more
+            if self._held:
+                self._send_over_tls(self._held.take(len(self._held)), beside_dtls=True)
         if now >= self._next_report and self._report is not None:
             self._report()
             self._next_report = math.inf
@@ -143,7 +155,7 @@ class Loop:
     def _want(self) -> None:
         """Watch each descriptor for what can be done with it now."""
         waiting, link = bool(self._waiting), self._carrier.link
-        full = waiting if link is not None else self._control.congested
+        full = link is None and self._control.congested
         tun = 0 if full or self._holding else select.EPOLLIN
         channel = select.EPOLLIN | (select.EPOLLOUT if self._channel.unsent else 0)
         udp = select.EPOLLIN | (select.EPOLLOUT if waiting else 0)
@@ -194,8 +206,7 @@ class Loop:
             if self._carrier.link is not link:
                 return
         if events & select.EPOLLOUT:
-            while self._waiting and link.udp.send(self._waiting[0]):
-                self._waiting.popleft()
+            self._catch_up(link, now)
 
     def _read_tun(self, now: float, ready: int) -> None:
         burst = self._tun_burst
@@ -205,7 +216,7 @@ class Loop:
             return
         link = self._carrier.link
         if link is None:
-            self._send_over_tls(packets)
+            self._send_over_tls([*self._held.take(len(self._held)), *packets])
             return
         most = link.path.size
         if max(map(len, packets)) > most:
@@ -213,15 +224,43 @@ class Loop:
             packets = [packet for packet in packets if len(packet) <= most]
         if link.prober is not None:
             link.probe(link.prober, now)  # in front of the packets that may need what it tells
-        batches = link.uplink.seal(packets, now)
-        send = link.udp.send
-        for index, batch in enumerate(batches):
-            if not send(batch):
-                self._waiting.extend(batches[index:])
-                break
+        self._send(link, packets, now)
+        if self._held:
+            self._catch_up(link, now)
+
+    def _send(self, link: Link, packets: Sequence[bytes], now: float) -> None:
+        """Seal and send, the most urgent class first. What the socket has no room for waits, unsealed if possible.
+
+        A sealed record has a number, and one that waits behind others comes too late for its number.
+        """
+        send, lost = link.udp.send, 0
+        for dscp, members in by_class(packets):
+            if self._waiting:
+                lost += self._held.add(dscp, members)
+                continue
+            batches = link.uplink.seal(dscp, members, now)
+            for index, batch in enumerate(batches):
+                if not send(batch):
+                    self._waiting.extend(batches[index:])
+                    self._due = min(self._due, now + RETRY_S)
+                    break
+        if lost:
+            self._tally.drop("udp_full", lost)
         link.life.said = now
 
-    def _send_over_tls(self, packets: list[bytes], *, beside_dtls: bool = False) -> None:
+    def _catch_up(self, link: Link, now: float) -> None:
+        """Send what waits, as far as the socket has room."""
+        while True:
+            while self._waiting:
+                if not link.udp.send(self._waiting[0]):
+                    return
+                self._waiting.popleft()
+            packets = self._held.take(CATCH_UP_PACKETS)
+            if not packets:
+                return
+            self._send(link, packets, now)
+
+    def _send_over_tls(self, packets: Sequence[bytes], *, beside_dtls: bool = False) -> None:
         if beside_dtls and self._control.congested:  # the device is not left alone for TLS while DTLS has room
             self._tally.drop("tls_full", len(packets))
             return

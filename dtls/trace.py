@@ -13,14 +13,13 @@ No address, no port, nothing of what a packet carries. So many lines a second an
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.control import Control
 from qosctl.dtls.frames import CstpDecoder, Frame, FrameKind, decode_dtls
-from qosctl.dtls.inner import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, dscp_of, traffic_class_of
+from qosctl.dtls.inner import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, traffic_class_of
 from qosctl.dtls.keys import Cipher
 from qosctl.dtls.numbering import Numbering
 from qosctl.dtls.parts import Parts
@@ -68,16 +67,13 @@ class _Uplink(Uplink):
         self._write = write
         self._marks_somewhere = marks is not None
 
-    def seal(self, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
-        batches = super().seal(packets, now)
-        of_class: dict[Dscp, deque[bytes | memoryview]] = {}
-        for packet in packets:
-            of_class.setdefault(dscp_of(packet), deque()).append(packet)
+    def seal(self, dscp: Dscp, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
+        batches = super().seal(dscp, packets, now)
+        told = iter(packets)
         for batch in batches:
             for index in range(batch.count):
-                packet = of_class[batch.dscp].popleft()
                 record = batch.data[index * batch.segment_size :]
-                self._write(f"out {describe(packet)}, {_record(record)}, {self._mark(batch.dscp)}")
+                self._write(f"out {describe(next(told))}, {_record(record)}, {self._mark(dscp)}")
         return batches
 
     def seal_control(self, frame: bytes, dscp: Dscp, now: float) -> Batch:

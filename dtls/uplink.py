@@ -1,13 +1,13 @@
 """Inner packets in, marked and sealed batches out: everything that happens to a packet between TUN and UDP.
 
-    packets --> class of each --> numbers per class --> records in one buffer, marks in the ring --> batches
+    packets of a class --> numbers --> marks in the ring --> records in one buffer --> batches
 
 A batch is what one UDP_SEGMENT send takes: records of one length and one class, the last one shorter perhaps. The
 kernel sees it as one packet and stamps it once, by its first record; each record gets its mark all the same, since a
 device without segmentation offload, or a batch sent in pieces, shows the kernel the others too.
 
-Order within a class is the order of the packets; which class goes first in a call is the order of their first
-packets. A mark is stored before `seal` returns, so before the record can be sent. No I/O and no clock.
+Order within a class is the order of the packets; which class goes first is for `classes`. A mark is stored before `seal`
+returns, so before the record can be sent. No I/O and no clock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from qosctl.bpf.dscp import DF, Dscp
 from qosctl.bpf.layout import RING_WORDS, write_marks
 from qosctl.dtls.frames import DATA_PREFIX
-from qosctl.dtls.inner import dscp_of
 from qosctl.dtls.numbering import Numbering
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordSealer
 from qosctl.dtls.traffic import ClassCounts
@@ -84,55 +83,29 @@ class Uplink:
         self._window_began = -math.inf
         self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
 
-    def seal(self, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
-        """Seal inner packets (IP, without any header of a device) and return the batches in the order to send them.
+    def seal(self, dscp: Dscp, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
+        """Seal inner packets of one class (IP, without any header of a device) and return the batches, in their order.
 
-        `now` is a monotonic time in seconds, for the numbers and the length of batches. The batches share a buffer
+        `now` is a monotonic time in seconds, for the numbers and the length of batches. The batches lie in a buffer
         that the next call overwrites: send them all first. NumbersExhaustedError when the epoch is used up;
         ValueError for a packet that no record holds (16,383 bytes do).
         """
-        classes: dict[Dscp, list[bytes | memoryview]] = {}
-        for packet in packets:
-            dscp = dscp_of(packet)
-            if dscp in classes:
-                classes[dscp].append(packet)
-            else:
-                classes[dscp] = [packet]
-        room = len(packets) * (len(DATA_PREFIX) + self._sealer.overhead)
-        for dscp, members in classes.items():
-            size = sum(map(len, members))
-            self._sent.add(dscp, len(members), size)
-            room += size
+        size = sum(map(len, packets))
+        self._sent.add(dscp, len(packets), size)
+        room = size + len(packets) * (len(DATA_PREFIX) + self._sealer.overhead)
         if room > len(self._buffer):
             self._buffer = memoryview(bytearray(room))
         self._watch_rate(room, now)
-        batches: list[Batch] = []
-        offset = 0
-        for dscp, members in classes.items():
-            offset = self._seal_class(dscp, members, now, offset, batches)
-        return batches
-
-    def _seal_class(
-        self, dscp: Dscp, packets: list[bytes | memoryview], now: float, offset: int, batches: list[Batch]
-    ) -> int:
-        """Seal packets of one class into the buffer from `offset`, append their batches, return where they end."""
         numbers = self._numbering.take(dscp, len(packets), now)
         write_marks(self._marks, numbers, dscp)
-        end = self._sealer.seal_run(self._buffer, numbers, APPLICATION_DATA, DATA_PREFIX, packets, offset)
-        self._cut(dscp, packets, numbers, offset, batches)
-        return end
+        self._sealer.seal_run(self._buffer, numbers, APPLICATION_DATA, DATA_PREFIX, packets, 0)
+        return self._cut(dscp, packets, numbers)
 
-    def _cut(
-        self,
-        dscp: Dscp,
-        packets: Sequence[bytes | memoryview],
-        numbers: Sequence[int],
-        offset: int,
-        batches: list[Batch],
-    ) -> None:
-        """Append the batches that the records of `packets` make, sealed back to back from `offset` on."""
+    def _cut(self, dscp: Dscp, packets: Sequence[bytes | memoryview], numbers: Sequence[int]) -> list[Batch]:
+        """Return the batches that the records of `packets`, which lie back to back in the buffer, make."""
         buffer, limit, overhead = self._buffer, self._batch_bytes, len(DATA_PREFIX) + self._sealer.overhead
-        start, segment, count, first = offset, 0, 0, 0  # the batch under way
+        batches: list[Batch] = []
+        offset = start = segment = count = first = 0  # from `start` on: the batch under way
         for at, packet in enumerate(packets):
             size = len(packet) + overhead
             end = offset + size
@@ -148,6 +121,7 @@ class Uplink:
                 count = 0
         if count:
             batches.append(Batch(buffer[start:offset], segment, count, dscp, numbers[first]))
+        return batches
 
     def _watch_rate(self, size: int, now: float) -> None:
         """Count `size` bytes sent, and size the batches to come by the rate of the window that ended."""

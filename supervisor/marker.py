@@ -24,6 +24,7 @@ _DROPS = {
     "replayed": Statistic.DROPPED_REPLAYED,
     "udp_lost": Statistic.DROPPED_SOCKET_FULL,
     "tls_full": Statistic.DROPPED_SOCKET_FULL,
+    "udp_full": Statistic.DROPPED_SOCKET_FULL,
     "tun_refused": Statistic.DROPPED_TUNNEL_FULL,
     "ecn": Statistic.DROPPED_ECN,
 }

@@ -136,7 +136,7 @@ def _fill(loaded: Kernel, count: int) -> None:
         for n in range(count):
             flows.add(FlowKey((FLOW4.local[0], _FIRST_PORT + n), FLOW4.remote), loaded.ring)
     fd = loaded.ring.fd.to_bytes(4, sys.byteorder)
-    used = flows._used()
+    used = list(flows._used())
     slots = b"".join(at.to_bytes(4, sys.byteorder) for at in used)
     key_buffer, value_buffer = ctypes.create_string_buffer(slots), ctypes.create_string_buffer(fd * len(used))
     addresses = (0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.layout import RING_WORDS
+from qosctl.dtls.classes import by_class
 from qosctl.dtls.control import Control
 from qosctl.dtls.frames import CstpDecoder, FrameKind, encode_cstp, encode_dtls
 from qosctl.dtls.keys import Cipher
@@ -42,7 +43,7 @@ class Told:
         words = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if ring else None
         sealer = RecordSealer(Cipher.AES_128_GCM, KEY, IV)
         uplink = self.parts.uplink(sealer, PlainNumbering(FIRST), words, batch_s=math.inf)
-        return [batch.data for batch in uplink.seal(packets, 0.0)]
+        return [batch.data for dscp, members in by_class(packets) for batch in uplink.seal(dscp, members, 0.0)]
 
 
 def test_each_packet_is_told_with_its_own_record_and_mark_whatever_batch_it_is_in() -> None:

@@ -1,0 +1,76 @@
+"""Inner packets by class, and which class goes first where not all can.
+
+The order is that of RFC 4594 and RFC 8325, which for most code points is their numeric order: network control, voice,
+video, the assured classes, the default; then what asks for less than that, CS1 and LE (RFC 3662, RFC 8622).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from qosctl.bpf.dscp import DSCP_COUNT, Dscp
+from qosctl.dtls.inner import dscp_of
+
+HELD_PACKETS = 512
+"""What may wait for room in the socket: about what the tunnel device itself would hold."""
+_LESS_THAN_DEFAULT = {Dscp.parse("CS1"): -1, Dscp.parse("LE"): -2}
+_URGENCY = tuple(_LESS_THAN_DEFAULT.get(dscp, dscp.value) for dscp in Dscp.all())
+_PLACE = tuple(sorted(_URGENCY, reverse=True).index(each) for each in _URGENCY)  # 0 goes first
+
+
+def urgency(dscp: Dscp) -> int:
+    """Return a number that is larger for a class that goes first."""
+    return _URGENCY[dscp.value]
+
+
+def by_class(packets: Sequence[bytes]) -> list[tuple[Dscp, list[bytes]]]:
+    """Return the classes of `packets`, the most urgent first, each with its packets in their order."""
+    classes: dict[Dscp, list[bytes]] = {}
+    for packet in packets:
+        dscp = dscp_of(packet)
+        if dscp in classes:
+            classes[dscp].append(packet)
+        else:
+            classes[dscp] = [packet]
+    found = list(classes.items())
+    if len(found) > 1:
+        found.sort(key=lambda each: _URGENCY[each[0].value], reverse=True)
+    return found
+
+
+class Held:
+    """Packets that wait because the socket is full. The most urgent leave first; the least urgent are lost first.
+
+    Within a class the order is kept, and it is the newest packet that is lost.
+    """
+
+    def __init__(self, most: int = HELD_PACKETS) -> None:
+        self._most = most
+        self._count = 0
+        self._waiting: list[deque[bytes]] = [deque() for _ in range(DSCP_COUNT)]  # by place
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return self._count
+
+    def add(self, dscp: Dscp, packets: Sequence[bytes]) -> int:
+        """Let packets of one class wait; returns how many were lost for it, of this class or a less urgent one."""
+        self._waiting[_PLACE[dscp.value]].extend(packets)
+        self._count += len(packets)
+        lost = 0
+        while self._count > self._most:
+            least = next(each for each in reversed(self._waiting) if each)
+            least.pop()
+            self._count -= 1
+            lost += 1
+        return lost
+
+    def take(self, most: int) -> list[bytes]:
+        """Return up to `most` packets, the most urgent first; they wait no longer."""
+        taken: list[bytes] = []
+        for each in self._waiting:
+            while each and len(taken) < most:
+                taken.append(each.popleft())
+        self._count -= len(taken)
+        return taken
