@@ -8,12 +8,14 @@ decryption is the tests' own and shares nothing with the project's.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.lab import Capture, Frame
@@ -75,14 +77,22 @@ class _Keys:
     iv: bytes
 
 
+@dataclass
+class _Handshake:
+    """The randoms of both hellos, and the keys that follow from them, by whether the client seals with them."""
+
+    client: bytes
+    server: bytes = b""
+    keys: dict[bool, _Keys] = field(default_factory=dict)
+
+
 class Wiretap:
     """Captures between client and router from entering the block on; enter it before the tunnel's handshake."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
         self._capture = Capture(line.router, line.topology.router_client_if)
-        self._randoms: dict[tuple[int, bytes], bytes] = {}  # by client port and hello
-        self._keys: dict[tuple[int, bool], _Keys] = {}  # by client port and direction
+        self._handshakes: dict[int, list[_Handshake]] = {}  # by client port, which chance may give twice; the last is first
 
     def __enter__(self) -> Self:
         self._capture.__enter__()
@@ -122,7 +132,7 @@ class Wiretap:
 
     def sealed_by_server(self, client_port: int, number: int, plaintext: bytes) -> bytes:
         """Return a data record as the server would send it to the client at `client_port`; genuine in all ways."""
-        keys = self._keys_of(client_port, from_client=False)
+        keys = next(self._keys_of(client_port, from_client=False))
         header, nonce = bytes([DATA]) + b"\xfe\xfd" + number.to_bytes(8), number.to_bytes(8)
         aad = header[3:11] + header[:3] + len(plaintext).to_bytes(2)
         body = nonce + keys.cipher.encrypt(keys.iv + nonce, plaintext, aad)
@@ -142,9 +152,19 @@ class Wiretap:
         for frame in frames:
             kind, body = frame.payload[:1], frame.payload[13:]
             if kind == bytes([HANDSHAKE]) and body[:1] in (_CLIENT_HELLO, _SERVER_HELLO):
-                # Behind the handshake header (12) and the version (2). The first of each counts.
-                self._randoms.setdefault((_client_port(frame), body[:1]), body[14:46])
+                self._note(
+                    _client_port(frame), body[:1], body[14:46]
+                )  # behind the handshake header (12) and the version (2)
         return frames
+
+    def _note(self, port: int, hello: bytes, random: bytes) -> None:
+        """Note a hello: the client's begins another handshake if its random is another one, the server's first one counts."""
+        handshakes = self._handshakes.setdefault(port, [])
+        if hello == _CLIENT_HELLO:
+            if not handshakes or handshakes[0].client != random:
+                handshakes.insert(0, _Handshake(random))
+        elif handshakes and not handshakes[0].server:
+            handshakes[0].server = random
 
     def _records(self, *, from_client: bool) -> list[Record]:
         return [
@@ -160,18 +180,25 @@ class Wiretap:
             yield Record(frame, content_type, number, plaintext)
 
     def _decrypt(self, frame: Frame, header: bytes, body: bytes) -> bytes:
-        keys = self._keys_of(_client_port(frame), from_client=not frame.outgoing)
         size = len(body) - 24
         aad = header[3:11] + header[:3] + size.to_bytes(2)
-        return keys.cipher.decrypt(keys.iv + body[:8], body[8:], aad)
+        for keys in self._keys_of(_client_port(frame), from_client=not frame.outgoing):
+            with contextlib.suppress(InvalidTag):
+                return keys.cipher.decrypt(keys.iv + body[:8], body[8:], aad)
+        raise InvalidTag
 
-    def _keys_of(self, port: int, *, from_client: bool) -> _Keys:
-        if (port, from_client) not in self._keys:
-            client, server = self._randoms[port, _CLIENT_HELLO], self._randoms[port, _SERVER_HELLO]
-            block = _p_sha384(self._master_secret(client), b"key expansion" + server + client, 72)
-            for direction, key, iv in ((True, block[:32], block[64:68]), (False, block[32:64], block[68:72])):
-                self._keys[port, direction] = _Keys(AESGCM(key), iv)
-        return self._keys[port, from_client]
+    def _keys_of(self, port: int, *, from_client: bool) -> Iterator[_Keys]:
+        """Yield the keys of one direction, those of the last handshake from that port first. LookupError without any."""
+        known = [handshake for handshake in self._handshakes.get(port, ()) if handshake.server]
+        if not known:
+            raise LookupError(f"no handshake from port {port} was seen")
+        for handshake in known:
+            if not handshake.keys:
+                client, server = handshake.client, handshake.server
+                block = _p_sha384(self._master_secret(client), b"key expansion" + server + client, 72)
+                for direction, key, iv in ((True, block[:32], block[64:68]), (False, block[32:64], block[68:72])):
+                    handshake.keys[direction] = _Keys(AESGCM(key), iv)
+            yield handshake.keys[from_client]
 
     def _master_secret(self, client_random: bytes) -> bytes:
         for row in self._line.key_log.read_text().splitlines():
