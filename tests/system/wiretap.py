@@ -158,7 +158,7 @@ class Wiretap:
         return frames
 
     def _note(self, port: int, hello: bytes, random: bytes) -> None:
-        """Note a hello: the client's begins another handshake if its random is another one, the server's first one counts."""
+        """Note a hello. Another random of the client's begins another handshake; of the server's the first one counts."""
         handshakes = self._handshakes.setdefault(port, [])
         if hello == _CLIENT_HELLO:
             if not handshakes or handshakes[0].client != random:
