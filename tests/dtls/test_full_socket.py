@@ -14,13 +14,13 @@ from qosctl.dtls.trust import CaFile
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Ocserv, Topology
 
-CALL, BULK_EACH = 150, 300
+CALL, BULK_EACH = 150, 150
 PORT, NOBODY = 5004, 9
-SHAPER = ("root", "tbf", "rate", "50mbit", "burst", "20k", "limit", "100mb")
+SHAPER = ("root", "tbf", "rate", "30mbit", "burst", "20k", "limit", "100mb")
 
 
 def test_a_full_socket_costs_bulk_its_packets_and_a_call_none() -> None:
-    """Three times what the link takes, for long enough to fill the socket and what is held."""
+    """Twice what the link takes, for long enough to fill the socket and what is held."""
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(Topology())
         server = stack.enter_context(Ocserv(lab.server, [lab.server4]))
