@@ -34,6 +34,16 @@ class Qosctl:
         said: dict[str, Any] = json.loads(self(*words, "--json").stdout)
         return said
 
+    def statistics(self, timeout: float = 5) -> dict[str, int]:
+        """Return the statistics of the only flow. Its entry moves with the channel, and for a moment there is none."""
+        deadline = time.monotonic() + timeout
+        while not (flows := json.loads(self("flows", "--json", check=False).stdout)["flows"]):
+            if time.monotonic() > deadline:
+                raise LabError("no flow")
+            time.sleep(0.02)
+        statistics: dict[str, int] = flows[0]["statistics"]
+        return statistics
+
     def connect(self, server: Ocserv, address: str, *more: str, user: str = "alice") -> Connection:
         """Connect to `server` at `address` with its pin and the user's password; `more` are further words.
 

@@ -23,8 +23,7 @@ WEATHERS: dict[str, dict[str, float | int]] = {
 
 
 def _statistics(qosctl: Qosctl) -> dict[str, int]:
-    statistics: dict[str, int] = qosctl.read("flows")["flows"][0]["statistics"]
-    return statistics
+    return qosctl.statistics()
 
 
 @pytest.mark.parametrize("weather", WEATHERS.values(), ids=WEATHERS)

@@ -48,7 +48,11 @@ def _from_server(tap: Wiretap, inside: Inside, word: bytes) -> Record:
     inside.send(b"ask")
     inside.answer(word)
     assert inside.answered(1) == [word]
-    (record,) = [r for r in tap.received() if r.inner is not None and r.inner.payload == word]
+
+    def carrying() -> list[Record]:
+        return [r for r in tap.received() if r.inner is not None and r.inner.payload == word]
+
+    (record,) = tap.wait_for(carrying, bool)  # the capture may be read after the packet has arrived
     return record
 
 

@@ -26,8 +26,7 @@ def _passes(line: Line, size: int) -> bool:
 
 
 def _statistics(line: Line) -> dict[str, int]:
-    statistics: dict[str, int] = line.qosctl.read("flows")["flows"][0]["statistics"]
-    return statistics
+    return line.qosctl.statistics()
 
 
 def test_a_path_that_says_what_it_takes(line: Line) -> None:

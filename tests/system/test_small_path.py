@@ -39,8 +39,7 @@ def _own_address(line: Line) -> str:
 
 
 def _statistics(line: Line) -> dict[str, int]:
-    statistics: dict[str, int] = line.qosctl.read("flows")["flows"][0]["statistics"]
-    return statistics
+    return line.qosctl.statistics()
 
 
 def _received(line: Line, address: str) -> int:
