@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .layout import WORD
+from .one_line import one_line
 
 _OWNER = struct.Struct("=QQQ16s64s")  # process id, its start time, created (Unix ns), tunnel device, server
 _STATISTICS_AT = 16  # words
@@ -182,8 +183,5 @@ def state_name(value: int) -> str:
 
 
 def _text(raw: bytes) -> str:
-    """Read a client's words. Any bytes may be in them: what is not printable is written as Python would escape it."""
-    text = raw.split(b"\0", 1)[0].decode("utf-8", "replace")
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    """Read a client's words. Any bytes may be in them."""
+    return one_line(raw.split(b"\0", 1)[0].decode("utf-8", "replace"))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TextIO
 
+from qosctl.bpf.one_line import one_line
 from qosctl.dtls.events import Severity
 
 
@@ -45,13 +46,6 @@ class Log:
     def notice(self, line: str) -> None:
         """Say what has changed."""
         self.say(Severity.NOTICE, line)
-
-
-def one_line(text: str) -> str:
-    """Return `text` with what is not printable in it written as Python would escape it: no terminal obeys it."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _is_journal(stream: TextIO, named: str) -> bool:

@@ -10,8 +10,8 @@ from typing import TextIO
 from qosctl.bpf.flow_classes import ClassUse
 from qosctl.bpf.flow_info import Statistic, state_name
 from qosctl.bpf.flows import Flow
+from qosctl.bpf.one_line import one_line
 from qosctl.supervisor.exits import Exit
-from qosctl.supervisor.log import one_line
 from qosctl.supervisor.output import RECONNECTS, channel_of, document, flow_json, write_json
 from qosctl.supervisor.status import flows
 
