@@ -15,13 +15,13 @@ from qosctl.dtls.inner import dscp_of
 HELD_PACKETS = 512
 """What may wait for room in the socket: about what the tunnel device itself would hold."""
 _LESS_THAN_DEFAULT = {Dscp.parse("CS1"): -1, Dscp.parse("LE"): -2}
-_URGENCY = tuple(_LESS_THAN_DEFAULT.get(dscp, dscp.value) for dscp in Dscp.all())
-_PLACE = tuple(sorted(_URGENCY, reverse=True).index(each) for each in _URGENCY)  # 0 goes first
+_BY_URGENCY = sorted(Dscp.all(), key=lambda dscp: _LESS_THAN_DEFAULT.get(dscp, dscp.value), reverse=True)
+_PLACE = tuple(map(_BY_URGENCY.index, Dscp.all()))
 
 
-def urgency(dscp: Dscp) -> int:
-    """Return a number that is larger for a class that goes first."""
-    return _URGENCY[dscp.value]
+def place(dscp: Dscp) -> int:
+    """Return where the class stands in the order, 0 to 63; 0 goes first."""
+    return _PLACE[dscp.value]
 
 
 def by_class(packets: Sequence[bytes]) -> list[tuple[Dscp, list[bytes]]]:
@@ -35,7 +35,7 @@ def by_class(packets: Sequence[bytes]) -> list[tuple[Dscp, list[bytes]]]:
             classes[dscp] = [packet]
     found = list(classes.items())
     if len(found) > 1:
-        found.sort(key=lambda each: _URGENCY[each[0].value], reverse=True)
+        found.sort(key=lambda each: place(each[0]))
     return found
 
 
@@ -56,7 +56,7 @@ class Held:
 
     def add(self, dscp: Dscp, packets: Sequence[bytes]) -> int:
         """Let packets of one class wait; returns how many were lost for it, of this class or a less urgent one."""
-        self._waiting[_PLACE[dscp.value]].extend(packets)
+        self._waiting[place(dscp)].extend(packets)
         self._count += len(packets)
         lost = 0
         while self._count > self._most:
