@@ -129,7 +129,7 @@ class Loop:
                 early, self._carrier.early = self._carrier.early, []
                 self._take_datagrams(link, [Arrival([memoryview(each) for each in early], Ecn.NOT_ECT)], now)
                 due = now  # whatever they said
-            if self._waiting:
+            if self._waiting and self._carrier.link is link:
                 self._catch_up(link, now)
                 due = min(due, now + RETRY_S) if self._waiting else due
         else:
