@@ -86,6 +86,10 @@ class Supervised:
         """What it has said so far."""
         return os.pread(self._err.fileno(), 1 << 20, 0).decode().splitlines()
 
+    def says_more_than(self, lines: int) -> None:
+        """Wait until its log has more lines than so many."""
+        self.wait(lambda: len(self.log) > lines)
+
     @property
     def cpu_s(self) -> float:
         """CPU time so far, that of its ended children included."""
