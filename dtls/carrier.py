@@ -58,12 +58,6 @@ class Carrier:
         """What the path takes, in bytes, where that was too little for DTLS; until it takes more, or is another."""
         self._next_attempt = 0.0
 
-    def descriptor(self) -> int:
-        """Return the descriptor of the link or the attempt, -1 without either."""
-        if self.link is not None:
-            return self.link.udp.fileno()
-        return -1 if self.attempt is None else self.attempt.udp.fileno()
-
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again."""
         if self.link is not None:

@@ -66,11 +66,13 @@ class Held:
             lost += 1
         return lost
 
-    def take(self, most: int) -> list[bytes]:
-        """Return up to `most` packets, the most urgent first; they wait no longer."""
-        taken: list[bytes] = []
-        for each in self._waiting:
-            while each and len(taken) < most:
-                taken.append(each.popleft())
-        self._count -= len(taken)
+    def take(self, most: int) -> list[tuple[Dscp, list[bytes]]]:
+        """Return up to `most` packets, the most urgent class first, as `by_class` does; they wait no longer."""
+        taken: list[tuple[Dscp, list[bytes]]] = []
+        for dscp, each in zip(_BY_URGENCY, self._waiting, strict=True):
+            if most and each:
+                packets = [each.popleft() for _ in range(min(most, len(each)))]
+                taken.append((dscp, packets))
+                most -= len(packets)
+                self._count -= len(packets)
         return taken

@@ -4,9 +4,11 @@
       '----> frames --> TLS          TLS --> frames ----------------> TUN, or `control`; its end is the session's end
     stop --> goodbye                 netlink, clock --> are the channels still alive?
 
-Nothing waits for a batch to fill. When the UDP socket is full, the packets that come are held by class, unsealed: the most
-urgent leave first when there is room, and the least urgent are lost when it lasts. When TLS carries and is full, the TUN is
-left alone, and the kernel drops as it would for any other link.
+Nothing waits for a batch to fill. What the UDP socket has no room for waits with `sender`. When TLS carries and is full,
+the TUN is left alone, and the kernel drops as it would for any other link.
+
+Everything but the packets' own way is a chore (`_tend`) and waits for a pause: the answer to what has just been sent may
+be on its way, and it would wait for the chores.
 """
 
 from __future__ import annotations
@@ -14,13 +16,11 @@ from __future__ import annotations
 import math
 import select
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from qosctl.bpf.dscp import Ecn
 from qosctl.dtls.burst import Burst
 from qosctl.dtls.carrier import Carrier
-from qosctl.dtls.classes import Held, by_class
 from qosctl.dtls.control import Control
 from qosctl.dtls.decapsulate import combine
 from qosctl.dtls.establish import Opened
@@ -29,22 +29,25 @@ from qosctl.dtls.inner import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPTIONS, traffic_c
 from qosctl.dtls.link import Link, LinkLostError
 from qosctl.dtls.netwatch import NetWatch, SleepWatch
 from qosctl.dtls.record import APPLICATION_DATA
+from qosctl.dtls.sender import Sender
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.tally import Tally
 from qosctl.dtls.tun import READ_LIMIT, Tun
 from qosctl.dtls.udp import RECEIVE_READS, Arrival
-from qosctl.dtls.uplink import Batch
 from qosctl.dtls.watch import Watch
 
 REPORT_S = 1.0
-TEND_S = 0.01
-"""How often, at the most, the parts are asked what is due while packets come thick and fast."""
+TEND_S, PAUSE_S = 0.01, 0.001
+"""After packets, the parts are asked what is due: so often at the most, and when none has come for so long."""
+TEND_AT_LEAST_S = 0.03
+"""How often they are asked when packets leave no pause."""
 RETRY_S = 0.002
 """How soon to try a full socket again: the kernel says that it has room when half of it is free, and that may be late."""
-CATCH_UP_PACKETS = 16
-"""Sealed at once while the socket is full: few enough that what is urgent has not long to wait for them."""
 LOOK_S = 2.0
 """How often to look at the clocks when nothing else happens."""
+MOST_EVENTS = 8
+"""More than there are descriptors; unless told, Python makes room for 1,023 each time."""
+_NOT_ECT, _DATA = Ecn.NOT_ECT, FrameKind.DATA.value  # every packet asks for them
 
 
 class Loop:
@@ -79,19 +82,21 @@ class Loop:
         self._report = report
         self._next_report = math.inf
         self._tended = self._due = -math.inf
-        self._hold_until = math.inf
-        self._holding = True
+        self._pause_at = math.inf
+        self._take_over_at = math.inf
+        self._undecided = True
         self._unsettled = True
         self._sleep = SleepWatch()
         self._tun_burst, self._udp_burst = Burst(READ_LIMIT), Burst(RECEIVE_READS)
         self._decoder = decoder
-        self._waiting: deque[Batch] = deque()  # sealed; one class's
-        self._held = Held()  # not sealed yet
+        self._sender = Sender(tally)
+        self._tun_descriptor = tun.fileno()
+        self._others = frozenset({each.fileno() for each in (opened.channel, stop, net)})  # neither TUN nor UDP
         self._channel_events = self._udp_events = select.EPOLLIN
         self._tun_events = 0
 
-    def run(self, hold_until: float) -> None:
-        """Run until the stop. Packets wait for DTLS until `hold_until`, then TLS carries them.
+    def run(self, take_over_at: float) -> None:
+        """Run until the stop. Packets wait for DTLS until `take_over_at`, then TLS carries them.
 
         SessionEndedError, SilentError, ConnectionLostError, FrameError, and Watch's errors say how the session ended;
         NotAttachedError when the device is gone.
@@ -102,40 +107,43 @@ class Loop:
         now = time.monotonic()
         self._take_stream(self._early, now)
         self._read_channel(now)  # what TLS holds already, no socket will announce
-        self._hold_until = hold_until
+        self._take_over_at = take_over_at
         clock, poll, serve = time.monotonic, self._poll.poll, self._serve
         now = clock()
+        self._tend(now)
         while not self._stop.requested:
-            # Everything but the packets' own way is done between packets, and not between all of them.
-            if now >= self._due or now >= self._tended + TEND_S:
-                self._tend(now)
-            if self._waiting or self._channel.unsent or self._unsettled:
+            if self._sender.stuck or self._channel.unsent or self._unsettled:
                 self._want()
-            ready = poll(max(0.0, self._due - now))
+            ready = poll(max(0.0, min(self._due, self._pause_at) - now), MOST_EVENTS)
             now = clock()
-            serve(ready, now)
+            if ready:
+                serve(ready, now)
+                self._pause_at = max(now + PAUSE_S, self._tended + TEND_S)
+            if not ready or now >= self._due or now >= self._tended + TEND_AT_LEAST_S:
+                self._tend(now)
 
     def _tend(self, now: float) -> None:
         """Let every part do what is due, and note when something is next."""
         self._tended = now
+        if self._pause_at < math.inf and self._next_report == math.inf and self._report is not None:
+            self._next_report = now + REPORT_S  # something has moved
+        self._pause_at = math.inf
         due = min(self._watch.tend(now), self._carrier.tend(now), self._control.tend(now), now + LOOK_S)
-        if self._holding:
-            self._hold(now)
-            due = min(due, self._hold_until) if self._holding else due
+        if self._undecided:
+            self._decide(now)
+            due = min(due, self._take_over_at) if self._undecided else due
         link = self._carrier.link
         if link is not None:
             self._tun.fit(link.path.size)
             if self._carrier.early:
                 early, self._carrier.early = self._carrier.early, []
-                self._take_datagrams(link, [Arrival([memoryview(each) for each in early], Ecn.NOT_ECT)], now)
+                self._take_datagrams(link, [([memoryview(each) for each in early], _NOT_ECT)], now)
                 due = now  # whatever they said
-            if self._waiting and self._carrier.link is link:
-                self._catch_up(link, now)
-                due = min(due, now + RETRY_S) if self._waiting else due
-        else:
-            self._waiting.clear()  # they were sealed for a channel that is no more
-            if self._held:
-                self._send_over_tls(self._held.take(len(self._held)), beside_dtls=True)
+            if self._sender.stuck and self._carrier.link is link:
+                self._sender.catch_up(link, now)
+                due = min(due, now + RETRY_S) if self._sender.stuck else due
+        elif packets := self._sender.give_back():
+            self._send_over_tls(packets, beside_dtls=True)
         if now >= self._next_report and self._report is not None:
             self._report()
             self._next_report = math.inf
@@ -144,21 +152,21 @@ class Loop:
             self._watch.woke(now)
             self._due = now
 
-    def _hold(self, now: float) -> None:
+    def _decide(self, now: float) -> None:
         """Let packets wait for DTLS no longer, once it is there or has taken too long."""
         if self._carrier.link is not None:
-            self._holding = False
-        elif now >= self._hold_until:
-            self._holding = False
+            self._undecided = False
+        elif now >= self._take_over_at:
+            self._undecided = False
             self._carrier.take_over()
 
     def _want(self) -> None:
         """Watch each descriptor for what can be done with it now."""
-        waiting, link = bool(self._waiting), self._carrier.link
+        link = self._carrier.link
         full = link is None and self._control.congested
-        tun = 0 if full or self._holding else select.EPOLLIN
+        tun = 0 if full or self._undecided else select.EPOLLIN
         channel = select.EPOLLIN | (select.EPOLLOUT if self._channel.unsent else 0)
-        udp = select.EPOLLIN | (select.EPOLLOUT if waiting else 0)
+        udp = select.EPOLLIN | (select.EPOLLOUT if self._sender.stuck else 0)
         if tun != self._tun_events:
             self._tun_events = tun
             self._poll.modify(self._tun.fileno(), tun)
@@ -172,16 +180,15 @@ class Loop:
         self._unsettled = not tun or channel != select.EPOLLIN or udp != select.EPOLLIN
 
     def _serve(self, ready: list[tuple[int, int]], now: float) -> None:
-        tun, channel, udp = self._tun.fileno(), self._channel.fileno(), self._carrier.descriptor()
         packets = False
         if len(ready) > 1:  # numbers depend on all the echoes that have come, and an echo left unread passes for a late one
             self._udp_burst.limit = RECEIVE_READS
         for descriptor, events in ready:
-            if descriptor == tun:
+            if descriptor == self._tun_descriptor:
                 packets = True
-            elif descriptor == udp:
+            elif descriptor not in self._others:
                 self._serve_udp(events, now, len(ready))
-            elif descriptor == channel:
+            elif descriptor == self._channel.fileno():
                 self._read_channel(now)
             elif descriptor == self._net.fileno():
                 self._net.drain()
@@ -189,9 +196,6 @@ class Loop:
                 self._due = now
         if packets:  # last: the echoes that have come tell which numbers they need
             self._read_tun(now, len(ready))
-        if self._next_report == math.inf and self._report is not None:
-            self._next_report = now + REPORT_S
-            self._due = min(self._due, self._next_report)
 
     def _serve_udp(self, events: int, now: float, ready: int) -> None:
         link = self._carrier.link
@@ -206,7 +210,7 @@ class Loop:
             if self._carrier.link is not link:
                 return
         if events & select.EPOLLOUT:
-            self._catch_up(link, now)
+            self._sender.catch_up(link, now)
 
     def _read_tun(self, now: float, ready: int) -> None:
         burst = self._tun_burst
@@ -216,49 +220,21 @@ class Loop:
             return
         link = self._carrier.link
         if link is None:
-            self._send_over_tls([*self._held.take(len(self._held)), *packets])
+            self._send_over_tls([*self._sender.give_back(), *packets])
             return
         most = link.path.size
         if max(map(len, packets)) > most:
             self._send_over_tls([packet for packet in packets if len(packet) > most], beside_dtls=True)
             packets = [packet for packet in packets if len(packet) <= most]
-        if link.prober is not None:
-            link.probe(link.prober, now)  # in front of the packets that may need what it tells
-        self._send(link, packets, now)
-        if self._held:
-            self._catch_up(link, now)
-
-    def _send(self, link: Link, packets: Sequence[bytes], now: float) -> None:
-        """Seal and send, the most urgent class first. What the socket has no room for waits, unsealed if possible.
-
-        A sealed record has a number, and one that waits behind others comes too late for its number.
-        """
-        send, lost = link.udp.send, 0
-        for dscp, members in by_class(packets):
-            if self._waiting:
-                lost += self._held.add(dscp, members)
-                continue
-            batches = link.uplink.seal(dscp, members, now)
-            for index, batch in enumerate(batches):
-                if not send(batch):
-                    self._waiting.extend(batches[index:])
-                    self._due = min(self._due, now + RETRY_S)
-                    break
-        if lost:
-            self._tally.drop("udp_full", lost)
-        link.life.said = now
-
-    def _catch_up(self, link: Link, now: float) -> None:
-        """Send what waits, as far as the socket has room."""
-        while True:
-            while self._waiting:
-                if not link.udp.send(self._waiting[0]):
-                    return
-                self._waiting.popleft()
-            packets = self._held.take(CATCH_UP_PACKETS)
-            if not packets:
-                return
-            self._send(link, packets, now)
+        prober = link.prober
+        if prober is not None and prober.probe_due(now) is not None:
+            link.probe(prober, now)  # in front of the packets that may need what it tells
+        if len(packets) == 1:
+            self._sender.send_one(link, packets[0], now)
+        else:
+            self._sender.send(link, packets, now)
+        if self._sender.stuck:
+            self._due = min(self._due, now + RETRY_S)
 
     def _send_over_tls(self, packets: Sequence[bytes], *, beside_dtls: bool = False) -> None:
         if beside_dtls and self._control.congested:  # the device is not left alone for TLS while DTLS has room
@@ -270,15 +246,15 @@ class Loop:
             self._control.send_packet(packet)
 
     def _take_datagrams(self, link: Link, arrivals: Sequence[Arrival], now: float) -> None:
-        tally, open_records, write = self._tally, link.opener.open, self._tun.write
+        tally, open_records, write, life = self._tally, link.opener.open, self._tun.write, link.life
         packets, octets = tally.received.packets, tally.received.octets
         try:
             for datagrams, ecn in arrivals:
                 for datagram in datagrams:
                     for _, content_type, plaintext in open_records(datagram):
-                        link.life.heard = now
-                        if content_type == APPLICATION_DATA and plaintext and plaintext[0] == FrameKind.DATA:
-                            packet = plaintext[1:] if ecn is Ecn.NOT_ECT else combine(plaintext[1:], ecn)
+                        life.heard = now
+                        if content_type == APPLICATION_DATA and plaintext and plaintext[0] == _DATA:
+                            packet = plaintext[1:] if ecn is _NOT_ECT else combine(plaintext[1:], ecn)
                             if packet is None:
                                 tally.drop("ecn")
                             elif write(packet):

@@ -17,28 +17,27 @@ _NEVER = -1
 class ReplayWindow:
     """Remembers the newest `width` record numbers of one epoch; width is a power of two."""
 
-    __slots__ = ("_mask", "_seen", "_top")
+    __slots__ = ("_mask", "_seen", "top")
+
+    top: int
+    """The highest number marked, -1 before the first."""
 
     def __init__(self, width: int = DEFAULT_WIDTH) -> None:
         if width < 1 or width & (width - 1):
             raise ValueError(f"a window of {width} is not a power of two")
         self._mask = width - 1
         self._seen = [_NEVER] * width
-        self._top = _NEVER
-
-    @property
-    def top(self) -> int:
-        """The highest number marked, -1 before the first."""
-        return self._top
+        self.top = _NEVER
 
     def accepts(self, number: int) -> bool:
         """Say whether `number` is new: not seen, and not so old that we would not know."""
-        if number > self._top:
+        if number > self.top:
             return True
         mask = self._mask
-        return number >= self._top - mask and self._seen[number & mask] != number
+        return number >= self.top - mask and self._seen[number & mask] != number
 
     def mark(self, number: int) -> None:
         """Make `number` known. Call it for authenticated records that `accepts` allowed, and no others."""
         self._seen[number & self._mask] = number
-        self._top = max(self._top, number)
+        if number > self.top:  # noqa: PLR1730  (max costs a call, and every record passes here)
+            self.top = number

@@ -144,7 +144,7 @@ class ReplaySafeNumbering:
         """Return the class in which to send a probe now, or None. Ask before sending what is ready, not after."""
         rounds, standing = self._rounds, self._standing
         self._look(now)
-        if standing.slow is None or not rounds.waiting(now):
+        if standing.slow is None or not rounds.waiting(now, self._line.newest):
             return None
         if rounds.due() is None:
             standing.watch_silence(now, self._heard_at)

@@ -55,10 +55,11 @@ class Rounds:
         self._records = self._numbers = 0
         self._due: deque[Lane] = deque()
         self._turn = 0
+        self._least = PROBE_EVERY
 
-    def waiting(self, now: float) -> bool:
-        """Tell cheaply whether there can be anything to send yet."""
-        return bool(self._due) or now >= self._next
+    def waiting(self, now: float, numbers: int) -> bool:
+        """Tell cheaply whether there can be anything to send yet. `numbers`: the newest, of which each record has one."""
+        return bool(self._due) or (now >= self._next and numbers - self._numbers >= self._least)
 
     def due(self) -> Lane | None:
         """Return the next class of the round under way."""
@@ -79,6 +80,7 @@ class Rounds:
         """Begin a round if it is time. `records` have been sent so far; `scout` goes along where a class is alone."""
         since = records - self._records
         spacing = PROBE_EVERY
+        self._least = LEAST_PROBE_EVERY if pace is Pace.DENSE else PROBE_EVERY
         if pace is Pace.DENSE:
             if slow.calm:
                 since = numbers - self._numbers  # a bracket around the position, narrower than the window

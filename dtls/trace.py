@@ -76,6 +76,11 @@ class _Uplink(Uplink):
                 self._write(f"out {describe(next(told))}, {_record(record)}, {self._mark(dscp)}")
         return batches
 
+    def seal_one(self, packet: bytes, now: float) -> Batch:
+        batch = super().seal_one(packet, now)
+        self._write(f"out {describe(packet)}, {_record(batch.data)}, {self._mark(batch.dscp)}")
+        return batch
+
     def seal_control(self, frame: bytes, dscp: Dscp, now: float) -> Batch:
         batch = super().seal_control(frame, dscp, now)
         self._write(f"out {_frame(decode_dtls(frame))}, {_record(batch.data)}, {self._mark(dscp)}")

@@ -38,11 +38,13 @@ class ClassCounts:
         self.packets[at] += packets
         self.octets[at] += size
 
-    def count(self, packet: bytes | memoryview) -> None:
-        """Count one packet by what its header says."""
-        at = traffic_class_of(packet).byte
+    def count(self, packet: bytes | memoryview) -> TrafficClass:
+        """Count one packet by what its header says, and return that."""
+        found = traffic_class_of(packet)
+        at = found.byte
         self.packets[at] += 1
         self.octets[at] += len(packet)
+        return found
 
     @property
     def total(self) -> Traffic:

@@ -15,7 +15,6 @@ import struct
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from qosctl.bpf.dscp import Ecn
 from qosctl.bpf.errors import QosctlError, RefusedError
@@ -64,11 +63,9 @@ class UdpCounts:
     """Answers of the path that a read or a send reported."""
 
 
-class Arrival(NamedTuple):
-    """What one read brought: datagrams, and the ECN field of their IP headers, which GRO joins only where it is equal."""
-
-    datagrams: list[memoryview]
-    ecn: Ecn
+Arrival = tuple[list[memoryview], Ecn]
+"""What one read brought: datagrams, and the ECN field of their IP headers, which GRO joins only where it is equal."""
+_Control = list[tuple[int, int, bytes]]
 
 
 class UdpSocket:
@@ -79,6 +76,8 @@ class UdpSocket:
         self._socket = connected
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._gso_works = True
+        self._control: _Control = []  # the last read's, which the next one's mostly equals
+        self._segment, self._ecn = _parse(self._control)
         self.counts = UdpCounts()
         self.too_big = False
         """Set when the kernel said that a datagram is too big for the path; the reader sets it back."""
@@ -136,7 +135,9 @@ class UdpSocket:
         Records the kernel will never take (no route, too big) count as `lost` and as done with.
         """
         count = batch.count
-        if count > 1 and self._gso_works:
+        if count == 1:
+            return self._send_one(batch.data)
+        if self._gso_works:
             try:
                 self._socket.sendmsg([batch.data], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", batch.segment_size))])
             except BlockingIOError:
@@ -162,7 +163,6 @@ class UdpSocket:
         while batch.count:
             size = batch.segment_size if batch.count > 1 else len(batch.data)
             if not self._send_one(batch.data[:size]):
-                self.counts.full += 1
                 return False
             batch.data = batch.data[size:]
             batch.count -= 1
@@ -174,6 +174,7 @@ class UdpSocket:
             try:
                 self._socket.send(record)
             except BlockingIOError:
+                self.counts.full += 1
                 return False
             except OSError as error:
                 if error.errno not in _PATH_SAYS_NO:
@@ -213,7 +214,7 @@ class UdpSocket:
 
     def receive(self) -> list[memoryview]:
         """Return the datagrams of `arrivals`."""
-        return [datagram for arrival in self.arrivals() for datagram in arrival.datagrams]
+        return [datagram for datagrams, _ in self.arrivals() for datagram in datagrams]
 
     def arrivals(self, reads: int = RECEIVE_READS) -> list[Arrival]:
         """Return the datagrams that wait, in order, of up to `reads` reads; empty when there are none.
@@ -221,12 +222,12 @@ class UdpSocket:
         The memory is used again by the next call. A full list does not mean that there is no more.
         """
         arrivals: list[Arrival] = []
-        room = self._buffer
+        room, receive = self._buffer, self._socket.recvmsg_into
         for _ in range(reads):
             if len(room) < RECEIVE_BYTES:
                 break
             try:
-                size, control, _, _ = self._socket.recvmsg_into([room], _CONTROL_BYTES)
+                size, control, _, _ = receive([room], _CONTROL_BYTES)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -235,17 +236,26 @@ class UdpSocket:
                 self._note(error)
                 self.counts.path_errors += 1
                 continue
-            segment, traffic_class = size, 0
-            for level, kind, value in control:
-                if level == SOL_UDP and kind == UDP_GRO:
-                    (segment,) = struct.unpack("=i", value)
-                else:  # the only other one asked for: a byte of IPv4, an int of IPv6
-                    traffic_class = int.from_bytes(value, sys.byteorder)
+            if control != self._control:
+                self._control = control
+                self._segment, self._ecn = _parse(control)
+            segment = self._segment
             if segment < size:
                 datagrams = [room[at : min(at + segment, size)] for at in range(0, size, segment)]
             else:
                 datagrams = [room[:size]]
             self.counts.received += len(datagrams)
-            arrivals.append(Arrival(datagrams, ecn_of(traffic_class)))
+            arrivals.append((datagrams, self._ecn))
             room = room[size:]
         return arrivals
+
+
+def _parse(control: _Control) -> tuple[int, Ecn]:
+    """Return the length of all datagrams of a read but the last, and their ECN field."""
+    segment, traffic_class = RECEIVE_BYTES, 0
+    for level, kind, value in control:
+        if level == SOL_UDP and kind == UDP_GRO:
+            (segment,) = struct.unpack("=i", value)
+        else:  # the only other one asked for: a byte of IPv4, an int of IPv6
+            traffic_class = int.from_bytes(value, sys.byteorder)
+    return segment, ecn_of(traffic_class)

@@ -35,7 +35,7 @@ def test_what_is_held_leaves_by_urgency_in_order_within_a_class_and_the_least_ur
     for step in steps:
         if isinstance(step, int):
             expected = [each for dscp in sorted(model, key=place) for each in model[dscp]][:step]
-            assert held.take(step) == expected
+            assert held.take(step) == by_class(expected)
             for each in expected:
                 model[dscp_of(each)].remove(each)
             continue
@@ -53,4 +53,4 @@ def test_a_flood_of_bulk_takes_no_place_from_a_call() -> None:
     assert held.add(EF, [packet(EF, tag) for tag in range(3)]) == 0
     assert held.add(DF, [packet(DF, tag) for tag in range(30)]) == 23
     assert held.add(EF, [packet(EF, 3)]) == 1
-    assert held.take(100) == [packet(EF, tag) for tag in range(4)] + [packet(DF, tag) for tag in range(6)]
+    assert held.take(100) == [(EF, [packet(EF, tag) for tag in range(4)]), (DF, [packet(DF, tag) for tag in range(6)])]

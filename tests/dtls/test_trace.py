@@ -39,10 +39,13 @@ class Told:
         self.now = 0.0
         self.parts: Parts = traced(self.lines.append, lambda: self.now)
 
-    def seal(self, packets: list[bytes], *, ring: bool = True) -> list[memoryview]:
+    def uplink(self, *, ring: bool = True) -> Uplink:
         words = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if ring else None
         sealer = RecordSealer(Cipher.AES_128_GCM, KEY, IV)
-        uplink = self.parts.uplink(sealer, PlainNumbering(FIRST), words, batch_s=math.inf)
+        return self.parts.uplink(sealer, PlainNumbering(FIRST), words, batch_s=math.inf)
+
+    def seal(self, packets: list[bytes], *, ring: bool = True) -> list[memoryview]:
+        uplink = self.uplink(ring=ring)
         return [batch.data for dscp, members in by_class(packets) for batch in uplink.seal(dscp, members, 0.0)]
 
 
@@ -55,6 +58,12 @@ def test_each_packet_is_told_with_its_own_record_and_mark_whatever_batch_it_is_i
         "out IPv4 ICMP EF ECT_1 20 bytes, record 1.18, mark EF",
         "out IPv6 TCP 2 ECT_0 59 bytes, record 1.19, mark 2",
     ]
+
+
+def test_a_packet_alone_is_told_too() -> None:
+    told = Told()
+    told.uplink().seal_one(ipv4(EF, 17), 0.0)
+    assert told.lines == ["out IPv4 UDP EF ECT_1 39 bytes, record 1.16, mark EF"]
 
 
 def test_without_a_ring_no_mark_is_claimed() -> None:

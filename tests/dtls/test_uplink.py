@@ -13,6 +13,7 @@ from qosctl.dtls.keys import Cipher
 from qosctl.dtls.numbering import PlainNumbering
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, OpenedRecord, RecordOpener, RecordSealer
 from qosctl.dtls.replay import ReplayWindow
+from qosctl.dtls.traffic import ClassCounts
 from qosctl.dtls.uplink import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Batch, Uplink
 
 CIPHER = Cipher.AES_128_GCM
@@ -115,6 +116,20 @@ def test_a_batch_is_what_one_segmented_send_may_be(inner: list[bytes]) -> None:
         assert len(batch.data) <= MAX_BATCH_BYTES
         assert {dscp_of(record.plaintext[1:]) for record in opened([batch])} == {batch.dscp}
         assert int.from_bytes(batch.data[3:11]) == batch.number
+
+
+@given(st.one_of(st.binary(max_size=60), st.builds(packet, st.sampled_from(list(Dscp.all())), st.integers(24, 1399))))
+def test_a_packet_alone_is_sealed_marked_and_counted_as_any_other(inner: bytes) -> None:
+    rings, counts = (Ring(), Ring()), (ClassCounts(), ClassCounts())
+    one, many = (
+        Uplink(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), ring.words, sent=sent)
+        for ring, sent in zip(rings, counts, strict=True)
+    )
+    alone = one.seal_one(inner, 0.0)
+    (batch,) = many.seal(dscp_of(inner), [inner], 0.0)
+    assert alone == batch
+    assert rings[0].marks() == rings[1].marks() != {}
+    assert counts[0].by_class() == counts[1].by_class() != {}
 
 
 def shape(batches: Sequence[Batch]) -> list[tuple[str, int, int]]:
