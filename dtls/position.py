@@ -28,6 +28,9 @@ IDLE_QUEUE = 0.001
 """Seconds of queueing below which the link was not busy all the time, so that its capacity did not show."""
 LEAST_WORK = 64
 """Records between two echoes that a capacity is taken from."""
+GROWTH = 3.0
+"""By how many times itself the capacity may grow in a round trip. Of a burst that a full queue drops, the echoes come too
+soon for what was sent, and look like a faster link. A link that is faster echoes faster, which is nearly as good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,11 @@ class Position:
                 break
         if now > earlier.heard:
             seen = work / (now - earlier.heard)
-            self.capacity = seen if self.capacity is None else (self.capacity + seen) / 2
+            if self.capacity is None:
+                self.capacity = seen
+            else:
+                most = self.capacity * (1 + GROWTH * (now - anchors[-2].heard) / round_trip)
+                self.capacity = min((self.capacity + seen) / 2, most)
 
     def at_arrival(self, now: float, lag: float, own_delay: float, bulk: int, overtaking: int) -> int:
         """Return the receiver's position when a record sent now arrives.

@@ -55,7 +55,7 @@ class Rounds:
         self._records = self._numbers = 0
         self._due: deque[Lane] = deque()
         self._turn = 0
-        self._least = PROBE_EVERY
+        self._least = 0  # numbers without which there is nothing to begin
 
     def waiting(self, now: float, numbers: int) -> bool:
         """Tell cheaply whether there can be anything to send yet. `numbers`: the newest, of which each record has one."""
@@ -68,6 +68,7 @@ class Rounds:
     def hurry(self) -> None:
         """Begin the next round as soon as there are enough records: a class has begun to send."""
         self._next = 0.0
+        self._least = 0
 
     def sent(self) -> None:
         """Take the first class off the round."""
@@ -80,7 +81,7 @@ class Rounds:
         """Begin a round if it is time. `records` have been sent so far; `scout` goes along where a class is alone."""
         since = records - self._records
         spacing = PROBE_EVERY
-        self._least = LEAST_PROBE_EVERY if pace is Pace.DENSE else PROBE_EVERY
+        self._least = PROBE_EVERY if pace is Pace.ALONE else 0
         if pace is Pace.DENSE:
             if slow.calm:
                 since = numbers - self._numbers  # a bracket around the position, narrower than the window

@@ -11,6 +11,7 @@ from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.dtls.gaps import MAX_BLOCKS, GapReserve
 from qosctl.dtls.lanes import Lane, Probe
 from qosctl.dtls.numbering import EPOCH_SHIFT, FIRST_NUMBER, NumbersExhaustedError, end_of_epoch
+from qosctl.dtls.position import Position
 from qosctl.dtls.probing import ProbingNumbering
 from qosctl.dtls.replaysafe import ReplaySafeNumbering
 from qosctl.dtls.sendlog import SendLog
@@ -189,6 +190,28 @@ def test_a_reserve_is_bounded() -> None:
 
 
 CALL = 1.9  # per cent of 5 Mbit/s
+
+
+def paced(position: Position, log: SendLog, began: float, echoes: int, gap_s: float) -> float:
+    """Echo probes so many seconds apart, with 43 records between them; returns when the last one came."""
+    now = began
+    for _ in range(echoes):
+        now += gap_s
+        bulk = log.slow_at(now) + 43
+        log.note(now, bulk, bulk, 0, 0)
+        position.echoed(now, bulk, 0.4, 0.0001)
+    return now
+
+
+def test_a_burst_that_a_full_queue_drops_is_no_faster_link_but_what_stays_fast_is() -> None:
+    log = SendLog(0)
+    position = Position(log)
+    now = paced(position, log, 0.0, 20, 0.1)
+    assert position.capacity == pytest.approx(430, rel=0.02)
+    now = paced(position, log, now, 4, 0.01)  # their echoes come at once: nothing between them has arrived
+    assert (position.capacity or 0.0) < 430 * 1.3
+    paced(position, log, now, 100, 0.01)
+    assert position.capacity == pytest.approx(4300, rel=0.1)
 
 
 @pytest.mark.parametrize("round_trip", [1, 10])
