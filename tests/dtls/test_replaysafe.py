@@ -209,7 +209,7 @@ def test_a_burst_that_a_full_queue_drops_is_no_faster_link_but_what_stays_fast_i
     now = paced(position, log, 0.0, 20, 0.1)
     assert position.capacity == pytest.approx(430, rel=0.02)
     now = paced(position, log, now, 4, 0.01)  # their echoes come at once: nothing between them has arrived
-    assert (position.capacity or 0.0) < 430 * 1.3
+    assert (position.capacity or 0.0) < 430 * 1.5
     paced(position, log, now, 100, 0.01)
     assert position.capacity == pytest.approx(4300, rel=0.1)
 
