@@ -53,9 +53,8 @@ class Line:
 
     def fresh(self, count: int, now: float) -> Sequence[int]:
         """Return `count` new numbers; the caller counts the records. NumbersExhaustedError at the end."""
-        if now - self._noted_at > NOTE_EVERY:  # `note` written out: every packet passes here
-            self._noted_at = now
-            self.log.note(now, self.newest, self.slow, self.others, self.overtook)
+        if now - self._noted_at > NOTE_EVERY:
+            self.note(now)
         if self._left <= 0:
             self._leave_gap(count)
         start = self.newest + 1
