@@ -37,10 +37,12 @@ from qosctl.dtls.udp import RECEIVE_READS, Arrival
 from qosctl.dtls.watch import Watch
 
 REPORT_S = 1.0
-TEND_S, PAUSE_S = 0.01, 0.001
-"""After packets, the parts are asked what is due: so often at the most, and when none has come for so long."""
+PAUSE_S = 0.001
+"""Chores are done when no packet has come for so long."""
+TEND_S = 0.01
+"""How often they are done because of packets, at the most."""
 TEND_AT_LEAST_S = 0.03
-"""How often they are asked when packets leave no pause."""
+"""How often they are done when packets leave no pause."""
 RETRY_S = 0.002
 """How soon to try a full socket again: the kernel says that it has room when half of it is free, and that may be late."""
 LOOK_S = 2.0

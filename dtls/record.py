@@ -83,6 +83,7 @@ class RecordSealer:
         `number` has 64 bits and must never have been sealed before. ValueError when `plaintext` is longer than a
         record may be or `buffer` has no room for it.
         """
+        # `seal_run` written out for one record: out of the cache, its preparations double the time.
         size = len(plaintext)
         if size > MAX_PLAINTEXT_BYTES:
             raise ValueError(f"{size} bytes do not fit a record: {MAX_PLAINTEXT_BYTES} do")

@@ -104,7 +104,7 @@ class Uplink:
         return self._cut(dscp, packets, numbers)
 
     def seal_one(self, packet: bytes, now: float) -> Batch:
-        """Seal one inner packet, of whatever class: `seal` at half the cost, for packets that come one by one."""
+        """Seal one inner packet, of whatever class, as `seal` does, but for less: a call's packets come one by one."""
         buffer, dscp = self._buffer, self._sent.count(packet).dscp
         (number,) = self._numbering.take(dscp, 1, now)
         self._marks[number % RING_WORDS] = mark_word(number, dscp)
