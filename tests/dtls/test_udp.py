@@ -90,6 +90,12 @@ def test_joined_datagrams_are_cut_apart_again(far: Far, count: int, size: int, l
     assert far.udp.counts.received == count
 
 
+def test_reads_are_told_apart_whatever_the_last_one_was(far: Far) -> None:
+    for datagrams in (numbered(4, 500), numbered(1, 1200), numbered(6, 300, 20), numbered(1, 1200), numbered(4, 500)):
+        far.send_segmented(datagrams)
+        assert collect(far.udp, len(datagrams)) == datagrams
+
+
 def test_single_datagrams_of_any_size_come_in_order(far: Far) -> None:
     datagrams = [bytes([n]) * size for n, size in enumerate((1, 13, 1200, 0, 60000, 5))]
     for datagram in datagrams:
