@@ -1,6 +1,7 @@
 # make venv     the command from this checkout, as .venv/bin/qosctl, and nothing more
 # make demo     stamped packets from a bare Debian 12 machine, explained as it goes     (root)
 # make test     all checks and tests                                                   (root)
+# make audit    the hostile cases alone: what an attacker would try                     (root)
 # make check    style, types, import direction; changes nothing
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
 # make test-kernels   what counts on another kernel, Debian's, under qemu               (root)
@@ -22,7 +23,7 @@ PACKAGES := bpf dtls metrics supervisor
 # Folders are listed too: their time changes when a file goes.
 SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
 
-.PHONY: venv endurance demo test test-kernels check bench fuzz docs deb test-deb clean root system
+.PHONY: venv endurance demo test audit test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -34,6 +35,9 @@ demo: root $(VENV)/project
 
 test: root check
 	@$(PYTHON) -m pytest -n 3 --dist loadfile
+
+audit: root $(VENV)/project
+	@$(PYTHON) -m pytest -n 3 --dist loadfile -m audit
 
 check: $(VENV)/project
 	@$(BIN)/ruff check .
