@@ -1,15 +1,20 @@
 """The switch: one word of an mmapped array, so that switching off is one store and needs no lock.
 
 Storing works while the client hangs, while an attach holds the lock, and while every process of ours is dead.
+
+Who may only know how it stands gets a descriptor that cannot be written (BPF_F_RDONLY), and no mapping: the kernel refuses
+to map such a one (bpf_map_mmap() wants VM_SHARED, which mmap(2) takes from a descriptor without FMODE_WRITE).
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from types import TracebackType
 from typing import Self
 
-from .layout import LAYOUT_VERSION
+from . import syscall
+from .layout import CONTROL, LAYOUT_VERSION
 
 _LAYOUT, _PASSTOS, _POLICY_BANK, _GENERATION = range(4)  # places of the fields of struct control, 32 bits each
 
@@ -68,3 +73,27 @@ class Control:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class SwitchReader:
+    """Reads the switch, and can do no more: one lookup a call. Takes over a read-only descriptor of the map.
+
+    Needs no privilege where whoever has a descriptor may look (Linux 5.19 and later).
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        """For another process that is to know; -1 after `close`."""
+        self._entry = syscall.FirstEntry(fd, CONTROL.size)
+
+    @property
+    def passtos(self) -> bool:
+        """Whether marks are copied outwards. OSError where the kernel does not say."""
+        on: int = CONTROL.unpack(self._entry.read())[_PASSTOS]
+        return on != 0
+
+    def close(self) -> None:
+        """Give the descriptor back; twice is fine."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

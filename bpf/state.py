@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from . import bpffs, netns, syscall
-from .control import Control
+from .control import Control, SwitchReader
 from .dscp import DSCP_COUNT
 from .errors import NotAttachedError, RefusedError
 from .flows import RING_SHAPE, RINGS_SHAPE, SLOTS_SHAPE, Flows
@@ -46,7 +46,7 @@ def open_state() -> Iterator[State]:
         try:
             fds = {name: _open(path / name, stack) for name in _SHAPES}
         except FileNotFoundError:
-            raise NotAttachedError("nothing is attached in this network namespace", "qosctl attach IFACE") from None
+            raise _nothing_here() from None
         except PermissionError:
             raise bpffs.no_permission() from None
         _check_layout(fds)
@@ -57,6 +57,16 @@ def open_state() -> Iterator[State]:
         stack.callback(policy.close)
         flows = stack.enter_context(Flows(fds["flow_slots"], fds["rings"]))
         yield State(control, policy, flows)
+
+
+def open_switch() -> SwitchReader:
+    """Open this namespace's switch for reading; NotAttachedError where there are no maps."""
+    try:
+        return SwitchReader(syscall.obj_get(str(folder() / "control"), read_only=True))
+    except FileNotFoundError:
+        raise _nothing_here() from None
+    except PermissionError:
+        raise bpffs.no_permission() from None
 
 
 def create_state() -> None:
@@ -111,6 +121,10 @@ def _open(path: Path, stack: ExitStack) -> int:
 def _check_layout(fds: dict[str, int]) -> None:
     if any(syscall.map_info(fds[name]).shape != shape for name, shape in _SHAPES.items()):
         raise _other_layout()
+
+
+def _nothing_here() -> NotAttachedError:
+    return NotAttachedError("nothing is attached in this network namespace", "qosctl attach IFACE")
 
 
 def _other_layout() -> RefusedError:

@@ -22,6 +22,7 @@ _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 
 MAP_TYPE_ARRAY, MAP_TYPE_PERCPU_ARRAY, MAP_TYPE_ARRAY_OF_MAPS = 2, 6, 12
 F_MMAPABLE = 1 << 10
+F_RDONLY = 1 << 3
 TCX_EGRESS = 47
 F_BEFORE = 1 << 3
 
@@ -142,6 +143,20 @@ class IndexReader:
         return self._value.value
 
 
+class FirstEntry:
+    """map_lookup of an array's first entry, again and again: what a call needs is laid out once."""
+
+    def __init__(self, fd: int, value_size: int) -> None:
+        self._key = ctypes.c_uint32(0)
+        self._value = ctypes.create_string_buffer(value_size)
+        self._attr = struct.pack("=I4xQQQ", fd, ctypes.addressof(self._key), _address(self._value), 0)
+
+    def read(self) -> bytes:
+        """Return the value."""
+        _bpf(_LOOKUP, self._attr)
+        return self._value.raw
+
+
 def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Store `value` at `key`; OSError E2BIG when a hash is full."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
@@ -161,10 +176,10 @@ def obj_pin(fd: int, path: str) -> None:
     _bpf(_OBJ_PIN, struct.pack("=QII", _address(name), fd, 0))
 
 
-def obj_get(path: str) -> int:
-    """Open what is pinned at `path`."""
+def obj_get(path: str, *, read_only: bool = False) -> int:
+    """Open what is pinned at `path`. With `read_only`, nobody who gets the descriptor can change the map or map it."""
     name = ctypes.create_string_buffer(os.fsencode(path))
-    return _bpf(_OBJ_GET, struct.pack("=QII", _address(name), 0, 0))
+    return _bpf(_OBJ_GET, struct.pack("=QII", _address(name), 0, F_RDONLY if read_only else 0))
 
 
 def map_by_id(map_id: int) -> int:

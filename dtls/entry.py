@@ -31,6 +31,10 @@ class FlowEntry:
         self.inquiry = self._marker.inquiry()
         return marks
 
+    def passtos(self) -> bool:
+        """Whether marks leave at present: there is a ring, and the operator's switch is on."""
+        return self._marker is not None and self._marker.passtos()
+
     def close(self) -> None:
         """Remove the entry, if there is one."""
         if self._marker is not None and self._open:

@@ -26,3 +26,10 @@ class Marker(Protocol):
     def flow_closed(self) -> None:
         """Remove what `flow_opened` registered; nothing to remove is fine. The memoryview is not used after it."""
         ...
+
+    def passtos(self) -> bool:
+        """Whether marks leave at present: the operator's switch, for the flow that is registered; False without one.
+
+        What nobody may learn while it is off depends on this: ask at each chore tick, it is a system call and no more.
+        """
+        ...

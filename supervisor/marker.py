@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 
 from qosctl.bpf import bpffs
+from qosctl.bpf.control import SwitchReader
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import QosctlError, kernel_errors
 from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
 from qosctl.bpf.flow_info import Owner, Statistic, TunnelState, process_start_time, statistics_in, write_suite
 from qosctl.bpf.flows import FlowKey, Ring
-from qosctl.bpf.state import create_state, open_state, release_state
+from qosctl.bpf.state import create_state, open_state, open_switch, release_state
 from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.tally import State, Statistics
@@ -44,6 +45,7 @@ class FlowMarker:
         self.pid = os.getpid()
         """The owner's, whoever registers on its behalf."""
         self._ring: Ring | None = None
+        self.switch: SwitchReader | None = None
         self._key: FlowKey | None = None
 
     def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
@@ -54,14 +56,13 @@ class FlowMarker:
         key = FlowKey(local, remote)
         try:
             with kernel_errors("marking"):
-                ring = self._register(key, tunnel)
+                ring, switch = self._register(key, tunnel)
         except QosctlError as error:
             self._warn(f"nothing will be marked: {error}")
             self.flow_closed()
             return None
-        if self._ring is not None:
-            self._ring.close()
-        self._ring, self._key = ring, key
+        self._let_go()
+        self._ring, self.switch, self._key = ring, switch, key
         return ring.marks
 
     def inquiry(self) -> memoryview | None:
@@ -79,8 +80,12 @@ class FlowMarker:
                 release_state()
         except QosctlError as error:
             self._warn(f"the flow entry stays until the next attach or connect: {error}")
-        self._ring.close()
-        self._ring = self._key = None
+        self._let_go()
+        self._key = None
+
+    def passtos(self) -> bool:
+        """Whether marks leave at present."""
+        return passtos_of(self.switch)
 
     def publish(self, now: Statistics) -> None:
         """Show what the client counted to `qosctl flows` and the metrics."""
@@ -88,11 +93,21 @@ class FlowMarker:
             store(now, self._ring.page)
 
     @property
-    def descriptor(self) -> int:
-        """The ring's, for another process that is to store marks in it; -1 without a ring."""
-        return -1 if self._ring is None else self._ring.fd
+    def descriptors(self) -> list[int]:
+        """The ring's and the switch's, for another process that is to store marks in one and look at the other.
 
-    def _register(self, key: FlowKey, tunnel: str) -> Ring:
+        None without a ring.
+        """
+        return [] if self._ring is None or self.switch is None else [self._ring.fd, self.switch.fd]
+
+    def _let_go(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
+        if self.switch is not None:
+            self.switch.close()
+        self._ring = self.switch = None
+
+    def _register(self, key: FlowKey, tunnel: str) -> tuple[Ring, SwitchReader]:
         owner = Owner(self.pid, process_start_time(self.pid) or 0, time.time_ns(), tunnel, self._server)
         bpffs.ensure_mounted()
         with bpffs.locked():
@@ -104,10 +119,18 @@ class FlowMarker:
                         state.flows.remove(self._key)
                     ring = Ring(owner)
                     state.flows.add(key, ring)
-                    return ring
+                    return ring, open_switch()
             except BaseException:
                 release_state()
                 raise
+
+
+def passtos_of(switch: SwitchReader | None) -> bool:
+    """Whether the switch is on. One that cannot be read is taken for off: nothing is told then, and nothing is lost."""
+    try:
+        return switch is not None and switch.passtos
+    except OSError:
+        return False
 
 
 def store(now: Statistics, page: memoryview) -> None:

@@ -9,16 +9,18 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from qosctl.bpf.control import SwitchReader
 from qosctl.bpf.flow_info import page_words
 from qosctl.bpf.inquiry import inquiry_words
 from qosctl.bpf.layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 from qosctl.dtls.surroundings import Given
 from qosctl.dtls.tally import Statistics
 from qosctl.supervisor import vpnc
-from qosctl.supervisor.marker import store
+from qosctl.supervisor.marker import passtos_of, store
 from qosctl.supervisor.steward import MESSAGE_BYTES_MAX
 
 _MARKS_BYTES = RING_WORDS * WORD.size
+_DESCRIPTORS = 2  # at the most: a ring and the switch
 
 
 class Remote:
@@ -29,19 +31,19 @@ class Remote:
         self._warn = warn
         self._gone = False
 
-    def ask(self, kind: str, *arguments: Any) -> tuple[Any, int]:
-        """Return the answer and the descriptor that came with it, or -1."""
+    def ask(self, kind: str, *arguments: Any) -> tuple[Any, list[int]]:
+        """Return the answer and the descriptors that came with it, which are the caller's to close."""
         try:
             self._connection.send(json.dumps({"kind": kind, "arguments": arguments}).encode())
-            answer, descriptors, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, 1)
+            answer, descriptors, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, _DESCRIPTORS)
         except OSError:
             answer, descriptors = b"", []
         if not answer:
             if not self._gone:
                 self._warn("the process that keeps the privilege is gone: nothing will be marked after a reconnect")
             self._gone = True
-            return None, -1
-        return json.loads(answer), descriptors[0] if descriptors else -1
+            return None, []
+        return json.loads(answer), descriptors
 
 
 class RemoteMarker:
@@ -51,13 +53,16 @@ class RemoteMarker:
         self._remote = remote
         self._page: memoryview | None = None
         self._inquiry: memoryview | None = None
+        self.switch: SwitchReader | None = None
 
     def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
         """Have the flow entered; None where that fails, of which the steward has told."""
-        self._page = self._inquiry = None
-        _, descriptor = self._remote.ask("flow_opened", local, remote, tunnel)
-        if descriptor < 0:
+        self._let_go()
+        _, descriptors = self._remote.ask("flow_opened", local, remote, tunnel)
+        if len(descriptors) != _DESCRIPTORS:
             return None
+        descriptor, switch = descriptors
+        self.switch = SwitchReader(switch)
         size = _MARKS_BYTES + FLOW_INFO_WORDS * WORD.size
         try:
             whole = memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
@@ -73,8 +78,18 @@ class RemoteMarker:
 
     def flow_closed(self) -> None:
         """Have the flow taken out."""
-        self._page = self._inquiry = None
+        self._let_go()
         self._remote.ask("flow_closed")
+
+    def passtos(self) -> bool:
+        """Whether marks leave at present."""
+        return passtos_of(self.switch)
+
+    def _let_go(self) -> None:
+        self._page = self._inquiry = None
+        if self.switch is not None:
+            self.switch.close()
+        self.switch = None
 
     def publish(self, now: Statistics) -> None:
         """Show what the client counted."""

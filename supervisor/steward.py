@@ -1,7 +1,7 @@
 """The process that keeps root when the client gives it up, for what needs root: the flow's entry and the script.
 
     client (another user, CAP_NET_ADMIN) ----- requests: one JSON object a packet -----> steward (root)
-                                         <---- answers, with the ring's descriptor -----
+                                         <---- answers, with the ring and the switch  -----
 
 It hears nothing but that socket, and believes nothing it hears: addresses are parsed anew, and neither the script nor the
 process id in its environment can be chosen. When the client is gone, however it went, the steward undoes everything.
@@ -81,31 +81,31 @@ def _serve(connection: socket.socket, marker: FlowMarker, script: Script | None)
     try:
         with suppress(ConnectionError):  # gone with something unread: an end like any other
             while message := connection.recv(MESSAGE_BYTES_MAX):
-                answer, descriptor = _answer(message, marker, script)
+                answer, descriptors = _answer(message, marker, script)
                 with suppress(OSError):  # gone meanwhile: the next read says so
-                    socket.send_fds(connection, [json.dumps(answer).encode()], [] if descriptor < 0 else [descriptor])
+                    socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
     finally:
         if script is not None:
             script.close()
         marker.flow_closed()
 
 
-def _answer(message: bytes, marker: FlowMarker, script: Script | None) -> tuple[Any, int]:
-    """Do what is asked; returns the answer and a descriptor, or -1. A request that makes no sense gets None."""
+def _answer(message: bytes, marker: FlowMarker, script: Script | None) -> tuple[Any, list[int]]:
+    """Do what is asked; returns the answer and descriptors. A request that makes no sense gets None."""
     try:
         asked = json.loads(message)
         kind, arguments = asked["kind"], asked["arguments"]
         if kind in _FOR_SCRIPT and script is not None:
-            return _FOR_SCRIPT[kind](script, arguments), -1
+            return _FOR_SCRIPT[kind](script, arguments), []
         if kind == "flow_opened":
             (near, near_port), (far, far_port), tunnel = arguments
             marks = marker.flow_opened((str(near), int(near_port)), (str(far), int(far_port)), str(tunnel))
-            return marks is not None, -1 if marks is None else marker.descriptor
+            return marks is not None, marker.descriptors
         if kind == "flow_closed":
             marker.flow_closed()
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         Log(sys.stderr, os.environ).warning(f"a request that makes no sense: {type(error).__name__}")
-    return None, -1
+    return None, []
 
 
 _FOR_SCRIPT: dict[str, Callable[[Script, Any], Any]] = {

@@ -263,6 +263,9 @@ class RecordingMarker:
     def flow_closed(self) -> None:
         self.calls.append(())
 
+    def passtos(self) -> bool:
+        return False
+
 
 def test_the_marker_learns_of_the_flow_and_gets_the_class_of_each_record(lab: Topology, server: Ocserv) -> None:
     marker = RecordingMarker()

@@ -38,6 +38,12 @@ def status(pid: int) -> dict[str, list[str]]:
     return {name: values.split() for name, _, values in (row.partition(":") for row in rows)}
 
 
+def access(pid: int, descriptor: str) -> int:
+    """How a process may use what it has open: the access mode of open(2)."""
+    (flags,) = re.findall(r"^flags:\s+([0-7]+)$", Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text(), re.MULTILINE)
+    return int(flags, 8) & os.O_ACCMODE
+
+
 def steward(connection: Connection) -> int:
     """The process that stays root: the client's only child."""
     (child,) = Path(f"/proc/{connection.process.pid}/task/{connection.process.pid}/children").read_text().split()
@@ -87,9 +93,11 @@ def test_one_capability_is_left_and_no_way_to_another(line: Line) -> None:
             assert [int(said[name][0], 16) for name in ("CapInh", "CapBnd", "CapAmb")] == [0] * 3
         assert re.search(r"^Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
         assert Path(f"/proc/{pid}/mem").stat().st_uid == 0  # so nobody else of its user may look into it
-        opened = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115 - no path comes out
-        assert not [name for name in opened if name.startswith(("/sys", "/run", "/etc"))]
-        assert [name for name in opened if "bpf" in name] == ["anon_inode:bpf-map"]  # its own ring
+        opened = {path.name: os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}  # noqa: PTH115 - no path
+        assert not [name for name in opened.values() if name.startswith(("/sys", "/run", "/etc"))]
+        maps = [number for number, name in opened.items() if "bpf-map" in name]
+        # Its own ring, and the operator's switch to look at.
+        assert sorted(access(pid, number) for number in maps) == [os.O_RDONLY, os.O_RDWR]
 
 
 def test_a_reconnect_marks_as_before(attached: Line, tap: Wiretap) -> None:

@@ -1,0 +1,88 @@
+"""What a client is handed for its flow: a ring to mark in, and the operator's switch to look at and no more."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from qosctl.bpf import syscall
+from qosctl.bpf.layout import CONTROL
+from qosctl.bpf.state import open_state
+from qosctl.supervisor.marker import FlowMarker
+from qosctl.supervisor.remote import Remote, RemoteMarker
+from qosctl.supervisor.steward import Steward
+
+from tests.supervisor.stand import Stand
+
+SERVER = ("10.92.0.2", 4443)
+NEAR = ("10.92.0.1", 40000)
+AnyMarker = FlowMarker | RemoteMarker
+
+
+def warn(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def near_marker() -> Iterator[FlowMarker]:
+    marker = FlowMarker("vpn.example:443", warn)
+    try:
+        yield marker
+    finally:
+        marker.flow_closed()
+
+
+@contextmanager
+def remote_marker() -> Iterator[RemoteMarker]:
+    steward = Steward.start(FlowMarker("vpn.example:443", warn), None, None)
+    try:
+        yield RemoteMarker(Remote(steward.connection, warn))
+    finally:
+        steward.end()
+
+
+@pytest.fixture(params=[near_marker, remote_marker], ids=["here", "by another process"])
+def marker(request: pytest.FixtureRequest, stand: Stand) -> Iterator[AnyMarker]:
+    del stand  # it is where the flow belongs
+    with request.param() as made:
+        yield made
+
+
+def switch(*, on: bool) -> None:
+    with open_state() as state:
+        state.control.passtos = on
+
+
+def test_a_client_sees_the_switch_whenever_it_looks(marker: AnyMarker) -> None:
+    assert marker.flow_opened(NEAR, SERVER, "vpn0") is not None
+    assert not marker.passtos()
+    for on in (True, False, True):
+        switch(on=on)
+        assert marker.passtos() is on
+    assert marker.flow_opened((NEAR[0], NEAR[1] + 1), SERVER, "vpn0") is not None
+    assert marker.passtos(), "the next flow's is the same switch"
+
+
+def test_without_a_flow_there_is_nothing_to_switch(marker: AnyMarker) -> None:
+    assert not marker.passtos()
+    marker.flow_opened(NEAR, SERVER, "vpn0")
+    switch(on=True)
+    marker.flow_closed()
+    assert not marker.passtos()
+
+
+@pytest.mark.audit
+def test_who_may_look_at_the_switch_cannot_turn_it(marker: AnyMarker) -> None:
+    """Finding 12: the switch is the operator's, not the client's."""
+    marker.flow_opened(NEAR, SERVER, "vpn0")
+    reader = marker.switch
+    assert reader is not None
+    with pytest.raises(PermissionError):
+        syscall.map_update(reader.fd, bytes(4), CONTROL.pack(1, 1, 0, 0))
+    for way in (mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE):
+        with pytest.raises(OSError, match=r"Invalid argument|Permission denied"):
+            mmap.mmap(reader.fd, mmap.PAGESIZE, mmap.MAP_SHARED, way)
+    assert not marker.passtos()
