@@ -37,8 +37,32 @@ class NotAttachedError(QosctlError):
     """There is no attached program, or no connection, to act on."""
 
 
+class LoginRefusedError(RefusedError):
+    """Whoever logs in is not let in: nothing gets better until a person does something."""
+
+
+class NoRoomError(RefusedError):
+    """The server cannot do it now, and may later: it is full, say."""
+
+
+class DismissedError(NotAttachedError):
+    """The server ended the connection, and meant to."""
+
+
 class NoPermissionError(QosctlError):
     """The caller lacks the privilege (root, or CAP_SYS_ADMIN with CAP_NET_ADMIN)."""
+
+
+class InternalError(QosctlError):
+    """A fault of ours: nothing that a user could mend."""
+
+    @classmethod
+    def of(cls, error: Exception) -> InternalError:
+        """Return the error for an exception that nobody expected, which becomes its cause."""
+        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        internal = cls(f"internal error: {words}", "--debug, and report it")
+        internal.__cause__ = error
+        return internal
 
 
 @contextmanager

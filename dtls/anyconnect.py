@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from html import escape, unescape
 
-from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.errors import LoginRefusedError, NoRoomError, RefusedError
 from qosctl.dtls.credentials import PasswordLogin
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.https import Response, request
@@ -25,8 +25,8 @@ _PASSWORD_INPUT = re.compile(rb"<input\b[^>]{0,512}?\btype=\"password\"", re.IGN
 _FAILED = re.compile(r"fail|invalid|incorrect|denied|wrong", re.IGNORECASE)
 
 
-class LoginError(RefusedError):
-    """The server does not let the user in."""
+class LoginError(LoginRefusedError):
+    """The server does not let the user in by this name and password."""
 
 
 class Login:
@@ -58,9 +58,9 @@ class Login:
         if response.status in {401, 403}:
             raise self._wrong_password()
         if response.status >= 500:
-            raise RefusedError(f"{self._gateway}: the server takes no logins now: {_status(response)}", "again later")
+            raise NoRoomError(f"{self._gateway}: the server takes no logins now: {_status(response)}", "again later")
         if response.status != 200:
-            raise LoginError(
+            raise RefusedError(
                 f"{self._gateway}: the server answers the login with {_status(response)}",
                 "the address that openconnect is given",
             )

@@ -8,7 +8,7 @@ import select
 import time
 from collections.abc import Sequence
 
-from qosctl.bpf.errors import NotAttachedError, RefusedError
+from qosctl.bpf.errors import DismissedError, NotAttachedError, RefusedError
 from qosctl.dtls.anyconnect import printable
 from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel
 from qosctl.dtls.frames import Frame, FrameKind, encode_cstp
@@ -23,7 +23,7 @@ BACKLOG_BYTES = 64 << 10
 """What may wait for room in the TCP socket before the device is left alone."""
 
 
-class SessionEndedError(NotAttachedError):
+class SessionEndedError(DismissedError):
     """The server ended the session."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
 
-from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.errors import LoginRefusedError, RefusedError
 from qosctl.dtls.anyconnect import SESSION_COOKIE, common_fields, printable
 from qosctl.dtls.credentials import CookieLogin
 from qosctl.dtls.gateway import Gateway
@@ -41,7 +41,7 @@ class NoDtlsError(RefusedError):
         )
 
 
-class CookieRefusedError(RefusedError):
+class CookieRefusedError(LoginRefusedError):
     """The server does not know the cookie, or not any more."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
+from qosctl.bpf.errors import InternalError, NoPermissionError, QosctlError, UsageError
 
 from .exits import Exit, exit_for
 from .log import Log
@@ -43,7 +43,9 @@ Carries the DSCP of what is inside a DTLS VPN tunnel onto its outer packets. Off
 a mark shows the class of what is inside to everyone on the path."""
 
 _EPILOG = (
-    "Exit codes: 0 fine, 1 usage, 2 the kernel or the server refused, 3 not attached or not connected, 4 no permission."
+    "Exit codes: 0 fine, 1 usage, 2 the kernel or the server refused, 3 not attached or not connected, 4 no permission, "
+    "5 the login was refused, 6 the server ended the session on purpose, 7 the server has no room now, 70 a fault of "
+    "qosctl's own, 130 interrupted. 1, 5 and 6 do not get better by starting again."
 )
 
 
@@ -98,17 +100,22 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: TextIO | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code. It raises nothing: what goes wrong is one line, with --debug and where."""
     argv = sys.argv[1:] if argv is None else argv
     out = out or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - who closed ours wants to hear nothing
     err = err or sys.stderr
-    named = next((word for word in argv if word in COMMANDS), "")
     try:
-        arguments = build_parser(only=named).parse_args(argv)
-    except OSError as error:  # of what --help prints
-        return _stopped(error, sys.stdout, err)
+        return _run(argv, out, err)
+    except KeyboardInterrupt:  # on its way here it has undone what was half done
+        return Exit.INTERRUPTED
+
+
+def _run(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
+    named = next((word for word in argv if word in COMMANDS), "")
+    arguments = argparse.Namespace(command=named, debug="--debug" in argv, json=False)  # until they are understood
     try:
         try:
+            build_parser(only=named).parse_args(argv, arguments)
             code = int(command_module(arguments.command).run(arguments, out))
             out.flush()
             return code
@@ -117,17 +124,24 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
                 f"{error.filename or arguments.command}: permission denied", "run it as root"
             ) from error
     except QosctlError as error:
-        if arguments.debug:
-            raise
-        _report(error, arguments, out, err)
-        return exit_for(error)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left; so do we, without a word
-        return Exit.FINE
+        failure = error
     except OSError as error:
         if arguments.debug:
-            raise
+            _show_where(error, err)
         return _stopped(error, out, err)
+    except Exception as error:  # the last place where a fault of ours can become one line
+        failure = InternalError.of(error)
+    if arguments.debug:
+        _show_where(failure, err)
+    _report(failure, arguments, out, err)
+    return exit_for(failure)
+
+
+def _show_where(error: Exception, err: TextIO) -> None:
+    import traceback  # noqa: PLC0415 - costs the quick commands 5 ms, and few ask
+
+    with contextlib.suppress(OSError):  # nobody may be reading
+        traceback.print_exception(error, file=err)
 
 
 def _stopped(error: OSError, out: TextIO, err: TextIO) -> int:
@@ -141,9 +155,13 @@ def _stopped(error: OSError, out: TextIO, err: TextIO) -> int:
 
 
 def _report(error: QosctlError, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> None:
-    if getattr(arguments, "json", False):
+    if arguments.json:
         from .output import error_document, write_json  # noqa: PLC0415 - json costs the quick commands
 
-        write_json(error_document(error), out)
+        try:
+            write_json(error_document(error), out)
+            out.flush()
+        except OSError as unheard:
+            _stopped(unheard, out, err)
     line = str(error) if not isinstance(error, UsageError) else f"{arguments.command}: {error}"
     Log(err, os.environ).error(line)

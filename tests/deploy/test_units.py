@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from qosctl.bpf import bpffs
+from qosctl.supervisor.exits import Exit
 
 from tests.deploy.exported import DEPLOY, DOCS
 from tests.lab import LabError, Namespace, Ocserv, Qosctl, end, veth
@@ -55,6 +56,14 @@ def test_the_capabilities_are_few_and_the_password_is_nowhere(unit: str) -> None
     assert set(bounding.split()) <= {"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_BPF"}
     assert settings(unit)["User"] == ["qosctl"]
     assert not [line for line in settings(unit)["ExecStart"] if "--password" in line or "$QOSCTL_PASS" in line]
+
+
+def test_what_waits_for_a_person_is_not_begun_again() -> None:
+    """QC-01, QC-29: a refused password locked the account, and who was thrown out came back every five seconds."""
+    final = {int(code) for code in settings("qosctl-connect@.service")["RestartPreventExitStatus"][0].split()}
+    assert final == {Exit.USAGE, Exit.LOGIN_REFUSED, Exit.DISMISSED}
+    assert settings("qosctl.service")["RestartPreventExitStatus"] == [str(int(Exit.USAGE))]
+    assert all(settings(unit)["Restart"] == ["always"] for unit in UNITS)
 
 
 def test_users_and_folders_are_declared() -> None:

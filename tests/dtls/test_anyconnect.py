@@ -95,7 +95,7 @@ def test_a_second_factor_is_named_and_the_way_around_it_shown() -> None:
 def test_another_kind_of_server_never_sees_the_password(response: Response, message: str) -> None:
     machine, asked = login()
     machine.first_request()
-    with pytest.raises(LoginError, match=message):
+    with pytest.raises(RefusedError, match=message):  # which is a verdict on the server, where it speaks another language
         machine.answer(response)
     assert not asked
 

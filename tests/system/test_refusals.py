@@ -15,7 +15,7 @@ from tests.lab import Connection, Ocserv
 from tests.lab.qosctl import COMMAND
 from tests.system.line import Line
 
-USAGE, REFUSED, NOT_ATTACHED, NO_PERMISSION = 1, 2, 3, 4
+USAGE, REFUSED, NOT_ATTACHED, NO_PERMISSION, LOGIN_REFUSED = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ BEFORE_ATTACH = {
 
 CONNECT = {
     "wrong password": Refusal(
-        "connect {url} " + FED + " --servercert {pin}", REFUSED, "alice: wrong password", stdin="wrong\n"),
+        "connect {url} " + FED + " --servercert {pin}", LOGIN_REFUSED, "alice: wrong password", stdin="wrong\n"),
     "unknown user": Refusal(
-        "connect {url} -u nobody --passwd-on-stdin --servercert {pin}", REFUSED, "nobody: wrong password", stdin="wrong\n"),
+        "connect {url} -u nobody --passwd-on-stdin --servercert {pin}", LOGIN_REFUSED, "nobody: wrong password",
+        stdin="wrong\n"),
     "no password fed": Refusal(
         "connect {url} " + FED + " --servercert {pin}", USAGE, "connect: standard input is empty"),
     "no terminal to ask on": Refusal(

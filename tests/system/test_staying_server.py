@@ -19,7 +19,7 @@ OCSERV = f"dpd = 2\nuse-occtl = true\nocctl-socket-file = {_OCCTL}\n"
 SOON_S = 5.0
 """What is promised after a server is back. The tests' own bound is wider: timings of a busy machine decide nothing."""
 BOUND_S = 15.0
-REFUSED, NOT_CONNECTED = 2, 3
+LOGIN_REFUSED, DISMISSED = 5, 6
 _COOKIE_SLACK_S = 15
 """What ocserv adds to cookie-timeout."""
 
@@ -81,19 +81,19 @@ def test_a_server_that_comes_back_is_found_and_marks_are_right_from_the_first_re
 def test_somebody_who_is_thrown_out_is_told_and_stays_out(line: Line) -> None:
     with line.connected() as connection:
         line.server_namespace.run(["occtl", "-s", _OCCTL, "disconnect", "user", "alice"])
-        assert connection.process.wait(10) == NOT_CONNECTED
+        assert connection.process.wait(10) == DISMISSED
         assert connection.errors.splitlines()[-1] == "qosctl: 10.91.2.2:4443: the server ended the session"
-    note(Row("thrown out by the operator", "the server ended the session; exit 3", "", None, None, None))
+    note(Row("thrown out by the operator", "the server ended the session; exit 6", "", None, None, None))
 
 
 def test_a_cookie_that_the_server_has_forgotten_is_the_end(line: Line, tmp_path: Path) -> None:
     words = _words(line, "--cookie-file", str(_cookie_file(line, tmp_path)))
     with Connection(line.client, words) as connection:
         line.restart_server()
-        assert connection.process.wait(20) == REFUSED
+        assert connection.process.wait(20) == LOGIN_REFUSED
         last = connection.errors.splitlines()[-1]
     assert last == "qosctl: 10.91.2.2:4443: the server does not know the cookie any more (try: log in again)"
-    note(Row("server restarted, cookie but no password", "the server does not know the cookie any more; exit 2",
+    note(Row("server restarted, cookie but no password", "the server does not know the cookie any more; exit 5",
              "", None, None, None))  # fmt: skip
 
 
@@ -110,12 +110,12 @@ def test_a_cookie_that_expires_while_the_network_is_away_is_the_end(line: Line, 
                     while any(link.startswith("vpns") for link in _links(line)):  # the server holds the session
                         time.sleep(0.1)
                     time.sleep(2 + _COOKIE_SLACK_S + 2)  # and then the cookie, for its time-out
-                assert connection.process.wait(30) == REFUSED
+                assert connection.process.wait(30) == LOGIN_REFUSED
                 last = connection.errors.splitlines()[-1]
     finally:
         line.restart_server()
     assert last == f"qosctl: {address}:{port}: the server does not know the cookie any more (try: log in again)"
-    note(Row("cookie expired, no password", "the server does not know the cookie any more; exit 2", "", None, None, None))
+    note(Row("cookie expired, no password", "the server does not know the cookie any more; exit 5", "", None, None, None))
 
 
 def _links(line: Line) -> list[str]:
