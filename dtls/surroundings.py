@@ -51,8 +51,12 @@ class Surroundings(Protocol):
         """Wait until all of that is done, for `seconds` at most; say whether it is."""
         ...
 
-    def close(self) -> None:
-        """Undo everything and wait for that; the device is still there. Twice is fine."""
+    def close(self, *, asked: bool) -> None:
+        """Undo everything and wait for that; the device is still there. Twice is fine, and the first time counts.
+
+        `asked` says whether the user wanted the end. After any other, what belonged in the tunnel may have to wait for
+        the next one rather than leave outside of it.
+        """
         ...
 
 
@@ -93,7 +97,7 @@ class Following:
     def close(self) -> None:
         """Undo it all; twice is fine."""
         if self._surroundings is not None:
-            self._surroundings.close()
+            self._surroundings.close(asked=self._stop.requested)
 
     def _settle(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

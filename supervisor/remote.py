@@ -120,6 +120,6 @@ class RemoteScript:
         answer, _ = self._remote.ask("settle", seconds)
         return answer is not False
 
-    def close(self) -> None:
+    def close(self, *, asked: bool) -> None:
         """Have all undone, and wait."""
-        self._remote.ask("close")
+        self._remote.ask("close", asked)

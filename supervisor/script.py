@@ -103,7 +103,7 @@ class Script:
         with self._idle:
             return self._idle.wait_for(lambda: not self._open, seconds)
 
-    def close(self) -> None:
+    def close(self, *, asked: bool) -> None:  # noqa: ARG002  (undone alike, whoever wanted the end)
         """Undo, and forget what was to be undone."""
         given, self._given = self._given, None
         if given is not None:

@@ -45,7 +45,7 @@ def stand(server: str, tunnel: str | None, script: str, warn: Callable[[str], No
             yield Standing(marker, runner)
         finally:
             if runner is not None:
-                runner.close()
+                runner.close(asked=False)  # nothing happens where the client has closed it
             elif memory is not None:
                 memory.forget()
         return

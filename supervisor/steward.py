@@ -86,7 +86,7 @@ def _serve(connection: socket.socket, marker: FlowMarker, script: Script | None)
                     socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
     finally:
         if script is not None:
-            script.close()
+            script.close(asked=False)  # nothing happens where the client has closed it, as it does at every end it knows of
         marker.flow_closed()
 
 
@@ -113,5 +113,5 @@ _FOR_SCRIPT: dict[str, Callable[[Script, Any], Any]] = {
     "apply": lambda script, arguments: script.apply(vpnc.from_document(arguments[0])),
     "attempt": lambda script, _: script.attempt(),
     "settle": lambda script, arguments: script.settle(min(float(arguments[0]), _SETTLE_MAX_S)),
-    "close": lambda script, _: script.close(),
+    "close": lambda script, arguments: script.close(asked=arguments[0] is True),
 }

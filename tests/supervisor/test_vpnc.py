@@ -174,8 +174,8 @@ def test_the_order_of_calls(folder: Path, log: Path, warnings: list[str]) -> Non
     (remembered,) = folder.iterdir()
     assert remembered.name == f"{netns.cookie()}-vpn0"
     assert remembered.stat().st_mode & 0o777 == 0o600
-    script.close()
-    script.close()
+    script.close(asked=True)
+    script.close(asked=True)
     assert log.read_text().splitlines() == [
         "pre-init  192.168.77.5 42",
         "connect vpn0 192.168.77.5 42",
