@@ -1,0 +1,142 @@
+"""The client's loop, as far as numbers depend on it: the only place that drives a numbering.
+
+A turn does what `qosctl.dtls.loop` does: hear the echoes that have come, read what the device holds, send the probes that
+are due, then number and send class by class, the most urgent first. While it works, or stops, packets wait in the device
+and echoes in the socket. A stop may lie between the choice of numbers and their sending.
+
+Beside it runs PlainNumbering: each record, but for probes, gets the number that it would have had.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+
+from qosctl.bpf.dscp import Dscp
+from qosctl.dtls.classes import place
+from qosctl.dtls.numbering import PlainNumbering
+from qosctl.dtls.probing import ProbingNumbering
+
+from tests.simulator.case import Machine
+from tests.simulator.clock import Clock, Record
+from tests.simulator.flow import TcpFlow
+from tests.simulator.link import Link
+
+DEVICE_QUEUE = 500
+"""Packets that wait in the TUN device; what comes then is lost, as the kernel would lose it."""
+READ_RECORDS = 128
+"""Packets that the client reads at once."""
+PROBE_SIZE = 28 + 37 + 9
+"""IP and UDP, DTLS with AES-GCM, type byte and id."""
+LEAST_STOP_S = 0.001
+
+Packet = tuple[Dscp, int, TcpFlow | None, int]
+"""Class, size, flow, place in the flow."""
+
+
+class Client:
+    """Takes packets (`offer`) and echoes (`echoed`)."""
+
+    def __init__(self, numbering: ProbingNumbering, machine: Machine, clock: Clock, rng: random.Random, link: Link) -> None:
+        self.numbering = numbering
+        self.probes = 0
+        self.numbers: set[int] = set()
+        self.records = 0
+        self._plain = PlainNumbering(first=0)
+        self._machine, self._clock, self._rng, self._link = machine, clock, rng, link
+        self._record_s = machine.record_us / 1e6
+        self._device: deque[Packet] = deque()
+        self._echoes: list[int] = []
+        self._busy = False
+        self._stopped_until = 0.0
+        self._stop = 0.0  # seconds for which the next turn stops between choosing and sending
+        if machine.stop_ms:
+            self._plan_stop()
+
+    def offer(self, dscp: Dscp, count: int, size: int, flow: TcpFlow | None = None) -> None:
+        """Write packets into the device. See `flow.Sink`."""
+        device = self._device
+        room = DEVICE_QUEUE - len(device)
+        if flow is None:
+            device.extend([(dscp, size, None, 0)] * min(count, room))
+        else:
+            packets = [(dscp, size, flow, flow.serial()) for _ in range(count)]
+            device.extend(packets[:room])
+        if not self._busy:
+            self._turn()
+
+    def echoed(self, probe: int) -> None:
+        """An echo reaches the socket."""
+        if self._busy or self._clock.now < self._stopped_until:
+            self._echoes.append(probe)
+        else:
+            self.numbering.probe_echoed(probe, self._clock.now)
+
+    def _turn(self, _: object = None) -> None:
+        clock, numbering, device = self._clock, self.numbering, self._device
+        now = clock.now
+        self._busy = True
+        if now < self._stopped_until:
+            clock.at(self._stopped_until, self._turn)
+            return
+        if self._echoes:
+            for probe in self._echoes:
+                numbering.probe_echoed(probe, now)
+            self._echoes.clear()
+        if not device:
+            self._busy = False
+            return
+        read = [device.popleft() for _ in range(min(READ_RECORDS, len(device)))]
+        while (due := numbering.probe_due(now)) is not None:
+            self._probe(due, now)
+        classes: dict[Dscp, list[Packet]] = {}
+        for packet in read:
+            classes.setdefault(packet[0], []).append(packet)
+        stop, stop_at = self._stop, 0
+        if stop:
+            self._stop = 0.0
+            stop_at = self._rng.randrange(len(classes))
+        for index, dscp in enumerate(sorted(classes, key=place)):
+            records = self._number(dscp, classes[dscp], now)
+            if stop and index >= stop_at:
+                clock.at(now + stop, self._send, records)
+            else:
+                self._send(records)
+        clock.at(now + len(read) * self._record_s + stop, self._turn)
+
+    def _number(self, dscp: Dscp, packets: Sequence[Packet], now: float) -> list[Record]:
+        count = len(packets)
+        numbers = self._take(dscp, count, now)
+        plain = self._plain.take(dscp, count, now)
+        return [
+            Record(number, other, dscp, size, now, flow, serial)
+            for number, other, (_, size, flow, serial) in zip(numbers, plain, packets, strict=True)
+        ]
+
+    def _probe(self, dscp: Dscp, now: float) -> None:
+        probe = self.numbering.probe_sent(dscp, now)
+        (number,) = self._take(dscp, 1, now)
+        self.probes += 1
+        self._link.send(Record(number, -1, dscp, PROBE_SIZE, now, probe=probe))
+
+    def _take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
+        numbers = self.numbering.take(dscp, count, now)
+        self.records += count
+        self.numbers.update(numbers)
+        return numbers
+
+    def _send(self, records: list[Record]) -> None:
+        for record in records:
+            self._link.send(record)
+
+    def _plan_stop(self) -> None:
+        self._clock.at(self._clock.now + self._rng.expovariate(1 / self._machine.stop_every_s), self._stops)
+
+    def _stops(self, _: object) -> None:
+        seconds = max(LEAST_STOP_S, self._rng.random() * self._machine.stop_ms / 1000)
+        if self._rng.random() < self._machine.between:
+            self._stop = seconds
+        else:
+            self._stopped_until = self._clock.now + seconds
+        self._plan_stop()
