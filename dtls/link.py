@@ -81,7 +81,7 @@ class Link:
         self._keep_alive(now)
         if self.udp.too_big:
             self.udp.too_big = False
-            self.path.too_big(self.udp.payload_mtu() - self._overhead, now)
+            self.path.hinted(self.udp.payload_mtu() - self._overhead, now)
         probe = self.path.due(now, said=self.life.said)
         if probe is not None:
             said = self.life.said

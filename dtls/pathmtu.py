@@ -3,7 +3,7 @@
     at once, then every CONFIRM_S while packets leave:   a probe as large as the largest packet
         echoed ----------------------> all is well
         lost again and again, while small ones sent beside it arrive -> a black hole: fall to the floor, search from there
-    the kernel says "too big" -------> at most that, at once, then as above
+    somebody says "too big" ---------> the same at once and faster; he is believed when probes have shown it
     below the ceiling for RAISE_S ---> a probe of the ceiling: the path may have recovered; twice as long each time
 
 A probe is a DPD request padded to the size in question, which the server echoes in full. Sizes are bytes of inner packet.
@@ -11,6 +11,9 @@ Beside each goes a small one, in the same class and so through the same queue: a
 be taken for a path that has shrunk. Only what small ones survive and no large one does is about sizes. And only small ones
 that came back without waiting count: a queue that is full to the byte has room for them and never for a large one.
 What is too large for DTLS is not lost meanwhile: the loop sends it over TLS, which has no such limit.
+
+"Too big" (ICMP) needs no key and may come from anywhere, so it changes nothing by itself (RFC 8899 section 4.6.2). It says
+when to look, and where to begin if it turns out to be true.
 """
 
 from __future__ import annotations
@@ -32,12 +35,16 @@ SEARCH_SMALL_ONES = 2
 RAISE_SMALL_ONES = 4
 """The same while trying whether more passes again, where bad luck means to try later."""
 PROBE_WAIT_S = 0.25
+HINTED_WAIT_S = 0.05
+"""The same while a hint is looked into: packets may be lost meanwhile. As many probes are asked, so no less is certain."""
+HINT_PAUSE_S = 1.0
+"""Hints that follow another sooner are passed over: nobody shall have us send more than some probes a second."""
 CLOSE_ENOUGH = 8
 FLOOR_BYTES = 508
 """Fits every path that IPv4 promises (576 bytes, RFC 791) with UDP and a record around it."""
 _ID = 8
 SMALL_BYTES = 16
-_KEPT = 16
+_KEPT = 64
 PROBE_BYTES_MIN = 64
 """Every size in question is above this, and the payloads of other DPD requests are below."""
 
@@ -90,6 +97,8 @@ class PathMtu:
         self._next = now
         self._raise_s = RAISE_S
         self._raise_at = math.inf
+        self._hint = 0  # the size that somebody says would pass; 0 when nobody has said anything
+        self._deaf_until = now
         self._sent: dict[int, int] = {}
         self._last_id = 0
         self.shrunk = False
@@ -110,7 +119,7 @@ class PathMtu:
                 self._next = now + CONFIRM_S
                 return None
             self._trying, self._round_from, self._small_back = True, self._last_id + 1, 0
-        self._next = now + PROBE_WAIT_S
+        self._next = now + (HINTED_WAIT_S if self._hint and self._phase is _Phase.CONFIRM else PROBE_WAIT_S)
         self._last_id += 1
         self._sent[self._last_id] = self._target
         self._small_sent[self._last_id] = now
@@ -150,31 +159,37 @@ class PathMtu:
         else:
             self._settle(now)
 
-    def too_big(self, size: int, now: float) -> None:
-        """Learn from the kernel that no more than `size` bytes pass now; nothing is believed that is below the floor."""
-        size = max(self._floor, size)
-        if size < self.size:
-            self.size, self.whole = size, False
-            self._phase, self._trying, self._next = _Phase.CONFIRM, False, now
-            self._raise_at = now + self._raise_s
+    def hinted(self, size: int, now: float) -> None:
+        """Somebody says that no more than `size` bytes pass now: look into it."""
+        if self._phase is _Phase.CONFIRM and not self._hint and now >= self._deaf_until:
+            self._deaf_until = now + HINT_PAUSE_S
+            self._hint = max(1, size)
+            self._next = now
 
     def _choose(self, now: float, said: float) -> bool:
         """Choose what to probe next; False when nothing is worth a probe."""
         if self._phase is _Phase.SEARCH:
-            self._target = (self._passes + self._fails) // 2
+            self._target = self._guess()
         elif now >= self._raise_at:
             self._phase, self._target = _Phase.RAISE, self._ceiling
         else:
             self._phase, self._target = _Phase.CONFIRM, self.size
-            return said > now - CONFIRM_S
+            return self._hint > 0 or said > now - CONFIRM_S
         return True
+
+    def _guess(self) -> int:
+        """Return the next size of a search: the hinted one first, then a little more, for it is mostly right."""
+        for size in (self._hint, self._hint + CLOSE_ENOUGH):
+            if self._passes < size < self._fails:
+                return size
+        return (self._passes + self._fails) // 2
 
     def _take_loss(self, now: float) -> None:
         """Believe that the target does not pass."""
         self._trying = False
         self._fails = self._target
         if self._phase is _Phase.CONFIRM:
-            self.black_holes += 1
+            self.black_holes += not self._hint
             self.size, self.whole = self._floor, False
         if self._phase is not _Phase.SEARCH:
             self._phase, self._passes = _Phase.SEARCH, self.size
@@ -188,6 +203,7 @@ class PathMtu:
 
     def _settle(self, now: float) -> None:
         """Stay at what passes for a while."""
+        self._hint = 0
         self.shrunk = self.size < self._ceiling
         self._phase, self._next = _Phase.CONFIRM, now + CONFIRM_S
         if self.size >= self._ceiling:

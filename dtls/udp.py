@@ -5,6 +5,10 @@ many datagrams of one size in one read. Where the kernel refuses UDP_SEGMENT, a 
 
 What the path answers (ICMP: nobody there, too big, no route) is loss, counted and not raised: a tunnel outlives
 it, and dead peer detection is the judge of the rest.
+
+ICMP comes from anybody. Therefore datagrams go out whole and unfragmented at any size that the device takes, whatever
+the kernel has been told of the path's MTU (IP_PMTUDISC_PROBE): what passes is for probes to find out, which only the
+server can echo (RFC 8899 section 4.6). IP_PMTUDISC_INTERFACE would not do, for it lets routers fragment.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ _CONTROL_BYTES = 2 * socket.CMSG_SPACE(4)  # segment size, and the traffic class
 _IP_MTU, _IPV6_MTU = 14, 24
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _PMTUDISC_WANT, _PMTUDISC_PROBE = 1, 3
+_TRIES = 4
+"""An answer to an earlier datagram is reported by whatever call comes next, which then has sent nothing. Forged answers
+may come so fast that the second call has another to report."""
 _IP_RECVTOS, _IPV6_RECVTCLASS = 13, 66
 _GSO_REFUSED = frozenset({errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.EMSGSIZE})
 _PATH_SAYS_NO = frozenset(
@@ -80,7 +87,8 @@ class UdpSocket:
         self._segment, self._ecn = _parse(self._control)
         self.counts = UdpCounts()
         self.too_big = False
-        """Set when the kernel said that a datagram is too big for the path; the reader sets it back."""
+        """Set when somebody said that a datagram is too big for the path; the reader sets it back. A hint."""
+        self._discover(_PMTUDISC_PROBE)
 
     @classmethod
     def connect(cls, address: tuple[str, int], local: tuple[str, int] | None = None) -> UdpSocket:
@@ -170,32 +178,47 @@ class UdpSocket:
 
     def _send_one(self, record: memoryview) -> bool:
         """Send a datagram, or lose it; False when the socket is full."""
-        for _ in range(2):  # the first error may belong to an earlier datagram
+        code = self._attempt(record)
+        if code == errno.EMSGSIZE:  # no rumour: the device takes less. In fragments, then, until the probes have found out
+            self._discover(_PMTUDISC_WANT)
+            code = self._attempt(record)
+            self._discover(_PMTUDISC_PROBE)
+        if code == errno.EAGAIN:
+            self.counts.full += 1
+            return False
+        if code:
+            self.counts.lost += 1
+        else:
+            self.counts.sent += 1
+        return True
+
+    def _attempt(self, record: memoryview) -> int:
+        """Send a datagram; return 0, or the number of the error: EAGAIN when the socket is full."""
+        code = 0
+        for _ in range(_TRIES):
             try:
                 self._socket.send(record)
             except BlockingIOError:
-                self.counts.full += 1
-                return False
+                return errno.EAGAIN
             except OSError as error:
                 if error.errno not in _PATH_SAYS_NO:
                     raise
                 self._note(error)
                 self.counts.path_errors += 1
+                code = error.errno
             else:
-                self.counts.sent += 1
-                return True
-        self.counts.lost += 1
-        return True
+                return 0
+        return code
 
     def send_whole(self, batch: Batch) -> None:
-        """Send one record unfragmented even where the kernel thinks it too big for the path: a probe, which may be lost."""
-        self._discover(_PMTUDISC_PROBE)
-        with suppress(OSError):  # no room, or larger than the device takes: either way it is lost
-            self._socket.send(batch.data)
-        self._discover(_PMTUDISC_WANT)
+        """Send a probe, in one piece or not at all: it is lost where it is larger than the device takes."""
+        for _ in range(_TRIES):
+            with suppress(OSError):
+                self._socket.send(batch.data)
+                return
 
     def payload_mtu(self) -> int:
-        """Return the bytes of payload that fit an unfragmented datagram, as far as the kernel knows the path."""
+        """Return the bytes of payload that fit an unfragmented datagram, as far as the kernel was told of the path."""
         if self._socket.family == socket.AF_INET:
             value, headers = self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU, 4), 20 + 8
         else:

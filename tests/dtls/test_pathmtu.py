@@ -79,16 +79,58 @@ def test_a_path_that_recovers_is_used_again() -> None:
     assert not path.mtu.shrunk
 
 
-def test_the_kernels_word_holds_at_once_and_has_a_floor() -> None:
-    path = Path(1200)
-    path.mtu.too_big(1200, 0.0)
-    assert path.mtu.size == 1200
-    path.run(5)
-    assert (path.mtu.size, path.mtu.shrunk, path.mtu.black_holes) == (1200, True, 0)
-    path.mtu.too_big(1, path.now)
-    assert path.mtu.size == FLOOR_BYTES
-    path.mtu.too_big(CEILING, path.now)
-    assert path.mtu.size == FLOOR_BYTES
+@pytest.mark.parametrize("takes", [FLOOR_BYTES, 1200, 1300])
+def test_a_hint_that_is_true_is_believed_when_probes_have_shown_it(takes: int) -> None:
+    path = Path(CEILING)
+    path.run(2)
+    path.takes = takes
+    path.mtu.hinted(takes, path.now)
+    assert path.mtu.size == CEILING
+    path.run(2)
+    assert (path.mtu.size, path.mtu.shrunk, path.mtu.black_holes) == (takes, True, 0)
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("size", [-7, 0, 1, 552, 1280, CEILING, CEILING + 1, 70000])
+def test_a_hint_that_is_a_lie_changes_nothing(size: int) -> None:
+    """Finding 2: "too big" may come from anywhere, as often as somebody likes."""
+    path = Path(CEILING)
+    path.run(2)
+    before = path.probes
+    for _ in range(1000):
+        path.mtu.hinted(size, path.now)
+        path.run(0.01)
+        assert (path.mtu.size, path.mtu.whole, path.mtu.shrunk) == (CEILING, True, False)
+    assert path.probes - before < 40
+    assert path.mtu.black_holes == 0
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lie_about_a_full_queue_changes_nothing(seed: int) -> None:
+    """Finding 2, where large packets are lost more often than small ones."""
+    path = Path(CEILING, loss=0.5, small_loss=0.4, seed=seed)
+    for _ in range(20):
+        path.mtu.hinted(1280, path.now)
+        path.run(5)
+        assert path.mtu.size == CEILING
+
+
+@pytest.mark.parametrize("hint", [FLOOR_BYTES + 1, 900, CEILING])
+def test_a_hint_that_is_wrong_does_not_end_the_search(hint: int) -> None:
+    path = Path(CEILING)
+    path.run(2)
+    path.takes = 1200
+    path.mtu.hinted(hint, path.now)
+    path.run(20)
+    assert 1200 - 2 * CLOSE_ENOUGH <= path.mtu.size <= 1200
+
+
+def test_a_hint_is_looked_into_even_while_nothing_is_sent() -> None:
+    path = Path(CEILING)
+    path.mtu.hinted(1200, 0.0)
+    path.run(2, busy=False)
+    assert path.probes == 1
 
 
 def test_an_idle_tunnel_is_not_probed() -> None:
