@@ -9,7 +9,7 @@ from pathlib import Path
 from . import syscall
 from .dscp import DSCP_COUNT, Dscp
 from .errors import RefusedError
-from .layout import DEVICE_COUNTERS, Outcome
+from .layout import DEVICE_COUNTERS, OUTCOME_SLOTS, Outcome
 
 SHAPE = syscall.MapShape(syscall.MAP_TYPE_PERCPU_ARRAY, 4, DEVICE_COUNTERS.size, 1)
 
@@ -39,7 +39,7 @@ def read(fd: int) -> DeviceCounters:
     if raw is None:
         raise OSError(2, "the counters map has no entry")
     sums = [sum(column) for column in zip(*DEVICE_COUNTERS.iter_unpack(raw), strict=True)]
-    classes = sums[len(Outcome) :]
+    classes = sums[OUTCOME_SLOTS:]
     return DeviceCounters(
         outcomes={outcome: sums[outcome] for outcome in Outcome},
         outer={Dscp.of(n): Traffic(classes[2 * n], classes[2 * n + 1]) for n in range(DSCP_COUNT)},

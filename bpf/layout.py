@@ -20,6 +20,7 @@ FLOW_HASH_FIRST = 0x9E3779B97F4A7C15
 FLOW_HASH_SECOND = 0xC2B2AE3D27D4EB4F
 RING_WORDS = 8192
 FLOW_INFO_WORDS = 512
+OUTCOME_SLOTS = 48
 
 WORD = struct.Struct("=Q")
 CONTROL = struct.Struct("=IIII")  # layout, passtos, policy_bank, generation
@@ -45,7 +46,7 @@ class FlowState(enum.IntEnum):
 
 
 class Outcome(enum.IntEnum):
-    """Every way out of the program; contract.h says what each means."""
+    """Every way out of the program; contract.h says what each means. Numbers are never reused."""
 
     OFF = 0
     NOT_IP = 1
@@ -71,8 +72,8 @@ class Outcome(enum.IntEnum):
         return self.name.lower()
 
 
-# outcomes, then (packets, bytes) for each outer DSCP
-DEVICE_COUNTERS = struct.Struct(f"={len(Outcome)}Q{2 * DSCP_COUNT}Q")
+# outcome slots, then (packets, bytes) for each outer DSCP
+DEVICE_COUNTERS = struct.Struct(f"={OUTCOME_SLOTS}Q{2 * DSCP_COUNT}Q")
 
 
 def mark_word(number: int, dscp: Dscp) -> int:

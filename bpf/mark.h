@@ -86,7 +86,7 @@ static __always_inline void mark_and_count(struct __sk_buff *skb)
 	if (now->passtos)
 		result = mark(skb, now, &outer);
 	counters = counters_of_device();
-	if (!counters || result >= OUTCOME_COUNT)
+	if (!counters || result >= OUTCOME_SLOTS)
 		return;
 	segments = skb->gso_segs ? skb->gso_segs : 1;
 	counters->outcomes[result] += segments;

@@ -71,8 +71,8 @@ struct cursor {
 	__u8 version;
 };
 
-/* OUTCOME_COUNT, as a parser's answer, means: go on. */
-#define PARSED OUTCOME_COUNT
+/* OUTCOME_SLOTS, as a parser's answer, means: go on. */
+#define PARSED OUTCOME_SLOTS
 
 static __always_inline const void *header(struct __sk_buff *skb, __u32 offset, void *copy, __u32 size)
 {

@@ -20,7 +20,7 @@ from typing import Self
 from qosctl.bpf import syscall
 from qosctl.bpf.dscp import DSCP_COUNT
 from qosctl.bpf.flows import FlowKey, Ring
-from qosctl.bpf.layout import DEVICE_COUNTERS, POLICY_BANKS, POLICY_ENTRY, RING_WORDS, WORD, Outcome
+from qosctl.bpf.layout import DEVICE_COUNTERS, OUTCOME_SLOTS, POLICY_BANKS, POLICY_ENTRY, RING_WORDS, WORD, Outcome
 from qosctl.bpf.state import folder
 
 from tests.bpf.kernel import FLOW4, FLOW6, UNSPEC, Kernel, own, sk_buff
@@ -114,7 +114,7 @@ class _Counters:
         """Count what was expected; say whether the kernel did the same and nothing else."""
         self._words[self._base + expected.outcome] += segments
         if expected.outer is not None:
-            at = self._base + len(Outcome) + 2 * expected.outer
+            at = self._base + OUTCOME_SLOTS + 2 * expected.outer
             self._words[at] += segments
             self._words[at + 1] += wire_len
         self._read()
