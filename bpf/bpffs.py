@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import NoPermissionError, NotAttachedError, RefusedError
+from . import trusted
+from .errors import BusyError, NoPermissionError, NotAttachedError, RefusedError, UntrustedError
 
 MOUNT_POINT = Path("/sys/fs/bpf")
 ROOT = MOUNT_POINT / "qosctl"
@@ -29,7 +30,7 @@ _LOCK_POLL = 0.02
 
 def ensure_mounted() -> None:
     """Mount the BPF file system where nobody has yet, as tc and bpftool do."""
-    if _is_bpffs(MOUNT_POINT):
+    if is_bpffs(MOUNT_POINT):
         return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"bpf", os.fsencode(MOUNT_POINT), b"bpf", 0, b"mode=0700") != 0:
@@ -39,12 +40,13 @@ def ensure_mounted() -> None:
             if error in (1, 13)
             else RefusedError(
                 f"cannot mount the BPF file system at {MOUNT_POINT}: {os.strerror(error)}",
-                f"mount -t bpf bpf {MOUNT_POINT}",
+                f"mount -t bpf -o mode=0700 bpf {MOUNT_POINT}",
             )
         )
 
 
-def _is_bpffs(path: Path) -> bool:
+def is_bpffs(path: Path) -> bool:
+    """Whether the BPF file system is mounted at this very path."""
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
     return any(line.split()[1:3] == [str(path), "bpf"] for line in mounts.splitlines())
 
@@ -55,38 +57,55 @@ def no_permission() -> NoPermissionError:
 
 
 @contextmanager
-def locked() -> Iterator[None]:
+def locked(*, wait: bool = True) -> Iterator[None]:
     """Hold the one lock that all commands which change something take, whatever the namespace.
 
-    The lock goes with its process, so a killed command leaves none behind. NotAttachedError where there is no BPF file
-    system to hold any pins.
+    The lock goes with its process, so a killed command leaves none behind. BusyError where another process keeps it: at
+    once without `wait`, else after 20 s. NotAttachedError where there is no BPF file system to hold any pins;
+    UntrustedError where others could change the pins.
     """
-    if not _is_bpffs(MOUNT_POINT):
+    if not is_bpffs(MOUNT_POINT):
         raise NotAttachedError("nothing is attached: there is no BPF file system here", "qosctl attach IFACE")
+    fd = _open_root()
     try:
-        ROOT.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError as error:
-        raise no_permission() from error
-    try:
-        _wait_for(fd)
-        _sweep()
+        _take(fd, _LOCK_PATIENCE if wait else 0)
+        _sweep(fd)
         yield
     finally:
         os.close(fd)
 
 
-def _wait_for(fd: int) -> None:
-    deadline = time.monotonic() + _LOCK_PATIENCE
+def _open_root() -> int:
+    """Open the folder of all pins, made where it is missing; it is refused unless only we can change what is in it."""
+    try:
+        return trusted.make_folder(ROOT, 0o700)
+    except UntrustedError as error:
+        raise _mended(error) from None
+    except PermissionError as error:
+        raise no_permission() from error
+
+
+def _mended(error: UntrustedError) -> UntrustedError:
+    """Say what to do about the folder of pins itself. Whatever is in another's is nothing that we would take over."""
+    stranger = ROOT.is_symlink() or (ROOT.exists() and ROOT.stat().st_uid != os.geteuid())
+    return UntrustedError(error.message, f"rm -r {ROOT}, and attach again") if stranger else error
+
+
+def _take(fd: int, patience: float) -> None:
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise RefusedError("another qosctl has been at work for 20 s", f"fuser -v {ROOT}") from None
+            if time.monotonic() >= deadline:
+                raise BusyError(_busy(patience), f"fuser -v {ROOT}") from None
             time.sleep(_LOCK_POLL)
         else:
             return
+
+
+def _busy(patience: float) -> str:
+    return f"another qosctl has been at work for {patience:.0f} s" if patience else "another qosctl is at work"
 
 
 def building_place(path: Path) -> Path:
@@ -108,22 +127,20 @@ def _flat(path: Path) -> str:
     return "_".join(path.relative_to(ROOT).parts)
 
 
-def _sweep() -> None:
+def _sweep(root: int) -> None:
     """Remove what a command was building or taking apart when it was killed."""
-    for path in ROOT.iterdir():
-        if path.name.startswith((_BUILDING, _GOING)):
-            remove_tree(path)
+    for name in trusted.names(root):
+        if name.startswith((_BUILDING, _GOING)):
+            trusted.remove(name, root)
 
 
 def remove_tree(path: Path) -> None:
     """Remove a folder of pins with all in it; nothing there is fine."""
     try:
-        children = list(path.iterdir())
+        parent = trusted.open_folder(path.parent)
     except FileNotFoundError:
         return
-    for child in children:
-        if child.is_dir():
-            remove_tree(child)
-        else:
-            child.unlink(missing_ok=True)
-    path.rmdir()
+    try:
+        trusted.remove(path.name, parent)
+    finally:
+        os.close(parent)

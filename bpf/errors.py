@@ -33,6 +33,14 @@ class RefusedError(QosctlError):
     """The kernel or the server said no."""
 
 
+class UntrustedError(RefusedError):
+    """Somebody else could change what we were about to believe, run or remove (trusted.py)."""
+
+
+class BusyError(RefusedError):
+    """Another process holds the lock that all commands take which change something."""
+
+
 class NotAttachedError(QosctlError):
     """There is no attached program, or no connection, to act on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import stat
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ def from_file(path: str) -> str:
     """Read the first line of a file that only its owner can read."""
     try:
         with Path(path).open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(Path(path).stat().st_mode)
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)  # of what was opened, whatever the path leads to by now
             if mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise RefusedError(f"{path}: others than its owner can read or change it", f"chmod 600 {path}")
             return file.readline().rstrip("\r\n")

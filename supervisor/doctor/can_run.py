@@ -84,11 +84,11 @@ def _headers(root: Path) -> Finding:
 
 
 def _bpffs() -> Finding:
-    if not bpffs._is_bpffs(bpffs.MOUNT_POINT):
+    if not bpffs.is_bpffs(bpffs.MOUNT_POINT):
         return warned(
             "bpffs", f"no BPF file system at {bpffs.MOUNT_POINT}",
             "nothing is attached by us; attach mounts it, a container may not be allowed to",
-            f"mount -t bpf bpf {bpffs.MOUNT_POINT}",
+            f"mount -t bpf -o mode=0700 bpf {bpffs.MOUNT_POINT}",
         )  # fmt: skip
     return passed("bpffs", f"the BPF file system is mounted at {bpffs.MOUNT_POINT}")
 

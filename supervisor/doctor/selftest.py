@@ -48,7 +48,7 @@ class SelfTest:
 def run() -> SelfTest:
     """Compile, load and run the program. Only in a throw-away child: it mounts a file system over the pins."""
     mount("bpf", str(bpffs.MOUNT_POINT))
-    bpffs.ROOT.mkdir()
+    bpffs.ROOT.mkdir(mode=0o700)
     create_state()
     pins = pins_of(_LOOPBACK)
     pins.create("lo")

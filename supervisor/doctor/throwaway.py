@@ -115,8 +115,9 @@ def _leave() -> None:
 
 
 def mount(kind: str, target: str) -> None:
-    """Mount a file system over `target`, for this child alone."""
-    _check(_libc.mount(kind.encode(), target.encode(), kind.encode(), 0, None), f"cannot mount {kind} on {target}")
+    """Mount a file system over `target`, for this child alone; only its user may enter it."""
+    result = _libc.mount(kind.encode(), target.encode(), kind.encode(), 0, b"mode=0700")
+    _check(result, f"cannot mount {kind} on {target}")
 
 
 class Net:

@@ -10,7 +10,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /mnt
-mount -t bpf bpf /sys/fs/bpf
+mount -t bpf -o mode=0700 bpf /sys/fs/bpf
 mkdir -p /run/lock /run/netns /mnt/out
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 out /mnt/out
 

@@ -32,7 +32,7 @@ def enter_sandbox() -> None:
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "make / private")
     Path("/run/netns").mkdir(exist_ok=True)
     _mount("tmpfs", "/run/netns")
-    _mount("bpf", "/sys/fs/bpf")
+    _mount("bpf", "/sys/fs/bpf", b"mode=0700")
 
 
 def unwind_on_signals() -> None:
@@ -47,8 +47,8 @@ def unwind_on_signals() -> None:
     signal.signal(signal.SIGTERM, handler)
 
 
-def _mount(kind: str, target: str) -> None:
-    _check(_libc.mount(kind.encode(), target.encode(), kind.encode(), 0, None), f"mount {kind} on {target}")
+def _mount(kind: str, target: str, options: bytes | None = None) -> None:
+    _check(_libc.mount(kind.encode(), target.encode(), kind.encode(), 0, options), f"mount {kind} on {target}")
 
 
 def _check(result: int, what: str) -> None:

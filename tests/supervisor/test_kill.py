@@ -87,10 +87,10 @@ def die_at(step: int, action: Callable[[], object]) -> bool:
 def _count_down(step: int) -> None:
     left = step
 
-    def before(change: Callable[..., Any], counts: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
+    def before(change: Callable[..., Any], counts: Callable[..., bool] = lambda *_, **__: True) -> Callable[..., Any]:
         def counted(*args: Any, **named: Any) -> Any:
             nonlocal left
-            if counts(*args):
+            if counts(*args, **named):
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -99,10 +99,15 @@ def _count_down(step: int) -> None:
         return counted
 
     syscall._bpf = before(syscall._bpf, lambda command, _: command in _CHANGING)
-    for name in ("mkdir", "rename", "unlink", "rmdir"):
-        setattr(Path, name, before(getattr(Path, name), lambda path, *_: path.is_relative_to(bpffs.ROOT)))
+    for name in ("mkdir", "rename", "unlink", "rmdir", "symlink"):  # pathlib comes to these, too
+        setattr(os, name, before(getattr(os, name), _is_a_pin))
     # IPRoute finds its methods by __getattr__; an attribute of the class goes first.
     IPRoute.tc = before(lambda ip, *args, **named: ip.__getattr__("tc")(*args, **named))
+
+
+def _is_a_pin(path: str | Path, *_: object, dir_fd: int | None = None, **__: object) -> bool:
+    below = Path() if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink()
+    return (below / path).is_relative_to(bpffs.ROOT)
 
 
 def each_death(

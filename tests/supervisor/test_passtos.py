@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from qosctl.bpf import bpffs
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.errors import NotAttachedError
+from qosctl.bpf.errors import BusyError, NotAttachedError
 from qosctl.bpf.state import create_state, open_state
 from qosctl.supervisor.attach import attach, detach, detach_all
 from qosctl.supervisor.cli import command_module, main
@@ -70,6 +70,26 @@ def test_switching_waits_for_nobody(stand: Stand) -> None:
         assert qosctl("passtos").stdout.strip().endswith("on")
         qosctl("passtos", "off")
         assert stamped(stand) == [0]
+
+
+def test_who_cannot_wait_for_the_lock_hears_so_at_once(stand: Stand) -> None:  # noqa: ARG001 - the namespace
+    bpffs.ROOT.mkdir(mode=0o700, exist_ok=True)
+    with bpffs.locked():
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                with pytest.raises(BusyError, match="another qosctl is at work"), bpffs.locked(wait=False):
+                    pass
+                os.write(writing, b"refused")
+            finally:
+                os._exit(0)
+        os.close(writing)
+        assert os.read(reading, 100) == b"refused"
+        os.waitpid(child, 0)
+        os.close(reading)
+    with bpffs.locked(wait=False):
+        pass
 
 
 def test_the_switch_is_one_for_all_devices(stand: Stand) -> None:

@@ -1,0 +1,122 @@
+"""Folders that nobody but us can change: opened, made and emptied by descriptor.
+
+What runs as root must not follow a path that somebody else can bend. So each folder on the way is opened below the one
+before it and never through a link; it has to belong to root or to us, and nobody else may write to it, unless it is sticky
+(/tmp): in such a folder others cannot touch what is ours. The last one has to be ours, and ours alone to write to.
+
+Once a folder was opened so, paths below it are as good as descriptors, for as long as what is in it was made by us: only
+we can change a name on the way. bpf(2) and bcc take pins by path, and this is why they may.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Container
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import UntrustedError
+
+_ROOT = 0  # the user that every folder on the way may belong to
+_WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_END = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def open_folder(path: Path) -> int:
+    """Return a descriptor of the folder at an absolute path, for the caller to close.
+
+    UntrustedError where somebody else could change what is found there; FileNotFoundError and PermissionError as the
+    kernel raises them.
+    """
+    parent = _open_parent(path)
+    try:
+        return _open_ours(path, parent)
+    finally:
+        os.close(parent)
+
+
+def make_folder(path: Path, mode: int) -> int:
+    """Make the folder where it is missing, its parent must be there, and return what `open_folder` does.
+
+    It is not made where others may write: they could be there first with one of their own, or with a link. UntrustedError.
+    """
+    parent = _open_parent(path)
+    try:
+        with suppress(FileNotFoundError):
+            return _open_ours(path, parent)
+        _refuse_others(path.parent, os.fstat(parent), {_ROOT, os.geteuid()}, sticky_will_do=False)
+        with suppress(FileExistsError):  # made by another process of ours; if not, the next line says so
+            os.mkdir(path.name, mode, dir_fd=parent)
+        return _open_ours(path, parent)
+    finally:
+        os.close(parent)
+
+
+def names(folder: int) -> list[str]:
+    """Return what is in an opened folder, in no order that means anything."""
+    return os.listdir(folder)
+
+
+def remove(name: str, folder: int) -> None:
+    """Remove what has this name in an opened folder: of a link the link, of a folder all that is in it; nothing is fine."""
+    try:
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=folder)  # by descriptors as well, and through no link
+        else:
+            os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+
+
+def _open_parent(path: Path) -> int:
+    """Walk to the folder that `path` is a name in, and look at each on the way."""
+    owners = {_ROOT, os.geteuid()}
+    at = os.open("/", _WAY)
+    seen = Path("/")
+    try:
+        _refuse_others(seen, os.fstat(at), owners, sticky_will_do=True)
+        for name in path.parts[1:-1]:
+            seen /= name
+            below = _open_below(seen, at, _WAY)
+            os.close(at)
+            at = below
+            _refuse_others(seen, os.fstat(at), owners, sticky_will_do=True)
+    except BaseException:
+        os.close(at)
+        raise
+    return at
+
+
+def _open_ours(path: Path, parent: int) -> int:
+    fd = _open_below(path, parent, _END)
+    try:
+        _refuse_others(path, os.fstat(fd), {os.geteuid()}, sticky_will_do=False)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open_below(path: Path, parent: int, flags: int) -> int:
+    try:
+        return os.open(path.name, flags, dir_fd=parent)
+    except NotADirectoryError:
+        raise UntrustedError(f"{path} is a link, or no folder", f"ls -ld {path}") from None
+
+
+def _refuse_others(path: Path, status: os.stat_result, owners: Container[int], *, sticky_will_do: bool) -> None:
+    if status.st_uid not in owners:
+        raise UntrustedError(f"{path} belongs to {_name(status.st_uid)}, who could change what is in it", f"ls -ld {path}")
+    if status.st_mode & _OTHERS_WRITE and not (sticky_will_do and status.st_mode & stat.S_ISVTX):
+        raise UntrustedError(f"{path}: others than its owner may write there", f"chmod go-w {path}")
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
