@@ -61,6 +61,10 @@ class NoPermissionError(QosctlError):
     """The caller lacks the privilege (root, or CAP_SYS_ADMIN with CAP_NET_ADMIN)."""
 
 
+class StoppedError(QosctlError):
+    """Whoever uses the command wanted the end before it had begun its work."""
+
+
 class InternalError(QosctlError):
     """A fault of ours: nothing that a user could mend."""
 

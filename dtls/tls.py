@@ -9,12 +9,12 @@ import socket
 from cryptography.exceptions import UnsupportedAlgorithm
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
-from qosctl.bpf.errors import RefusedError, UsageError
+from qosctl.bpf.errors import RefusedError
 from qosctl.dtls import openssl
 from qosctl.dtls.channel import Channel, ConnectionLostError
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.stop import Stop, wait
-from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust, UntrustedError
+from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust, UntrustedError
 
 
 def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: float, stop: Stop) -> Channel:
@@ -81,11 +81,11 @@ def _context(trust: Trust, judge: _Judge) -> SSL.Context:
         case Pin():
             context.set_verify(SSL.VERIFY_NONE)
             return context
-        case CaFile(path):
-            try:
-                context.load_verify_locations(path)
-            except SSL.Error as error:
-                raise UsageError(f"{path}: no certificates to be read: {openssl.reason(error)}") from None
+        case Authorities(certificates):
+            store = context.get_cert_store()
+            assert store is not None
+            for certificate in certificates:
+                store.add_cert(X509.from_cryptography(certificate))
         case SystemTrust():
             context.set_default_verify_paths()
     context.set_verify(SSL.VERIFY_PEER, judge)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -24,10 +25,21 @@ class SystemTrust:
 
 
 @dataclass(frozen=True)
-class CaFile:
-    """The authorities in a PEM file, and no others."""
+class Authorities:
+    """These authorities, and no others."""
 
-    path: str
+    certificates: tuple[x509.Certificate, ...]
+
+    @classmethod
+    def read(cls, path: str) -> Authorities:
+        """Read a PEM file, once: whoever reads it may not be able to later. UsageError where there are none in it."""
+        try:
+            certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}", f"ls -l {path}") from error
+        except ValueError:
+            raise UsageError(f"{path}: no certificates to be read", f"openssl x509 -in {path} -noout -subject") from None
+        return cls(tuple(certificates))
 
 
 @dataclass(frozen=True)
@@ -59,4 +71,4 @@ class Pin:
         return _PREFIX + base64.b64encode(self.digest).decode()
 
 
-Trust = SystemTrust | CaFile | Pin
+Trust = SystemTrust | Authorities | Pin

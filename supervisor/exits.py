@@ -13,6 +13,7 @@ from qosctl.bpf.errors import (
     NotAttachedError,
     QosctlError,
     RefusedError,
+    StoppedError,
     UsageError,
 )
 
@@ -44,6 +45,7 @@ _CODES: dict[type[QosctlError], Exit] = {
     DismissedError: Exit.DISMISSED,
     NoRoomError: Exit.NO_ROOM,
     InternalError: Exit.INTERNAL,
+    StoppedError: Exit.INTERRUPTED,
 }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import stat
-import sys
 from pathlib import Path
 
 from qosctl.bpf.errors import RefusedError, UsageError
+from qosctl.dtls.stop import Stop
+from qosctl.supervisor import typed
 
 
 def from_file(path: str) -> str:
@@ -25,16 +25,19 @@ def from_file(path: str) -> str:
         raise RefusedError(f"{path}: not a text file") from None
 
 
-def from_stdin() -> str:
-    """Read one line from standard input."""
-    line = sys.stdin.readline()
+def from_stdin(stop: Stop) -> str:
+    """Read one line from standard input; StoppedError when asked to stop meanwhile."""
+    line = typed.line_from(0, stop, what="standard input")
     if not line:
         raise UsageError("standard input is empty")
     return line.rstrip("\r\n")
 
 
-def from_prompt(question: str) -> str:
-    """Ask on the terminal, without echo; UsageError where there is none."""
-    if not sys.stdin.isatty():
+def from_prompt(question: str, stop: Stop, *, what: str) -> str:
+    """Ask on the terminal, without echo; UsageError where there is none, StoppedError when asked to stop meanwhile."""
+    if not os.isatty(0):
         raise UsageError("no terminal to ask for the password on", "--passwd-on-stdin or --password-file FILE")
-    return getpass.getpass(question)
+    line = typed.unseen_line(question, stop, what=what)
+    if not line:
+        raise UsageError(f"{what} was not typed")
+    return line.rstrip("\r\n")

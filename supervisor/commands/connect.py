@@ -24,13 +24,14 @@ from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.parts import PLAIN, Parts
 from qosctl.dtls.replaysafe import ReplaySafeNumbering
 from qosctl.dtls.stop import Stop
-from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust
+from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust
 from qosctl.supervisor import privileges, secrets
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.log import Log
 from qosctl.supervisor.script import choose
 from qosctl.supervisor.standing import stand
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NUMBERINGS: dict[str, Callable[[int], Numbering]] = {"auto": ReplaySafeNumbering, "plain": PlainNumbering}
 
 
@@ -85,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
-    """Connect, say so, and stay until SIGINT or SIGTERM."""
+    """Connect, say so, and stay until SIGINT, SIGTERM or SIGHUP, which is a terminal that closes."""
     user = privileges.find_user(arguments.setuid) if arguments.setuid else None
     server = str(Gateway.parse(arguments.url))
     script = choose(arguments.script)
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_on_signals())
         place = stack.enter_context(stand(server, arguments.interface, script, log.warning, apart=user is not None))
-        options = _options(arguments)
+        options = _options(arguments, stop)
         if user is not None:
             # For the device's addresses and MTU, and for sockets' buffers; nothing of the network has been read yet.
             privileges.drop_to(user, {privileges.CAP_NET_ADMIN})
@@ -112,10 +113,10 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     return Exit.FINE
 
 
-def _options(arguments: argparse.Namespace) -> ConnectOptions:
+def _options(arguments: argparse.Namespace, stop: Stop) -> ConnectOptions:
     return ConnectOptions(
         url=arguments.url,
-        credentials=_credentials(arguments),
+        credentials=_credentials(arguments, stop),
         trust=_trust(arguments),
         tunnel_name=arguments.interface,
         numbering=_NUMBERINGS[arguments.numbering],
@@ -146,25 +147,27 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _credentials(arguments: argparse.Namespace) -> Credentials:
+def _credentials(arguments: argparse.Namespace, stop: Stop) -> Credentials:
     if arguments.cookie_on_stdin:
-        return CookieLogin.parse(secrets.from_stdin())
+        return CookieLogin.parse(secrets.from_stdin(stop))
     if arguments.cookie_file:
         return CookieLogin.parse(secrets.from_file(arguments.cookie_file))
     if not arguments.user:
         raise UsageError("who logs in?", "-u USER, or --cookie-on-stdin")
     if arguments.passwd_on_stdin:
-        return PasswordLogin(arguments.user, functools.cache(secrets.from_stdin))
+        return PasswordLogin(arguments.user, functools.cache(lambda: secrets.from_stdin(stop)))
     if arguments.password_file:
         password = secrets.from_file(arguments.password_file)
         return PasswordLogin(arguments.user, lambda: password)
+    whose = f"assword of {arguments.user}"
     # Asked once: a session that has to be begun anew at night finds nobody to ask.
-    return PasswordLogin(arguments.user, functools.cache(lambda: secrets.from_prompt(f"Password of {arguments.user}: ")))
+    asked = functools.cache(lambda: secrets.from_prompt(f"P{whose}: ", stop, what=f"the p{whose}"))
+    return PasswordLogin(arguments.user, asked)
 
 
 def _trust(arguments: argparse.Namespace) -> Trust:
     if arguments.ca:
-        return CaFile(arguments.ca)
+        return Authorities.read(arguments.ca)
     if arguments.servercert:
         return Pin.parse(arguments.servercert)
     return SystemTrust()
@@ -184,8 +187,11 @@ def _say_connected(info: ConnectedInfo, out: TextIO) -> None:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Stop]:
+    """Yield the stop that signals ask for."""
     stop = Stop()
-    before = {number: signal.signal(number, lambda *_: stop.request()) for number in (signal.SIGINT, signal.SIGTERM)}
+    under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heeded = [number for number in _SIGNALS if not (under_nohup and number is signal.SIGHUP)]
+    before = {number: signal.signal(number, lambda *_: stop.request()) for number in heeded}
     try:
         yield stop
     finally:

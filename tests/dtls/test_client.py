@@ -24,7 +24,7 @@ from qosctl.dtls.control import SilentError
 from qosctl.dtls.credentials import CookieLogin, PasswordLogin
 from qosctl.dtls.marker import Endpoint
 from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.trust import CaFile, Pin
+from qosctl.dtls.trust import Authorities, Pin
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Capture, Frame, Namespace, Ocserv, Topology
@@ -51,7 +51,7 @@ def options_for(lab: Topology, server: Ocserv, family: int = 4, **changes: objec
     options = ConnectOptions(
         f"https://{host}:{server.port}",
         PasswordLogin("alice", lambda: server.users["alice"]),
-        CaFile(str(server.ca)),
+        Authorities.read(str(server.ca)),
         tunnel_name="vpn0",
         timeout_s=20,
     )

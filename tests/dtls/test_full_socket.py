@@ -9,7 +9,7 @@ import time
 from qosctl.bpf.dscp import EF
 from qosctl.dtls.credentials import PasswordLogin
 from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.trust import CaFile
+from qosctl.dtls.trust import Authorities
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Ocserv, Topology
@@ -25,7 +25,7 @@ def test_a_full_socket_costs_bulk_its_packets_and_a_call_none() -> None:
         lab = stack.enter_context(Topology())
         server = stack.enter_context(Ocserv(lab.server, [lab.server4]))
         login = PasswordLogin("alice", lambda: server.users["alice"])
-        options = ConnectOptions(f"https://{lab.server4}:{server.port}", login, CaFile(str(server.ca)))
+        options = ConnectOptions(f"https://{lab.server4}:{server.port}", login, Authorities.read(str(server.ca)))
         tunnel = stack.enter_context(Tunnel(lab.client, options))
         with lab.server.entered():
             far = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))

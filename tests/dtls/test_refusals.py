@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import subprocess
 import threading
@@ -19,7 +20,7 @@ from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.session import NoDtlsError
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.tally import State
-from qosctl.dtls.trust import CaFile, Pin, SystemTrust, Trust, UntrustedError
+from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust, UntrustedError
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Namespace, Ocserv, Topology
@@ -56,7 +57,7 @@ def never() -> str:
 
 def options(url: str, server: Ocserv, *, trust: Trust | None = None, timeout_s: float = 10) -> ConnectOptions:
     login = PasswordLogin("alice", lambda: server.users["alice"])
-    return ConnectOptions(url, login, trust or CaFile(str(server.ca)), tunnel_name="vpn0", timeout_s=timeout_s)
+    return ConnectOptions(url, login, trust or Authorities.read(str(server.ca)), tunnel_name="vpn0", timeout_s=timeout_s)
 
 
 def refused(namespace: Namespace, wanted: ConnectOptions) -> QosctlError:
@@ -75,7 +76,7 @@ def url_of(lab: Topology, server: Ocserv) -> str:
 def test_a_wrong_password_is_tried_once(lab: Topology, server: Ocserv) -> None:
     asked = []
     login = PasswordLogin("alice", lambda: asked.append(1) or "guess")  # type: ignore[func-returns-value]
-    error = refused(lab.client, ConnectOptions(url_of(lab, server), login, CaFile(str(server.ca))))
+    error = refused(lab.client, ConnectOptions(url_of(lab, server), login, Authorities.read(str(server.ca))))
     assert isinstance(error, LoginError)
     assert str(error) == "alice: wrong password"
     assert asked == [1]
@@ -83,12 +84,12 @@ def test_a_wrong_password_is_tried_once(lab: Topology, server: Ocserv) -> None:
 
 def test_an_unknown_user_is_a_wrong_password_too(lab: Topology, server: Ocserv) -> None:
     login = PasswordLogin("mallory", lambda: "x")
-    error = refused(lab.client, ConnectOptions(url_of(lab, server), login, CaFile(str(server.ca))))
+    error = refused(lab.client, ConnectOptions(url_of(lab, server), login, Authorities.read(str(server.ca))))
     assert str(error) == "mallory: wrong password"
 
 
 def test_a_wrong_cookie(lab: Topology, server: Ocserv) -> None:
-    wanted = ConnectOptions(url_of(lab, server), CookieLogin("A" * 43 + "="), CaFile(str(server.ca)))
+    wanted = ConnectOptions(url_of(lab, server), CookieLogin("A" * 43 + "="), Authorities.read(str(server.ca)))
     assert "does not know the cookie any more" in str(refused(lab.client, wanted))
 
 
@@ -132,18 +133,17 @@ def test_a_name_with_two_families_falls_back_to_the_one_that_answers(lab: Topolo
         assert tunnel.info.remote == (here, 4445)
 
 
-def test_a_ca_file_that_is_none(lab: Topology, server: Ocserv, tmp_path: Path) -> None:
+def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("")
-    for path in (empty, tmp_path / "missing.pem"):
-        error = refused(lab.client, options(url_of(lab, server), server, trust=CaFile(str(path))))
-        assert isinstance(error, UsageError)
-        assert str(path) in str(error)
+    for path in (empty, tmp_path / "missing.pem", tmp_path):
+        with pytest.raises(UsageError, match=re.escape(str(path))):
+            Authorities.read(str(path))
 
 
 def test_another_authority_is_not_enough(lab: Topology, server: Ocserv) -> None:
     with Ocserv(lab.server, [lab.server4], port=4445) as other:
-        error = refused(lab.client, options(url_of(lab, server), server, trust=CaFile(str(other.ca))))
+        error = refused(lab.client, options(url_of(lab, server), server, trust=Authorities.read(str(other.ca))))
     assert isinstance(error, UntrustedError)
 
 
@@ -296,8 +296,8 @@ def test_a_stop_ends_a_connection_that_is_only_being_made(lab: Topology, server:
 def test_no_secret_is_in_any_error(lab: Topology, server: Ocserv) -> None:
     secret = "hunter2-very-secret"
     for wanted in (
-        ConnectOptions(url_of(lab, server), PasswordLogin("alice", lambda: secret), CaFile(str(server.ca))),
-        ConnectOptions(url_of(lab, server), CookieLogin(secret), CaFile(str(server.ca))),
+        ConnectOptions(url_of(lab, server), PasswordLogin("alice", lambda: secret), Authorities.read(str(server.ca))),
+        ConnectOptions(url_of(lab, server), CookieLogin(secret), Authorities.read(str(server.ca))),
     ):
         error = refused(lab.client, wanted)
         assert secret not in repr(error) + str(error) + repr(wanted)

@@ -52,6 +52,12 @@ class Line:
         with _environment(_KEY_LOG, str(self.key_log)):
             self.server.restart()
 
+    def words(self, *more: str) -> list[str]:
+        """Return the command line of a connect over IPv4, through the device TUNNEL; `more` says who sets routes."""
+        url = f"https://{self.topology.server4}:{self.server.port}"
+        login = ["-u", "alice", "--password-file", str(self.server.password_file("alice"))]
+        return ["connect", url, *login, "--servercert", self.server.pin, "-i", TUNNEL, *more]
+
     @contextlib.contextmanager
     def connected(self, outer: int = 4, *more: str) -> Iterator[Connection]:
         """Be connected over IP version `outer`, through the device TUNNEL; the inner IPv6 network is routed there."""

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from qosctl.supervisor.script import USUAL
 
 from tests.lab import Connection
+from tests.lab.qosctl import COMMAND
 from tests.system.inside import Inside
 from tests.system.line import TUNNEL, Line
-from tests.system.traces import ip, pins
+from tests.system.terminal import Terminal
+from tests.system.traces import ip, pins, traces
 from tests.system.wiretap import ALERT, Record, Wiretap
 
 SERVER_TUNNEL = "vpns"  # with a number
@@ -37,7 +40,8 @@ def _kill(connection: Connection) -> None:
     connection.process.wait()
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=lambda sign: sign.name)
+@pytest.mark.audit
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sign: sign.name)
 def test_a_signal_ends_it_with_a_goodbye_and_no_traces(line: Line, tap: Wiretap, sign: signal.Signals) -> None:
     def goodbye() -> list[Record]:
         return [record for record in tap.sent() if record.content_type == ALERT]
@@ -54,6 +58,29 @@ def test_a_signal_ends_it_with_a_goodbye_and_no_traces(line: Line, tap: Wiretap,
     assert line.qosctl("flows", check=False).returncode == 3
     assert _eventually(lambda: _sessions(line) == 0)
     assert [record.plaintext for record in tap.wait_for(goodbye, bool)] == [b"\x01\x00"]  # warning, close_notify
+
+
+@pytest.mark.audit
+def test_a_window_that_closes_ends_it_as_ctrl_c_does(line: Line, tap: Wiretap) -> None:
+    """Finding 6: the goodbye, the script's disconnect, and the flow's entry."""
+    before = traces(line.client)
+    words = line.words("--script", str(USUAL[0]))
+    with Terminal(line.client, [str(COMMAND), *words]) as terminal:
+        terminal.wait_for(b"connected ")
+        assert traces(line.client) != before
+        terminal.close()
+        assert terminal.wait(10) == 0
+        assert traces(line.client) == before
+    assert _eventually(lambda: _sessions(line) == 0)
+    assert [each.plaintext for each in tap.wait_for(lambda: [r for r in tap.sent() if r.content_type == ALERT], bool)]
+
+
+def test_under_nohup_a_window_that_closes_ends_nothing(line: Line, inside: Inside) -> None:
+    command = ("nohup", str(COMMAND))
+    with Connection(line.client, line.words("--script", "none"), command=command) as connection:
+        connection.process.send_signal(signal.SIGHUP)
+        assert inside.works_both_ways(b"after it")
+        assert connection.process.poll() is None
 
 
 def test_the_pins_stay_while_something_is_attached(attached: Line) -> None:
@@ -82,7 +109,7 @@ def test_the_server_forgets_the_cookie_after_a_goodbye(line: Line, tmp_path: Pat
         assert connection.stop(signal.SIGINT) == 0
     assert _eventually(lambda: _sessions(line) == 0)
     again = line.qosctl(*words, check=False)
-    assert again.returncode == 2
+    assert again.returncode == 5
     assert again.stderr.startswith(f"qosctl: {address}:{server.port}: the server ")
 
 

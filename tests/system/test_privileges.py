@@ -28,9 +28,7 @@ EF_BYTE = 184
 
 
 def words(line: Line, *more: str) -> list[str]:
-    url = f"https://{line.topology.server4}:{line.server.port}"
-    login = ["-u", "alice", "--password-file", str(line.server.password_file("alice")), "--servercert", line.server.pin]
-    return ["connect", url, *login, "-i", TUNNEL, "--setuid", "nobody", *(more or ("--script", "none"))]
+    return line.words("--setuid", "nobody", *(more or ("--script", "none")))
 
 
 def status(pid: int) -> dict[str, list[str]]:
@@ -116,6 +114,20 @@ def test_a_reconnect_marks_as_before(attached: Line, tap: Wiretap) -> None:
         assert inside.arrived(1) == [b"marked"]
         carried = tap.wait_for(lambda: [r for r in tap.sent() if r.inner and r.inner.payload == b"marked"], bool)
         assert {record.frame.dscp for record in carried} == {46}
+
+
+@pytest.mark.audit
+def test_whom_to_trust_is_read_once_and_by_root(line: Line, tmp_path: Path) -> None:
+    """Finding 20: the file was read after root was given up, and again at each reconnect."""
+    ours = tmp_path / "ca.pem"
+    ours.write_bytes(line.server.ca.read_bytes())
+    ours.chmod(0o600)
+    login = ["-u", "alice", "--password-file", str(line.server.password_file("alice")), "--ca", str(ours)]
+    url = f"https://{line.topology.server4}:{line.server.port}"
+    with Connection(line.client, ["connect", url, *login, "--setuid", "nobody", "--script", "none"]) as connection:
+        ours.unlink()
+        line.restart_server()
+        until(lambda: "connected again over DTLS" in connection.errors)
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL], ids=lambda sign: sign.name)
