@@ -1,8 +1,6 @@
-"""Replay-safe numbering: what it promises whatever happens, and what it holds on simulated paths."""
+"""Replay-safe numbering: what it promises whatever happens. tests/simulator has what it holds on simulated paths."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +15,11 @@ from qosctl.dtls.replaysafe import ReplaySafeNumbering
 from qosctl.dtls.sendlog import SendLog
 from qosctl.dtls.silence import held
 
-from tests.simulator.path import WINDOWS
-from tests.simulator.world import AF41, Scenario, World, simulate
+from tests.simulator.case import Call, Case
+from tests.simulator.run import World
+from tests.simulator.steady import Bulk, offered, path
 
-CLASSES = [DF, EF, AF41, Dscp.of(8)]
+CLASSES = [DF, EF, Dscp.parse("AF41"), Dscp.of(8)]
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("take"), st.sampled_from(CLASSES), st.integers(0, 130), st.floats(0, 0.02)),
@@ -97,12 +96,6 @@ def test_a_call_by_itself_is_never_probed() -> None:
     for i in range(1000):
         assert numbering.probe_due(i / 50) is None
         numbering.take(EF, 1, i / 50)
-
-
-def test_without_an_echo_it_stops_probing() -> None:
-    outcome = simulate(Scenario(echo=False, seconds=40), ReplaySafeNumbering)
-    assert outcome.replay_loss(EF) == 0
-    assert outcome.probes < 1000  # of 4,000
 
 
 def test_the_second_class_makes_the_probes_dense_and_its_end_sparse() -> None:
@@ -189,9 +182,6 @@ def test_a_reserve_is_bounded() -> None:
     assert reserve.left <= 2 * MAX_BLOCKS
 
 
-CALL = 1.9  # per cent of 5 Mbit/s
-
-
 def paced(position: Position, log: SendLog, began: float, echoes: int, gap_s: float) -> float:
     """Echo probes so many seconds apart, with 43 records between them; returns when the last one came."""
     now = began
@@ -214,65 +204,12 @@ def test_a_burst_that_a_full_queue_drops_is_no_faster_link_but_what_stays_fast_i
     assert position.capacity == pytest.approx(4300, rel=0.1)
 
 
-@pytest.mark.parametrize("round_trip", [1, 10])
-@pytest.mark.parametrize("bulk", ["udp", "tcp"])
-@pytest.mark.parametrize(("rate", "middle"), [(5, 0), (20, 0), (20, 4), (80, 0), (80, 4)])
-def test_a_call_overtakes_bulk_and_nobody_pays(rate: float, middle: float, bulk: str, round_trip: float) -> None:
-    scenario = Scenario(
-        rate=rate, queue=196, share=CALL * 5 / rate, poisson=False, bulk=bulk, middle=middle,  # type: ignore[arg-type]
-        round_trip=round_trip, seconds=8,
-    )  # fmt: skip
-    outcome = simulate(scenario, ReplaySafeNumbering)
-    assert len(outcome.numbers) == outcome.records
-    assert outcome.classes[EF].replayed[0] <= 1 + outcome.classes[EF].arrived // 1000
-    assert outcome.replay_loss(AF41) < 0.5
-    assert outcome.replay_loss(DF) < 1.0
-    assert outcome.probe_load[0] < 1.0
-
-
-GRID = [
-    Scenario(rate=1, queue=2000, share=0.1, round_trip=1, bulk="udp"),
-    Scenario(rate=10, queue=200, share=10, round_trip=30, bulk="tcp"),
-    Scenario(rate=20, queue=200, share=10, round_trip=1, bulk="tcp"),
-    Scenario(rate=100, queue=200, share=30, round_trip=1, bulk="tcp"),
-    Scenario(rate=100, queue=2000, share=1, round_trip=30, bulk="udp"),
-    Scenario(rate=300, queue=10, share=0.1, round_trip=30, bulk="udp"),
-]
-
-
-@pytest.mark.parametrize("scenario", GRID, ids=lambda s: f"{s.rate}Mbit-{s.queue}-{s.share}%-{s.round_trip}ms-{s.bulk}")
-def test_the_goals_hold_on_a_part_of_the_grid(scenario: Scenario) -> None:
-    outcome = simulate(replace(scenario, poisson=False), ReplaySafeNumbering)
-    for window in range(len(WINDOWS)):
-        assert outcome.replay_loss(EF, window) < 0.1
-        assert outcome.replay_loss(DF, window) < 1.0
-
-
-def test_the_network_may_serve_the_classes_in_any_order() -> None:
-    outcome = simulate(Scenario(inverted=True, overload=0.5, share=80, seconds=12, warm=4), ReplaySafeNumbering)
-    assert outcome.replay_loss(DF) < 0.5
-    assert outcome.replay_loss(EF) < 1.0
-
-
-def test_a_network_without_classes_loses_nothing_to_the_window() -> None:
-    outcome = simulate(Scenario(one_queue=True, bulk="tcp", seconds=10), ReplaySafeNumbering)
-    assert outcome.replay_loss(EF) < 1.0
-    assert outcome.replay_loss(DF) < 1.0
-
-
-def test_random_loss_and_a_change_of_rate_are_survived() -> None:
-    scenario = Scenario(bulk="tcp", loss=0.003, rates=((6.0, 10.0), (9.0, 20.0)), seconds=12, poisson=False)
-    outcome = simulate(scenario, ReplaySafeNumbering)
-    assert outcome.replay_loss(EF) < 1.0
-    assert outcome.replay_loss(DF) < 2.0
-
-
 @pytest.mark.parametrize("bulk", ["udp", "tcp"])
 @pytest.mark.parametrize("wrong", ["EF is slow, DF overtakes", "nothing overtakes", "EF is far behind"])
-def test_a_wrong_belief_heals(wrong: str, bulk: str) -> None:
+def test_a_wrong_belief_heals(wrong: str, bulk: Bulk) -> None:
     numbering = ReplaySafeNumbering()
     # Counted is what is sent 0.5 s after the mistake: a queue of 100 ms has passed by then.
-    world = World(Scenario(bulk=bulk, poisson=False, seconds=6, warm=2.5).timed(), numbering)  # type: ignore[arg-type]
+    world = World(Case((*offered(bulk, 20), Call()), path(), seconds=6.0, count_from_s=2.5), numbering)
 
     def mislead(_: object) -> None:
         standing = numbering._standing
@@ -289,38 +226,5 @@ def test_a_wrong_belief_heals(wrong: str, bulk: str) -> None:
 
     world.clock.at(2.0, mislead)
     outcome = world.run()
-    assert outcome.classes[EF].replayed[0] == 0
-    assert outcome.replay_loss(DF) < 1.0
-
-
-@pytest.mark.parametrize("byte_queue", [False, True])
-@pytest.mark.parametrize("bulk", ["udp", "tcp"])
-def test_short_pauses_of_the_client_cost_little(bulk: str, byte_queue: bool) -> None:
-    scenario = Scenario(bulk=bulk, poisson=False, seconds=20, pause=10, byte_queue=byte_queue)  # type: ignore[arg-type]
-    outcome = simulate(scenario, ReplaySafeNumbering)
-    assert outcome.replay_loss(EF) < 0.3
-    assert outcome.replay_loss(DF) < 0.3
-
-
-@pytest.mark.parametrize("bulk", ["udp", "tcp"])
-def test_a_video_that_begins_beside_a_full_queue_costs_bulk_nothing(bulk: str) -> None:
-    scenario = Scenario(
-        share=0.5, poisson=False, bulk=bulk, middle=4, byte_queue=True, round_trip=0.4, call_start=2, warm=0, seconds=6  # type: ignore[arg-type]
-    )  # fmt: skip
-    outcome = simulate(scenario, ReplaySafeNumbering)
-    assert outcome.classes[EF].replayed[0] <= 1
-    assert outcome.replay_loss(AF41) < 0.1
-    assert outcome.replay_loss(DF) < 0.1
-
-
-@pytest.mark.parametrize("pause", [10, 40])
-def test_a_network_without_classes_loses_nothing_however_the_client_pauses(pause: float) -> None:
-    outcome = simulate(Scenario(one_queue=True, seconds=10, pause=pause), ReplaySafeNumbering)
-    assert outcome.classes[EF].replayed[0] == 0
-    assert outcome.classes[DF].replayed[0] == 0
-
-
-def test_a_call_that_begins_beside_a_full_queue_is_placed_from_its_first_packet() -> None:
-    outcome = simulate(Scenario(rate=5, share=1.9, poisson=False, call_start=2.0, seconds=6, warm=0), ReplaySafeNumbering)
-    assert outcome.classes[EF].replayed[0] == 0
-    assert outcome.replay_loss(DF) < 0.5
+    assert outcome.classes["EF"].replayed == 0
+    assert outcome.replay_loss("DF") < 1.0

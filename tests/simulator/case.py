@@ -93,6 +93,8 @@ class Path(_Line):
     """strict: EF, then AF41, then DF. one: the network knows no classes. inverted: DF first."""
     queue_kb: float = 250.0
     """Room in each lane's queue, in bytes as a bfifo counts them."""
+    in_packets: bool = False
+    """Room is for as many packets as are full-size in it, whatever their size: a probe finds none where bulk finds none."""
     codel_ms: float = 0.0
     """Target of CoDel in each queue (RFC 8289), which drops from the front; 0 drops at the tail only."""
     round_trip_ms: float = 2.0
@@ -148,6 +150,8 @@ class Case(_Line):
     machine: Machine = Machine()
     server: Server = Server()
     seconds: float = 5.0
+    count_from_s: float = 0.0
+    """Records sent earlier are not counted."""
     seed: int = 1
 
 

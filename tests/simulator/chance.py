@@ -43,6 +43,8 @@ def _path(rng: random.Random) -> Path:
         "queue_kb": rng.choice((250.0, max(8.0, _digits(mbit * _between(rng, 2, 1000) / 8)))),
         "round_trip_ms": _between(rng, 0.3, 300),
     }
+    if rng.random() < 0.3:
+        path["in_packets"] = True
     if rng.random() < 0.2:
         path["codel_ms"] = rng.choice((5.0, 20.0))
     if rng.random() < 0.2:
@@ -123,7 +125,7 @@ def _bursts(rng: random.Random, path: Path) -> Bursts:
         kilobytes=max(2.0, min(3000.0, _digits(kilobytes))),
         period_s=period,
         varied=rng.choice((0.0, 0.1, 0.9)),
-        spread_ms=rng.choice((0.0, 0.0, 1.0, 10.0)),
+        spread_ms=rng.choice((0.0, 0.3, 1.0, 10.0)),
         size=rng.choice((BULK_SIZE, BULK_SIZE, BULK_SIZE, 300)),
         start_s=_start(rng),
     )
@@ -146,7 +148,7 @@ def _machine(rng: random.Random) -> Machine:
 
 
 def _server(rng: random.Random) -> Server:
-    server: dict[str, float | bool] = {"window": rng.choice((64, 64, 64, 128, 1024))}
+    server: dict[str, float | bool] = {"window": rng.choice((64, 64, 65, 128, 1024))}
     match rng.randrange(10):
         case 0:
             server["mute"] = True

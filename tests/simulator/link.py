@@ -19,7 +19,7 @@ from math import sqrt
 
 from qosctl.bpf.dscp import Dscp
 
-from tests.simulator.case import CLASSES, Path
+from tests.simulator.case import BULK_SIZE, CLASSES, Path
 from tests.simulator.clock import Clock, Record
 
 _ORDERS = {"strict": (0, 1, 2), "one": (0, 0, 0), "inverted": (2, 1, 0)}
@@ -85,7 +85,7 @@ class Link:
         """`dropped(record, queue)` is told of each record that is lost, in a queue or behind it."""
         self._path, self._clock, self._random = path, clock, rng.random
         self._deliver, self._dropped = deliver, dropped
-        self._limit = int(path.queue_kb * 1000)
+        self._limit, self._in_packets = int(path.queue_kb * 1000), path.in_packets
         lanes = [Lane(CoDel(path.codel_ms / 1000) if path.codel_ms else None) for _ in CLASSES]
         order = _ORDERS[path.lanes]
         self._lanes = lanes
@@ -111,7 +111,7 @@ class Link:
             self._serve(now)
             self._free_at = max(self._free_at, now)
         lane = self._lane[record.dscp]
-        held = lane.held + record.size
+        held = lane.held + (BULK_SIZE if self._in_packets else record.size)
         if held > self._limit:
             self._dropped(record, True)
             return
@@ -138,7 +138,7 @@ class Link:
                 if lane.records:
                     break
             record = lane.records.popleft()
-            lane.held -= record.size
+            lane.held -= BULK_SIZE if self._in_packets else record.size
             self._waiting -= 1
             if lane.codel is not None and lane.codel.drops(self._free_at, self._free_at - record.sent, lane.held):
                 self._dropped(record, True)

@@ -1,8 +1,10 @@
 """Runs the grid of the simulator and draws docs/numbering-grid.png, with docs/numbering-grid.json beside it.
 
-    python -m tests.simulator.plot [--quick]
+    python -m tests.simulator.plot [--draw]
 
-Each point is one run: a rate, a queue, a round trip, a priority share, and UDP at twice the rate or sixteen TCP flows.
+Three questions, each asked of replay-safe and of plain numbers on the same arrivals: steady bulk that fills a queue, over
+rates, queues, round trips and shares; bursts of bulk beside a call, over sizes, periods and rates; and the border, which is
+reordering within a class, by two ways or by jitter.
 """
 
 from __future__ import annotations
@@ -10,19 +12,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Iterator
-from pathlib import Path
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path as File
 from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-from qosctl.bpf.dscp import DF, EF
-from qosctl.dtls.replaysafe import ReplaySafeNumbering
+from matplotlib.axes import Axes
 
-from tests.simulator.path import WINDOWS
-from tests.simulator.world import BULK_SIZE, Scenario, simulate
+from tests.simulator.case import BULK_SIZE, Bursts, Call, Case, Path, Steady
+from tests.simulator.run import run
+from tests.simulator.steady import offered, path, share, timed
 
 RATES = (1.0, 10.0, 100.0, 1000.0)
 QUEUES = (10, 200, 2000)
@@ -30,80 +35,134 @@ ROUND_TRIPS = (1.0, 30.0, 300.0)
 SHARES = (0.1, 1.0, 10.0, 30.0, 60.0)
 MOST_RECORDS = 150_000
 """Runs longer than this are left to those with time."""
-JITTERS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
+BURST_RATES = (2.0, 5.0, 20.0, 50.0)
+BURST_KILOBYTES = (10.0, 30.0, 60.0, 120.0, 240.0, 500.0)
+BURST_PERIODS = (0.1, 0.3, 0.5, 1.0, 2.0)
+BURST_SEEDS = (1, 2, 3)
+HOLDS = (0.0, 2.0, 5.0, 8.0, 10.0, 13.0, 16.0, 20.0, 30.0)
+"""Milliseconds; at 42 Mbit/s a window of 64 is 16 ms."""
+LEAST_SHOWN = 0.003
+"""Per cent; what is less, or none, stands at the bottom."""
+
+Point = dict[str, Any]
 
 
-def grid() -> Iterator[Scenario]:
-    """Yield the scenarios of the grid that a run in reasonable time can hold."""
-    for rate, queue, trip, share, bulk in itertools.product(RATES, QUEUES, ROUND_TRIPS, SHARES, ("udp", "tcp")):
-        scenario = Scenario(rate=rate, queue=queue, round_trip=trip, share=share, bulk=bulk, poisson=False)  # type: ignore[arg-type]
-        if records(scenario) <= MOST_RECORDS:
-            yield scenario
+def steady() -> Iterator[Case]:
+    """Yield the steady cases that a run in reasonable time can hold."""
+    for mbit, packets, trip, percent in itertools.product(RATES, QUEUES, ROUND_TRIPS, SHARES):
+        for bulk in ("udp", "tcp"):
+            case = timed(Case((*offered(bulk, mbit), share(mbit, percent)), path(mbit, packets, trip)))
+            if case.seconds * mbit * 1e6 / 8 / BULK_SIZE <= MOST_RECORDS:
+                yield case
 
 
-def records(scenario: Scenario) -> float:
-    """Return about how many records the link carries in a run."""
-    return scenario.timed().seconds * scenario.rate * 1e6 / 8 / BULK_SIZE
+def bursts() -> Iterator[Case]:
+    """Yield bursts beside a call, up to one and a half times the rate on average."""
+    for mbit, kilobytes, period, seed in itertools.product(BURST_RATES, BURST_KILOBYTES, BURST_PERIODS, BURST_SEEDS):
+        if kilobytes * 8e-3 / period <= 1.5 * mbit:
+            sources = (Bursts(kilobytes=kilobytes, period_s=period), Call(start_s=0.5))
+            yield Case(sources, Path(mbit=mbit), seconds=max(8.0, 8 * period), seed=seed)
 
 
-def measure(scenario: Scenario) -> dict[str, Any]:
-    """Run one point."""
-    outcome = simulate(scenario, ReplaySafeNumbering)
-    turn = scenario.full_queue + scenario.round_trip / 1000
+def border() -> Iterator[Case]:
+    """Yield bulk and a call on paths that reorder within a class."""
+    for hold in HOLDS:
+        for each in (Path(second_way=0.5 if hold else 0.0, hold_ms=hold), Path(jitter_ms=2 * hold)):
+            yield Case((Steady(mbit=42.0), Call()), replace(each, mbit=200.0, lanes="one"), seconds=4.0)
+
+
+def measure(case: Case) -> Point:
+    """Run one case."""
+    outcome = run(case)
     return {
-        "rate_mbit": scenario.rate, "queue": scenario.queue, "round_trip_ms": scenario.round_trip,
-        "share_percent": scenario.share, "bulk": scenario.bulk, "jitter_ms": scenario.jitter,
-        "priority_replay_percent": {str(w): outcome.replay_loss(EF, i) for i, w in enumerate(WINDOWS)},
-        "bulk_replay_percent": {str(w): outcome.replay_loss(DF, i) for i, w in enumerate(WINDOWS)},
-        "start_losses_in_turns": sum(outcome.start_losses.values()) * BULK_SIZE * 8 / (scenario.rate * 1e6 * turn),
-        "probe_bytes_percent": outcome.probe_load[0],
+        "case": repr(case),
+        **{
+            name: {
+                "arrived": fate.arrived, "replayed": fate.replayed, "plain_replayed": fate.plain_replayed,
+            }
+            for name, fate in outcome.classes.items() if fate.arrived
+        },
+        "probes": outcome.probes,
     }  # fmt: skip
 
 
-def draw(points: list[dict[str, Any]], border: list[dict[str, Any]], to: Path) -> None:
-    """Draw losses against the priority share, and the border that jitter sets."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4))
-    for axis, key, goal in ((axes[0], "priority_replay_percent", 0.1), (axes[1], "bulk_replay_percent", 1.0)):
-        for bulk, colour, shift in (("udp", "tab:blue", 0.93), ("tcp", "tab:orange", 1.07)):
-            chosen = [p for p in points if p["bulk"] == bulk]
-            axis.plot(
-                [p["share_percent"] * shift for p in chosen], [max(0.003, p[key]["64"]) for p in chosen],
-                "o", color=colour, alpha=0.4, markersize=4, label=f"bulk: {bulk}",
-            )  # fmt: skip
-        axis.axhline(goal, color="black", linewidth=0.8, linestyle="--", label=f"goal: {goal} %")
-        axis.set(xscale="log", yscale="log", ylim=(0.002, 110), xlabel="priority share of the link, %")
-        axis.set_ylabel("dropped as replay, % (0 at the bottom)")
-        axis.set_title(f"{key.split('_')[0]} class, window of 64, {len(points)} paths")
-        axis.legend(fontsize=8)
-    axis = axes[2]
-    for rate, colour in ((20.0, "tab:blue"), (1000.0, "tab:red")):
-        chosen = [p for p in border if p["rate_mbit"] == rate]
-        jitter = [max(0.1, p["jitter_ms"]) for p in chosen]
-        for key, style in (("bulk_replay_percent", "-o"), ("priority_replay_percent", ":s")):
-            label = f"{rate:g} Mbit/s, {key.split('_')[0]}"
-            axis.plot(jitter, [max(0.003, p[key]["64"]) for p in chosen], style, color=colour, label=label, markersize=4)
-    axis.set(xscale="log", yscale="log", ylim=(0.002, 110), xlabel="jitter, ms (reorders)", title="the border: jitter")
-    axis.legend(fontsize=8)
+def lost(point: Point, name: str, kind: str) -> float:
+    """Return the share of a class that was dropped as replays, in per cent, no less than can be shown."""
+    fate = point.get(name, {"arrived": 0})
+    return float(max(LEAST_SHOWN, 100 * fate[kind] / fate["arrived"])) if fate["arrived"] else LEAST_SHOWN
+
+
+def _scatter(axes: Axes, cases: list[Case], points: list[Point], name: str, where: Callable[[Case], float]) -> None:
+    for kind, colour, shift, label in (
+        ("plain_replayed", "tab:gray", 1.08, "plain numbers"),
+        ("replayed", "tab:blue", 0.93, "replay-safe"),
+    ):
+        places = [where(case) * shift for case in cases]
+        axes.plot(
+            places, [lost(point, name, kind) for point in points],
+            "o", color=colour, alpha=0.4, markersize=4, label=label,
+        )  # fmt: skip
+    worse = sum(point[name]["replayed"] > point[name]["plain_replayed"] for point in points if name in point)
+    axes.set_title(f"{name}: worse than plain on {worse} of {len(points)}", fontsize=10)
+    axes.set(xscale="log", yscale="log", ylim=(LEAST_SHOWN / 1.5, 130))
+
+
+def _lines(axes: Axes, cases: list[Case], points: list[Point], name: str) -> None:
+    """Draw the border: milliseconds by which a record may be late to its own class."""
+    for ways, style, what in ((True, "-", "two ways"), (False, ":", "jitter")):
+        chosen = [
+            (case.path.hold_ms if ways else case.path.jitter_ms, point)
+            for case, point in zip(cases, points, strict=True)
+            if (case.path.jitter_ms == 0 if ways else not case.path.second_way)
+        ]
+        for kind, colour, mark in (("plain_replayed", "tab:gray", "s"), ("replayed", "tab:blue", "o")):
+            label = f"{what}, {'plain' if kind.startswith('plain') else 'replay-safe'}"
+            places = [place for place, _ in chosen]
+            losses = [lost(point, name, kind) for _, point in chosen]
+            axes.plot(places, losses, style, marker=mark, color=colour, markersize=4, label=label)
+    axes.set(yscale="log", ylim=(LEAST_SHOWN / 1.5, 130), title=f"{name}: the border")
+    axes.set_xlabel("late to its own class by up to, ms (42 Mbit/s)")
+
+
+def draw(steadily: list[Point], bursting: list[Point], at_the_border: list[Point], to: File) -> None:
+    """Draw both classes (rows) of the three sets (columns)."""
+    figure, grid = plt.subplots(2, 3, figsize=(13, 7.5))
+    sets = [(list(cases()), points) for cases, points in ((steady, steadily), (bursts, bursting), (border, at_the_border))]
+    for row, name in enumerate(("EF", "DF")):
+        cases, points = sets[0]
+        _scatter(grid[row][0], cases, points, name, lambda case: case.sources[-1].mbit / case.path.mbit * 100)  # type: ignore[union-attr]
+        grid[row][0].set_xlabel("EF's share of the link, %; bulk fills the queue")
+        cases, points = sets[1]
+        _scatter(grid[row][1], cases, points, name, lambda case: case.sources[0].kilobytes)  # type: ignore[union-attr]
+        grid[row][1].set_xlabel("kB of bulk at once, beside a call")
+        _lines(grid[row][2], *sets[2], name)
+        grid[row][0].set_ylabel("dropped as replays, % (0 at the bottom)")
+    for axes in grid[0]:
+        axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(to, dpi=110, metadata={"Software": None})
 
 
+def _text(sets: dict[str, list[Point]]) -> str:
+    """Return JSON with a line for each point."""
+    parts = [f' "{name}": [\n' + ",\n".join(f"  {json.dumps(point)}" for point in points) for name, points in sets.items()]
+    return '{\n "schema_version": 2,\n' + "\n ],\n".join(parts) + "\n ]\n}\n"
+
+
 def main() -> None:
     """Run, write, draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="every fifth point only")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser = argparse.ArgumentParser(prog="python -m tests.simulator.plot", description=__doc__)
+    parser.add_argument("--draw", action="store_true", help="draw what the last run has written")
+    parser.add_argument("--out", type=File, default=File("docs"))
     options = parser.parse_args()
-    points = [measure(s) for s in list(grid())[:: 5 if options.quick else 1]]
-    border = [
-        measure(Scenario(rate=rate, queue=200, round_trip=10, share=0.4 if rate < 100 else 0.1, jitter=jitter))
-        for rate in (20.0, 1000.0)
-        for jitter in JITTERS
-    ]
-    options.out.mkdir(exist_ok=True)
-    text = json.dumps({"schema_version": 1, "grid": points, "jitter": border}, indent=1)
-    (options.out / "numbering-grid.json").write_text(text + "\n")
-    draw(points, border, options.out / "numbering-grid.png")
+    figures = options.out / "numbering-grid.json"
+    if not options.draw:
+        options.out.mkdir(exist_ok=True)
+        with multiprocessing.Pool(os.cpu_count()) as pool:
+            sets = {kind.__name__: pool.map(measure, kind(), chunksize=1) for kind in (border, bursts, steady)}
+        figures.write_text(_text(sets))
+    known = json.loads(figures.read_text())
+    draw(known["steady"], known["bursts"], known["border"], options.out / "numbering-grid.png")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.probing import ProbingNumbering
 from qosctl.dtls.replaysafe import ReplaySafeNumbering
 
-from tests.simulator.case import CLASSES, Case, Server
+from tests.simulator.case import CLASSES, Case
 from tests.simulator.client import Client
 from tests.simulator.clock import Clock, Record
 from tests.simulator.link import Link
@@ -63,7 +63,7 @@ class Fate:
 
 @dataclass
 class Outcome:
-    """What a run showed, from its first record on."""
+    """What a run showed. `suspected` and `probes_replayed` are of the whole run."""
 
     case: Case
     classes: dict[str, Fate] = field(default_factory=lambda: {name: Fate() for name in CLASSES})
@@ -85,6 +85,11 @@ class Outcome:
         """Records by which the classes above DF are worse off, each by itself."""
         return sum(max(0, fate.excess) for name, fate in self.classes.items() if name != "DF")
 
+    def replay_loss(self, name: str) -> float:
+        """Return the share of a class's arrived records that the server dropped for their numbers, in per cent."""
+        fate = self.classes[name]
+        return 100 * fate.replayed / max(1, fate.arrived)
+
     @property
     def replayed(self) -> int:
         """All records that the server dropped for their numbers, probes too."""
@@ -94,11 +99,12 @@ class Outcome:
 class Receiver:
     """The server: two windows, echoes, acknowledgements."""
 
-    def __init__(self, server: Server, case: Case, clock: Clock, rng: random.Random, outcome: Outcome) -> None:
-        self._server, self._clock, self._rng = server, clock, rng
+    def __init__(self, case: Case, clock: Clock, rng: random.Random, outcome: Outcome) -> None:
+        self._server, self._clock, self._rng = case.server, clock, rng
         self._fates = {Dscp.parse(name): fate for name, fate in outcome.classes.items()}
         self._outcome = outcome
-        self._window, self._plain = Window(server.window), Window(server.window)
+        self._window, self._plain = Window(case.server.window), Window(case.server.window)
+        self._count_from = case.count_from_s
         self._back = case.path.round_trip_ms / 2000
         self._stops_at = self._goes_on_at = 0.0
         self.echoed: Callable[[int], None]
@@ -112,18 +118,18 @@ class Receiver:
             else:
                 self._outcome.probes_replayed += 1
             return
-        fate = self._fates[record.dscp]
-        fate.arrived += 1
-        if not self._plain.accept(record.plain):
-            fate.plain_replayed += 1
-        if not accepted:
-            fate.replayed += 1
-        elif record.flow is not None:
+        plainly = self._plain.accept(record.plain)
+        if record.sent >= self._count_from:
+            fate = self._fates[record.dscp]
+            fate.arrived += 1
+            fate.replayed += not accepted
+            fate.plain_replayed += not plainly
+        if accepted and record.flow is not None:
             self._clock.at(now + self._back, record.flow.acknowledged, (record.serial, record.sent))
 
     def lost(self, record: Record, queue: bool) -> None:
         """Count a record that does not arrive."""
-        if record.probe:
+        if record.probe or record.sent < self._count_from:
             return
         fate = self._fates[record.dscp]
         if queue:
@@ -144,22 +150,33 @@ class Receiver:
         self._clock.at(now + self._back + rng.random() * server.echo_late_ms / 1000, self.echoed, probe)
 
 
+class World:
+    """A case set up: traffic, client, path and server, joined."""
+
+    def __init__(self, case: Case, numbering: ProbingNumbering) -> None:
+        self.case, self.numbering = case, numbering
+        self.clock = clock = Clock()
+        self.outcome = Outcome(case)
+        receiver = Receiver(case, clock, self._chance("server"), self.outcome)
+        self._link = Link(case.path, clock, self._chance("path"), receiver.receive, receiver.lost)
+        self._client = Client(numbering, case.machine, clock, self._chance("machine"), self._link)
+        receiver.echoed = self._client.echoed
+        for index, source in enumerate(case.sources):
+            begin(source, clock, self._chance(f"source {index}"), self._client)
+
+    def run(self) -> Outcome:
+        """Run to the case's end."""
+        self.clock.run(self.case.seconds, self._link.advance)
+        outcome, client = self.outcome, self._client
+        outcome.probes, outcome.records, outcome.numbers = client.probes, client.records, len(client.numbers)
+        outcome.suspected = self.numbering.snapshot(self.case.seconds).suspected_replay_losses
+        return outcome
+
+    def _chance(self, of: str) -> random.Random:
+        """Each part has a generator of its own, so that what one does changes nothing for another."""
+        return random.Random(f"{self.case.seed} {of}")
+
+
 def run(case: Case, make: Callable[[], ProbingNumbering] = ReplaySafeNumbering) -> Outcome:
     """Run a case with a fresh numbering."""
-    outcome = Outcome(case)
-    clock = Clock()
-
-    def chance(of: str) -> random.Random:
-        return random.Random(f"{case.seed} {of}")
-
-    receiver = Receiver(case.server, case, clock, chance("server"), outcome)
-    link = Link(case.path, clock, chance("path"), receiver.receive, receiver.lost)
-    client = Client(make(), case.machine, clock, chance("machine"), link)
-    receiver.echoed = client.echoed
-    for index, source in enumerate(case.sources):
-        begin(source, clock, chance(f"source {index}"), client)
-    clock.run(case.seconds, link.advance)
-    outcome.probes = client.probes
-    outcome.records, outcome.numbers = client.records, len(client.numbers)
-    outcome.suspected = client.numbering.snapshot(case.seconds).suspected_replay_losses
-    return outcome
+    return World(case, make()).run()

@@ -14,7 +14,7 @@ from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.numbering import PlainNumbering
 
 from tests.simulator.border import table
-from tests.simulator.case import Bursts, Call, Case, Flow, Machine, Path, Server, Source, Steady, Video, parse
+from tests.simulator.case import BULK_SIZE, Bursts, Call, Case, Flow, Machine, Path, Server, Source, Steady, Video, parse
 from tests.simulator.chance import draw
 from tests.simulator.client import PROBE_SIZE, Client
 from tests.simulator.clock import Clock, Record
@@ -119,6 +119,14 @@ def test_a_queue_has_room_for_so_many_bytes_beside_the_record_that_leaves() -> N
     line.run()
     assert line.lost == [4, 7]
     assert sorted(line.arrived) == [0, 1, 2, 3, 5, 6]
+
+
+def test_a_queue_of_packets_has_no_more_room_for_small_ones() -> None:
+    line = Line(Path(mbit=8.0, queue_kb=3 * BULK_SIZE / 1000, in_packets=True))
+    for number in range(5):
+        line.clock.at(0.0, line.link.send, Record(number, number, DF, 100, 0.0))
+    line.run()
+    assert line.lost == [4]
 
 
 def test_a_change_of_rate_counts_from_the_next_record_on() -> None:
@@ -245,7 +253,7 @@ def test_a_stopped_client_does_nothing() -> None:
 def receiver(server: Server, round_trip_ms: float = 4.0) -> tuple[Receiver, Clock, Outcome, list[tuple[int, float]]]:
     clock, outcome = Clock(), Outcome(Case())
     echoes: list[tuple[int, float]] = []
-    made = Receiver(server, Case(path=Path(round_trip_ms=round_trip_ms)), clock, random.Random(1), outcome)
+    made = Receiver(Case(path=Path(round_trip_ms=round_trip_ms), server=server), clock, random.Random(1), outcome)
     made.echoed = lambda probe: echoes.append((probe, round(clock.now * 1000, 6)))
     return made, clock, outcome, echoes
 
@@ -394,6 +402,11 @@ def test_what_overtakes_a_queue_costs_plain_numbers_all_that_is_more_than_a_wind
     outcome = run(case, Plainly)
     assert outcome.classes["DF"].replayed in (15, 16)
     assert outcome.classes["EF"].replayed == 0
+
+
+def test_what_is_sent_before_the_counting_begins_is_not_counted() -> None:
+    case = Case(sources=(Steady(mbit=10.224, batch=1),), seconds=2.0, count_from_s=1.0)
+    assert run(case, Plainly).classes["DF"].arrived == pytest.approx(1000, abs=20)
 
 
 @settings(max_examples=25, deadline=None)
