@@ -3,6 +3,8 @@
 # make test     all checks and tests                                                   (root)
 # make audit    the hostile cases alone: what an attacker would try                     (root)
 # make check    style, types, import direction; changes nothing
+# make test-minima, test-newest   what leans on libraries, with the oldest and the newest that pyproject.toml allows   (root)
+# make lock     write anew what the package and the image carry, with hashes
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
 # make test-kernels   what counts on another kernel, Debian's, under qemu               (root)
 # make endurance  a million records, and the supervisor's promises at full length      (root)
@@ -23,7 +25,12 @@ PACKAGES := bpf dtls metrics supervisor
 # Folders are listed too: their time changes when a file goes.
 SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
 
-.PHONY: venv endurance demo test audit test-kernels check bench fuzz docs deb test-deb clean root system
+# The tests that would notice a library that is too old or too new: each call into one is made in them, on real parts.
+LEANING := $(addprefix tests/dtls/test_,handshake.py keys.py record.py client.py refusals.py tun.py) tests/metrics/test_server.py \
+	tests/supervisor/test_attach.py::test_attach_twice_is_a_notice \
+	tests/supervisor/test_neighbours.py::test_somebody_took_the_program_off
+
+.PHONY: venv endurance demo test audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -48,6 +55,21 @@ check: $(VENV)/project
 bench: root $(VENV)/project
 	@$(PYTHON) -m tests.bench
 
+# Each in an environment of its own, made anew: what an older run left would be neither the oldest nor the newest.
+test-minima test-newest: test-%: root system $(VENV)/project
+	@rm -rf build/$* build/lib build/bdist.*
+	@/usr/bin/python3 -m venv --system-site-packages build/$*
+	@$(if $(filter minima,$*),$(PYTHON) -m tests.minima,true) >build/$*/constraints.txt
+	@build/$*/bin/pip install -qq --disable-pip-version-check --upgrade --constraint build/$*/constraints.txt setuptools
+	@build/$*/bin/pip install -qq --disable-pip-version-check --upgrade --upgrade-strategy eager --no-build-isolation \
+		--constraint build/$*/constraints.txt '.[dev]'
+	@build/$*/bin/pip list --disable-pip-version-check 2>/dev/null | \
+		grep -iE '^(cryptography|pyopenssl|pyroute2|prometheus|waitress|idna|setuptools)'
+	@build/$*/bin/python -m pytest -n 3 --dist loadfile $(LEANING)
+
+lock: system
+	@deploy/lock
+
 test-kernels: root $(VENV)/project
 	@$(PYTHON) -m tests.kernels
 
@@ -71,7 +93,7 @@ docs: $(VENV)/project
 	@echo "build/man/qosctl.1, build/completion/qosctl.{bash,zsh,fish,tcsh}"
 
 deb: docs
-	@deploy/debian/build $(BIN)/pip
+	@deploy/debian/build
 
 test-deb: root deb
 	@deploy/debian/test build/deb/qosctl_*.deb
@@ -91,7 +113,7 @@ system:
 $(VENV)/dependencies: pyproject.toml | system
 	@echo "installing Python packages into $(VENV)" >&2
 	@/usr/bin/python3 -m venv --system-site-packages $(VENV)
-	@$(BIN)/pip install -qq --disable-pip-version-check 'setuptools>=75' '.[dev]'
+	@$(BIN)/pip install -qq --disable-pip-version-check 'setuptools>=77.0.1' '.[dev]'
 	@touch $@
 
 # The build folder of the last time would bring back modules that are gone.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from qosctl.bpf.errors import RefusedError
+from qosctl.dtls import openssl
 from qosctl.dtls.account import Account
 from qosctl.dtls.anyconnect import Login
 from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel, ConnectionLostError
@@ -70,6 +71,7 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
     StopRequestedError when asked to stop. Each step takes `timeout_s` at most; `mtu_max` is what is known of the path,
     `known` where the server was the last time.
     """
+    openssl.require()
     tcp = dial(gateway, time.monotonic() + timeout_s, stop, known)
     channel = open_channel(tcp, gateway, trust, time.monotonic() + timeout_s, stop)
     try:

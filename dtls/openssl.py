@@ -1,15 +1,19 @@
-"""All that reaches below pyOpenSSL's public face, and nothing else.
+"""All that reaches below pyOpenSSL's public face, and whether the installed libraries have what we use.
 
 pyOpenSSL has no public call for a client's pre-shared key, for an extension of one's own in the ClientHello, or for
 the host name a certificate must carry. The binding it is built on has all three; a test fails loudly when a release
-takes one away.
+takes one away, and a client with such a release says so before it opens a connection.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
+import shlex
+from importlib import metadata
 from typing import Any, cast
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from OpenSSL import SSL
 from OpenSSL import _util as binding
 from qosctl.bpf.errors import RefusedError
@@ -32,16 +36,34 @@ _PSK_CALLBACK = "unsigned int(SSL *, const char *, char *, unsigned int, unsigne
 _EXTENSION_ADD = "int(SSL *, unsigned int, const unsigned char **, size_t *, int *, void *)"
 
 
+SEALING = "encrypt_into"
+"""What each cipher we seal with has from cryptography 47 on: it writes a record where it is sent from."""
+
+
+def in_use() -> str:
+    """Return the version of the OpenSSL that runs here, and the package it came in: no update of the system's mends it."""
+    return f"{SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()}, in cryptography {metadata.version('cryptography')}"
+
+
 def missing() -> tuple[str, ...]:
-    """Return the names in `NEEDED` that the installed binding lacks; empty when all is well."""
-    return tuple(name for name in NEEDED if not hasattr(_lib, name))
+    """Return the calls we need that the installed libraries lack; empty when all is well."""
+    below = (name for name in NEEDED if not hasattr(_lib, name))
+    ciphers = (f"{cipher.__name__}.{SEALING}" for cipher in (AESGCM, ChaCha20Poly1305) if not hasattr(cipher, SEALING))
+    return (*below, *ciphers)
 
 
 def require() -> None:
-    """Raise RefusedError when the installed binding lacks something we need."""
+    """Raise RefusedError when the installed libraries lack something we need, be they too old or too new."""
     lacking = missing()
     if lacking:
-        raise RefusedError(f"this pyOpenSSL lacks {', '.join(lacking)}", "pip install 'pyOpenSSL>=26'")
+        raise RefusedError(f"pyOpenSSL and cryptography as installed lack {', '.join(lacking)}", _releases_that_work())
+
+
+def _releases_that_work() -> str:
+    """Return the command that installs releases we were tested with: in the bounds that our own package declares."""
+    ours = {"pyopenssl", "cryptography"}
+    declared = [need for need in metadata.requires("qosctl") or () if re.split(r"[^\w-]", need)[0].lower() in ours]
+    return shlex.join(["pip", "install", *declared])
 
 
 class PskContext:

@@ -65,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _PrintVersion(argparse.Action):
-    """Asks the package's metadata only when somebody wants to know: it costs 15 ms."""
+    """Asks the package's metadata and OpenSSL only when somebody wants to know: it costs a tenth of a second."""
 
     def __call__(
         self,
@@ -77,7 +77,9 @@ class _PrintVersion(argparse.Action):
         del namespace, values, option_string
         from importlib.metadata import version  # noqa: PLC0415 - as said
 
-        print(f"qosctl {version('qosctl')}", flush=True)
+        from qosctl.dtls import openssl  # noqa: PLC0415 - as said
+
+        print(f"qosctl {version('qosctl')}\n{openssl.in_use()}", flush=True)
         parser.exit(Exit.FINE)
 
 
@@ -89,7 +91,9 @@ def command_module(name: str) -> ModuleType:
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """Return the whole parser, or one that has the arguments of a single command, which imports only that one."""
     parser = _Parser(prog="qosctl", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--version", action=_PrintVersion, nargs=0, help="print the version, and the OpenSSL in use, and exit"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")

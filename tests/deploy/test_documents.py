@@ -17,7 +17,7 @@ from tests.deploy.test_alerts import ALERTS
 from tests.deploy.test_units import EXPOSURE_TENTHS_MAX, UNITS
 
 OURS = [
-    *(f"{name}.md" for name in ("quickstart", "privacy", "operations", "troubleshooting", "comparison")),
+    *(f"{name}.md" for name in ("quickstart", "privacy", "operations", "troubleshooting", "comparison", "security")),
     *(f"deploy-{name}.md" for name in ("debian", "systemd", "hooks", "grafana", "container", "kubernetes", "ansible")),
 ]
 DEPLOYMENTS = [name for name in OURS if name.startswith("deploy-")]

@@ -54,19 +54,6 @@ def test_the_role_sets_the_keys_that_the_supervisor_knows() -> None:
     assert used <= defaults
 
 
-def test_the_constraints_are_what_the_project_needs() -> None:
-    """Each library that the package carries has its version fixed, and none is older than the project asks for."""
-    lines = (DEPLOY / "debian" / "constraints.txt").read_text().splitlines()
-    fixed = {re.sub(r"[-_.]+", "-", name.lower()): version for name, version in (line.split("==") for line in lines)}
-    for need in PYPROJECT["project"]["dependencies"]:
-        name, least = need.split(">=")
-        assert version(fixed[name.lower()]) >= version(least), need
-
-
-def version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
-
-
 @pytest.mark.parametrize("file", ["control", "rules", "build", "test", "test-inside", "qosctl.postrm", "qosctl.prerm"])
 def test_the_package_has_its_parts(file: str) -> None:
     assert Path(DEPLOY / "debian" / file).exists()

@@ -1,12 +1,14 @@
 """The DTLS handshake against OpenSSL's own server, and the reach below pyOpenSSL that it needs. No network."""
 
 import contextlib
+import shlex
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
+from packaging.requirements import Requirement
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls import openssl
 from qosctl.dtls.handshake import HANDSHAKE_MTU, Finished, Handshake, HandshakeError
@@ -14,6 +16,7 @@ from qosctl.dtls.numbering import FIRST_NUMBER
 from qosctl.dtls.record import APPLICATION_DATA, RecordOpener, RecordSealer
 
 from tests.dtls.psk_server import PskServer
+from tests.minima import requirements
 
 PSK = bytes(range(32))
 APP_ID = bytes(range(32, 64))
@@ -35,8 +38,24 @@ def test_the_binding_still_has_all_we_reach_for() -> None:
 
 def test_a_missing_call_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openssl, "NEEDED", (*openssl.NEEDED, "SSL_CTX_gone"))
-    with pytest.raises(RefusedError, match="lacks SSL_CTX_gone"):
+    with pytest.raises(RefusedError, match="lack SSL_CTX_gone"):
         Handshake(PSK, APP_ID)
+
+
+@pytest.mark.audit
+def test_libraries_that_cannot_seal_are_refused_by_name_and_the_hint_is_what_pyproject_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Finding 16: cryptography 46 has no `encrypt_into`, which came out at the first record only."""
+    monkeypatch.setattr(openssl, "SEALING", "encrypt_nowhere")
+    with pytest.raises(RefusedError) as caught:
+        openssl.require()
+    assert "lack AESGCM.encrypt_nowhere, ChaCha20Poly1305.encrypt_nowhere" in caught.value.message
+    words = shlex.split(caught.value.hint)
+    assert words[:2] == ["pip", "install"]
+    assert {Requirement(word) for word in words[2:]} == {
+        need for need in requirements() if need.name in {"cryptography", "pyOpenSSL"}
+    }
 
 
 def test_client_hello_is_one_datagram_with_the_app_id_in_its_extension() -> None:
