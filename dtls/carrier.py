@@ -22,6 +22,11 @@ from qosctl.dtls.numbering import Numbering
 from qosctl.dtls.parts import Parts
 from qosctl.dtls.tally import State, Tally
 
+RING_PATIENCE_S = 0.25
+"""How long a finished handshake waits for its flow's ring, so that the first record is marked. Marking is worth no more."""
+_RING_LOOK_S = 0.002
+_EARLY_MAX = 1024
+"""Datagrams that may wait for it, too."""
 _NO_ROUTE_S = 1.0
 """Until the next attempt where the kernel knows no way; news of the network brings it forward."""
 _SMALL_PATH_S = 3600.0
@@ -57,6 +62,7 @@ class Carrier:
         self.too_small: int | None = None
         """What the path takes, in bytes, where that was too little for DTLS; until it takes more, or is another."""
         self._next_attempt = 0.0
+        self._ring_by: float | None = None
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again."""
@@ -80,14 +86,15 @@ class Carrier:
             self._drop_attempt()
             self._next_attempt = now
         elif attempt.finished is not None:
-            self._use(attempt, now)
+            return self._register(attempt, now)
         else:
             return attempt.next_time(now)
         return now
 
     def take_over(self) -> None:
         """Let TLS carry: nobody wants to wait for DTLS any longer."""
-        self._entry.move(self._opened.channel.local, self._opened.channel.remote)
+        if self._ring_by is None:  # else the entry is a new link's already
+            self._entry.move(self._opened.channel.fileno())
         self._changed(State.TLS, "no answer over UDP")
 
     def lose(self, why: str, now: float) -> None:
@@ -97,7 +104,7 @@ class Carrier:
         self._poll.unregister(link.udp.fileno())
         link.close(now, goodbye=False)
         self._tally.dtls_lost += 1
-        self._entry.move(self._opened.channel.local, self._opened.channel.remote)
+        self._entry.move(self._opened.channel.fileno())
         self._next_attempt = now
         self._changed(State.TLS, why)
 
@@ -141,7 +148,19 @@ class Carrier:
         assert self.attempt is not None
         self._poll.unregister(self.attempt.udp.fileno())
         self.attempt.close()
-        self.attempt = None
+        self.attempt = self._ring_by = None
+
+    def _register(self, attempt: Attempt, now: float) -> float:
+        """Use the finished attempt as soon as its flow has a ring, or that takes too long; return when to look again."""
+        if self._ring_by is None:
+            self._entry.move(attempt.udp.fileno())
+            self._ring_by = now + RING_PATIENCE_S
+        patient = now < self._ring_by and len(attempt.early) < _EARLY_MAX
+        if patient and self._entry.waiting and self._entry.memory is None:
+            return now + _RING_LOOK_S
+        self._ring_by = None
+        self._use(attempt, now)
+        return now
 
     def _use(self, attempt: Attempt, now: float) -> None:
         """Make the finished attempt the link; its socket is watched already."""
@@ -152,8 +171,7 @@ class Carrier:
             udp=attempt.udp,
             finished=finished,
             numbering=self._numbering(finished.first_number),
-            marks=self._entry.move(attempt.udp.local, attempt.udp.remote),
-            inquiry=self._entry.inquiry,
+            entry=self._entry,
             session=session,
             outer=self._opened.outer,
             tally=self._tally,

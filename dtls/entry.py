@@ -1,12 +1,12 @@
 """The one entry that a tunnel has in the flows map: by its UDP flow while that carries records, else by its TCP flow.
 
 The second is there to be seen (`qosctl flows`, metrics): nothing is ever stamped by it, because only UDP is looked up and
-its ring stays empty. The old entry goes before the new one comes, and the new one is there before the first record.
+its ring stays empty. The old entry goes before the new one comes.
 """
 
 from __future__ import annotations
 
-from qosctl.dtls.marker import Endpoint, Marker
+from qosctl.dtls.marker import FlowMemory, Marker
 
 
 class FlowEntry:
@@ -15,21 +15,23 @@ class FlowEntry:
     def __init__(self, marker: Marker | None, tunnel: str) -> None:
         self._marker = marker
         self._tunnel = tunnel
-        self.marks = False
-        """Whether there is a ring to mark in."""
-        self.inquiry: memoryview | None = None
-        """Where the flow is asked for round trips (qosctl.bpf.inquiry)."""
         self._open = False
 
-    def move(self, local: Endpoint, remote: Endpoint) -> memoryview | None:
-        """Enter the flow between two ends in place of the last one; returns its ring, None where nothing marks."""
-        if self._marker is None:
-            return None
-        marks = self._marker.flow_opened(local, remote, self._tunnel)
-        self._open = True
-        self.marks = marks is not None
-        self.inquiry = self._marker.inquiry()
-        return marks
+    def move(self, outer: int) -> None:
+        """Have the flow of this connected socket entered in place of the last one; its memory comes when it comes."""
+        if self._marker is not None:
+            self._marker.flow_opened(outer, self._tunnel)
+            self._open = True
+
+    @property
+    def memory(self) -> FlowMemory | None:
+        """Where to store the marks of the flow that was entered last; None as long as nothing can be marked."""
+        return None if self._marker is None else self._marker.memory()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether that memory may still come."""
+        return self._marker is not None and self._marker.waiting
 
     def passtos(self) -> bool:
         """Whether marks leave at present: there is a ring, and the operator's switch is on."""

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from qosctl.bpf.dscp import DF, Dscp
 from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.dtls.asked import ASKED_BYTES, Asked
+from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.frames import Frame, FrameKind, decode_dtls, encode_dtls
 from qosctl.dtls.handshake import Finished
 from qosctl.dtls.liveness import Due, Liveness
@@ -29,6 +30,8 @@ CLOSE_NOTIFY = b"\x01\x00"
 QUIET_S = 2.0
 """How long we speak without hearing anything before we ask; after PATIENCE requests without an answer TLS takes over."""
 PATIENCE = 8
+MEMORY_LOOK_S = 0.25
+"""How often to look for a ring that is late, when nothing else happens."""
 _FATAL = 2
 _DPD_ID_BYTES = 4  # unlike a probe's, which is echoed in the same kind of frame
 
@@ -46,23 +49,24 @@ class Link:
         udp: UdpSocket,
         finished: Finished,
         numbering: Numbering,
-        marks: memoryview | None,
-        inquiry: memoryview | None,
+        entry: FlowEntry,
         session: Session,
         outer: IPv4Address | IPv6Address,
         tally: Tally,
         parts: Parts,
         now: float,
     ) -> None:
-        """`outer` is the server's address."""
+        """`entry` is this flow's by now, though its ring may come later; `outer` is the server's address."""
         keys = finished.keys
         sealer = RecordSealer(keys.cipher, keys.client_key, keys.client_iv)
         self.udp = udp
         self.suite = finished.suite
         self.opener = parts.opener(keys.cipher, keys.server_key, keys.server_iv)
-        self.uplink = parts.uplink(sealer, numbering, marks, sent=tally.sent)
+        self.uplink = parts.uplink(sealer, numbering, None, sent=tally.sent)
         self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
-        self._asked = None if inquiry is None else Asked(inquiry)
+        self._entry = entry
+        self._asked: Asked | None = None
+        self._adopt_memory()
         self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
         self.path = PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
@@ -79,6 +83,8 @@ class Link:
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again. LinkLostError when the channel is dead."""
         self._keep_alive(now)
+        if self._asked is None:
+            self._adopt_memory()
         if self.udp.too_big:
             self.udp.too_big = False
             self.path.hinted(self.udp.payload_mtu() - self._overhead, now)
@@ -90,6 +96,8 @@ class Link:
             self._tally.count_control("dtls mtu probe sent")
             self.life.said = said  # a lost probe says nothing about the channel
         due = min(self.life.next_time(), self.path.next_time(), self._answer(now))
+        if self._asked is None and self._entry.waiting:
+            due = min(due, now + MEMORY_LOOK_S)
         return due if self.prober is None else min(due, self.probe(self.prober, now))
 
     def probe(self, prober: ProbingNumbering, now: float) -> float:
@@ -99,6 +107,13 @@ class Link:
             self.send(FrameKind.DPD_OUT, payload, now, dscp)
         due = prober.next_probe_at(now)
         return math.inf if due is None else due
+
+    def _adopt_memory(self) -> None:
+        """Mark from now on, if the flow's ring has come."""
+        memory = self._entry.memory
+        if memory is not None:
+            self.uplink.mark_in(memory.marks)
+            self._asked = Asked(memory.inquiry)
 
     def _answer(self, now: float) -> float:
         """Send the probe that somebody has asked for; return when to look again."""

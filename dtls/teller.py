@@ -119,7 +119,7 @@ class Teller:
                 tls=opened.channel.description,
                 dtls="" if link is None else link.suite,
                 server=opened.session.server,
-                marked=state is State.DTLS and self._device.entry.marks,
+                marked=state is State.DTLS and self._device.entry.memory is not None,
                 statistics=self.statistics,
             )
         )

@@ -67,6 +67,10 @@ class _Uplink(Uplink):
         self._write = write
         self._marks_somewhere = marks is not None
 
+    def mark_in(self, marks: memoryview) -> None:
+        super().mark_in(marks)
+        self._marks_somewhere = True
+
     def seal(self, dscp: Dscp, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
         batches = super().seal(dscp, packets, now)
         told = iter(packets)

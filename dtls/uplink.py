@@ -83,6 +83,10 @@ class Uplink:
         self._window_began = self._window_ends = -math.inf
         self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
 
+    def mark_in(self, marks: memoryview) -> None:
+        """Store marks in this ring from now on: it has come later than the first packet."""
+        self._marks = marks
+
     def seal(self, dscp: Dscp, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
         """Seal inner packets of one class (IP, without any header of a device) and return the batches, in their order.
 

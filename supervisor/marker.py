@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from qosctl.bpf.flow_info import Owner, Statistic, TunnelState, process_start_ti
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import create_state, open_state, open_switch, release_state
 from qosctl.dtls.backlog import Snapshot
+from qosctl.dtls.marker import FlowMemory
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.tally import State, Statistics
 from qosctl.dtls.traffic import Traffic
@@ -48,26 +50,30 @@ class FlowMarker:
         self.switch: SwitchReader | None = None
         self._key: FlowKey | None = None
 
-    def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
-        """Make the maps if nobody has, clear flows of dead owners, and enter this one; None where that fails.
+    def flow_opened(self, outer: int, tunnel: str) -> None:
+        """Make the maps if nobody has, clear flows of dead owners, and enter this one.
 
         An entry from before goes first, in the same breath, so that the maps stay.
         """
-        key = FlowKey(local, remote)
         try:
             with kernel_errors("marking"):
+                key = key_of(outer)
                 ring, switch = self._register(key, tunnel)
         except QosctlError as error:
             self._warn(f"nothing will be marked: {error}")
             self.flow_closed()
-            return None
+            return
         self._let_go()
         self._ring, self.switch, self._key = ring, switch, key
-        return ring.marks
 
-    def inquiry(self) -> memoryview | None:
-        """Return the words in which the flow is asked for round trips."""
-        return None if self._ring is None else self._ring.inquiry
+    def memory(self) -> FlowMemory | None:
+        """Return where to mark."""
+        return None if self._ring is None else FlowMemory(self._ring.marks, self._ring.inquiry)
+
+    @property
+    def waiting(self) -> bool:
+        """Nothing is waited for: `flow_opened` does it all."""
+        return False
 
     def flow_closed(self) -> None:
         """Take the flow out, and the maps with it if this was their last use."""
@@ -123,6 +129,13 @@ class FlowMarker:
             except BaseException:
                 release_state()
                 raise
+
+
+def key_of(outer: int) -> FlowKey:
+    """Return the five-tuple of a connected UDP or TCP socket, as the kernel says; OSError where it is none."""
+    with socket.socket(fileno=os.dup(outer)) as asked:
+        local, remote = asked.getsockname(), asked.getpeername()
+    return FlowKey(local[:2], remote[:2])
 
 
 def passtos_of(switch: SwitchReader | None) -> bool:

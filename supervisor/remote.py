@@ -6,13 +6,14 @@ import json
 import mmap
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qosctl.bpf.control import SwitchReader
 from qosctl.bpf.flow_info import page_words
 from qosctl.bpf.inquiry import inquiry_words
 from qosctl.bpf.layout import FLOW_INFO_WORDS, RING_WORDS, WORD
+from qosctl.dtls.marker import FlowMemory
 from qosctl.dtls.surroundings import Given
 from qosctl.dtls.tally import Statistics
 from qosctl.supervisor import vpnc
@@ -31,19 +32,20 @@ class Remote:
         self._warn = warn
         self._gone = False
 
-    def ask(self, kind: str, *arguments: Any) -> tuple[Any, list[int]]:
+    def ask(self, kind: str, *arguments: Any, descriptors: Sequence[int] = ()) -> tuple[Any, list[int]]:
         """Return the answer and the descriptors that came with it, which are the caller's to close."""
+        message = json.dumps({"kind": kind, "arguments": arguments}).encode()
         try:
-            self._connection.send(json.dumps({"kind": kind, "arguments": arguments}).encode())
-            answer, descriptors, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, _DESCRIPTORS)
+            socket.send_fds(self._connection, [message], descriptors)
+            answer, given, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, _DESCRIPTORS)
         except OSError:
-            answer, descriptors = b"", []
+            answer, given = b"", []
         if not answer:
             if not self._gone:
                 self._warn("the process that keeps the privilege is gone: nothing will be marked after a reconnect")
             self._gone = True
             return None, []
-        return json.loads(answer), descriptors
+        return json.loads(answer), given
 
 
 class RemoteMarker:
@@ -52,15 +54,15 @@ class RemoteMarker:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._page: memoryview | None = None
-        self._inquiry: memoryview | None = None
+        self._memory: FlowMemory | None = None
         self.switch: SwitchReader | None = None
 
-    def flow_opened(self, local: tuple[str, int], remote: tuple[str, int], tunnel: str) -> memoryview | None:
-        """Have the flow entered; None where that fails, of which the steward has told."""
+    def flow_opened(self, outer: int, tunnel: str) -> None:
+        """Have the flow entered; where that fails, the steward tells."""
         self._let_go()
-        _, descriptors = self._remote.ask("flow_opened", local, remote, tunnel)
+        _, descriptors = self._remote.ask("flow_opened", tunnel, descriptors=[outer])
         if len(descriptors) != _DESCRIPTORS:
-            return None
+            return
         descriptor, switch = descriptors
         self.switch = SwitchReader(switch)
         size = _MARKS_BYTES + FLOW_INFO_WORDS * WORD.size
@@ -69,12 +71,16 @@ class RemoteMarker:
         finally:
             os.close(descriptor)
         self._page = page_words(whole[_MARKS_BYTES:])
-        self._inquiry = inquiry_words(whole[_MARKS_BYTES:])
-        return whole[:_MARKS_BYTES].cast("Q")
+        self._memory = FlowMemory(whole[:_MARKS_BYTES].cast("Q"), inquiry_words(whole[_MARKS_BYTES:]))
 
-    def inquiry(self) -> memoryview | None:
-        """Return the words in which the flow is asked for round trips."""
-        return self._inquiry
+    def memory(self) -> FlowMemory | None:
+        """Return where to mark."""
+        return self._memory
+
+    @property
+    def waiting(self) -> bool:
+        """Nothing is waited for: `flow_opened` does it all."""
+        return False
 
     def flow_closed(self) -> None:
         """Have the flow taken out."""
@@ -86,7 +92,7 @@ class RemoteMarker:
         return passtos_of(self.switch)
 
     def _let_go(self) -> None:
-        self._page = self._inquiry = None
+        self._page = self._memory = None
         if self.switch is not None:
             self.switch.close()
         self.switch = None

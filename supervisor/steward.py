@@ -80,8 +80,15 @@ class Steward:
 def _serve(connection: socket.socket, marker: FlowMarker, script: Script | None) -> None:
     try:
         with suppress(ConnectionError):  # gone with something unread: an end like any other
-            while message := connection.recv(MESSAGE_BYTES_MAX):
-                answer, descriptors = _answer(message, marker, script)
+            while True:
+                message, shown, _, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX, 1)
+                if not message:
+                    break
+                try:
+                    answer, descriptors = _answer(message, shown, marker, script)
+                finally:
+                    for each in shown:
+                        os.close(each)
                 with suppress(OSError):  # gone meanwhile: the next read says so
                     socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
     finally:
@@ -90,7 +97,7 @@ def _serve(connection: socket.socket, marker: FlowMarker, script: Script | None)
         marker.flow_closed()
 
 
-def _answer(message: bytes, marker: FlowMarker, script: Script | None) -> tuple[Any, list[int]]:
+def _answer(message: bytes, shown: list[int], marker: FlowMarker, script: Script | None) -> tuple[Any, list[int]]:
     """Do what is asked; returns the answer and descriptors. A request that makes no sense gets None."""
     try:
         asked = json.loads(message)
@@ -98,9 +105,9 @@ def _answer(message: bytes, marker: FlowMarker, script: Script | None) -> tuple[
         if kind in _FOR_SCRIPT and script is not None:
             return _FOR_SCRIPT[kind](script, arguments), []
         if kind == "flow_opened":
-            (near, near_port), (far, far_port), tunnel = arguments
-            marks = marker.flow_opened((str(near), int(near_port)), (str(far), int(far_port)), str(tunnel))
-            return marks is not None, marker.descriptors
+            (outer,), (tunnel,) = shown, arguments
+            marker.flow_opened(outer, str(tunnel))
+            return True, marker.descriptors
         if kind == "flow_closed":
             marker.flow_closed()
     except (ValueError, TypeError, KeyError, OverflowError) as error:

@@ -22,7 +22,7 @@ from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.layout import RING_WORDS
 from qosctl.dtls.control import SilentError
 from qosctl.dtls.credentials import CookieLogin, PasswordLogin
-from qosctl.dtls.marker import Endpoint
+from qosctl.dtls.marker import FlowMemory
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.trust import Authorities, Pin
 
@@ -247,18 +247,25 @@ def test_a_full_socket_holds_packets_back_and_goes_on(lab: Topology, server: Ocs
 
 
 class RecordingMarker:
-    """A marker without a kernel behind it: the ring is plain memory, and calls are noted."""
+    """A marker without a kernel behind it: the ring is plain memory, and calls are noted.
 
-    def __init__(self, *, possible: bool = True) -> None:
+    With `late` there is no ring before `comes` is called.
+    """
+
+    def __init__(self, *, possible: bool = True, late: bool = False) -> None:
         self.ring = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if possible else None
+        self.waiting = late
         self.calls: list[tuple[object, ...]] = []
 
-    def flow_opened(self, local: Endpoint, remote: Endpoint, tunnel: str) -> memoryview | None:
-        self.calls.append((local, remote, tunnel))
-        return self.ring
+    def comes(self) -> None:
+        self.waiting = False
 
-    def inquiry(self) -> memoryview | None:
-        return None
+    def flow_opened(self, outer: int, tunnel: str) -> None:
+        with socket.socket(fileno=os.dup(outer)) as asked:
+            self.calls.append((asked.getsockname(), asked.getpeername(), tunnel))
+
+    def memory(self) -> FlowMemory | None:
+        return None if self.ring is None or self.waiting else FlowMemory(self.ring, memoryview(bytearray(8 * 64)).cast("Q"))
 
     def flow_closed(self) -> None:
         self.calls.append(())
@@ -285,6 +292,22 @@ def test_a_marker_that_cannot_mark_leaves_a_working_tunnel(lab: Topology, server
         assert not tunnel.info.marked
         ping(lab.client, server.inner4)
     assert len(marker.calls) == 2
+
+
+def test_packets_do_not_wait_for_a_ring_that_comes_late(lab: Topology, server: Ocserv) -> None:
+    marker = RecordingMarker(late=True)
+    with Tunnel(lab.client, options_for(lab, server), marker=marker) as tunnel:
+        assert not tunnel.info.marked
+        assert tunnel.info.dtls
+        ping(lab.client, server.inner4, "-Q", "0xb8")
+        assert marker.ring is not None
+        assert not any(marker.ring)
+        marker.comes()
+        deadline = time.monotonic() + 10
+        while not any(marker.ring):
+            assert time.monotonic() < deadline
+            ping(lab.client, server.inner4, "-Q", "0xb8")
+    assert Dscp.parse("EF") in {Dscp.of(word & 0xFF) for word in marker.ring if word}
 
 
 def test_the_end_of_the_server_is_the_end_of_the_session(lab: Topology) -> None:

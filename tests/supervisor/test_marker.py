@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,8 @@ from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.remote import Remote, RemoteMarker
 from qosctl.supervisor.steward import Steward
 
-from tests.supervisor.stand import Stand
+from tests.supervisor.stand import ADDRESSES, Stand
 
-SERVER = ("10.92.0.2", 4443)
-NEAR = ("10.92.0.1", 40000)
 AnyMarker = FlowMarker | RemoteMarker
 
 
@@ -51,33 +50,46 @@ def marker(request: pytest.FixtureRequest, stand: Stand) -> Iterator[AnyMarker]:
         yield made
 
 
+@pytest.fixture
+def outer(stand: Stand) -> Iterator[socket.socket]:
+    """A socket that is connected to somebody, as a tunnel's is."""
+    del stand
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.connect((ADDRESSES[4][1], 4443))
+        yield made
+
+
 def switch(*, on: bool) -> None:
     with open_state() as state:
         state.control.passtos = on
 
 
-def test_a_client_sees_the_switch_whenever_it_looks(marker: AnyMarker) -> None:
-    assert marker.flow_opened(NEAR, SERVER, "vpn0") is not None
+def test_a_client_sees_the_switch_whenever_it_looks(marker: AnyMarker, outer: socket.socket) -> None:
+    marker.flow_opened(outer.fileno(), "vpn0")
+    assert marker.memory() is not None
     assert not marker.passtos()
     for on in (True, False, True):
         switch(on=on)
         assert marker.passtos() is on
-    assert marker.flow_opened((NEAR[0], NEAR[1] + 1), SERVER, "vpn0") is not None
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as another:
+        another.connect((ADDRESSES[6][1], 4443))
+        marker.flow_opened(another.fileno(), "vpn0")
+    assert marker.memory() is not None
     assert marker.passtos(), "the next flow's is the same switch"
 
 
-def test_without_a_flow_there_is_nothing_to_switch(marker: AnyMarker) -> None:
+def test_without_a_flow_there_is_nothing_to_switch(marker: AnyMarker, outer: socket.socket) -> None:
     assert not marker.passtos()
-    marker.flow_opened(NEAR, SERVER, "vpn0")
+    marker.flow_opened(outer.fileno(), "vpn0")
     switch(on=True)
     marker.flow_closed()
     assert not marker.passtos()
 
 
 @pytest.mark.audit
-def test_who_may_look_at_the_switch_cannot_turn_it(marker: AnyMarker) -> None:
+def test_who_may_look_at_the_switch_cannot_turn_it(marker: AnyMarker, outer: socket.socket) -> None:
     """Finding 12: the switch is the operator's, not the client's."""
-    marker.flow_opened(NEAR, SERVER, "vpn0")
+    marker.flow_opened(outer.fileno(), "vpn0")
     reader = marker.switch
     assert reader is not None
     with pytest.raises(PermissionError):
