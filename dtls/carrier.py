@@ -18,7 +18,7 @@ from qosctl.dtls.attempt import Attempt
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.link import Link, LinkLostError
-from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.parts import Parts
 from qosctl.dtls.tally import State, Tally
 

@@ -6,7 +6,7 @@ from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.channel import ConnectionLostError
 from qosctl.dtls.control import SessionEndedError, SilentError
 from qosctl.dtls.frames import FrameError
-from qosctl.dtls.numbering import NumbersExhaustedError
+from qosctl.dtls.numbering.plain import NumbersExhaustedError
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.session import Session
 from qosctl.dtls.watch import AddressChangedError, PathShrunkError, RekeyDueError

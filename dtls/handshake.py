@@ -19,7 +19,7 @@ from OpenSSL import SSL
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls import openssl
 from qosctl.dtls.keys import Cipher, RecordKeys, derive_keys
-from qosctl.dtls.numbering import FIRST_NUMBER
+from qosctl.dtls.numbering.plain import FIRST_NUMBER
 from qosctl.dtls.record import DTLS_1_2, HEADER_BYTES
 
 PSK_EXPORTER_LABEL = b"EXPORTER-openconnect-psk"

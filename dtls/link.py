@@ -16,10 +16,10 @@ from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.frames import Frame, FrameKind, decode_dtls, encode_dtls
 from qosctl.dtls.handshake import Finished
 from qosctl.dtls.liveness import Due, Liveness
-from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.numbering.plain import Numbering
+from qosctl.dtls.numbering.probe import ProbingNumbering, probe_of, probe_payload
 from qosctl.dtls.parts import Parts
 from qosctl.dtls.pathmtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
-from qosctl.dtls.probing import ProbingNumbering, probe_of, probe_payload
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordSealer
 from qosctl.dtls.session import Session
 from qosctl.dtls.tally import Tally

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from qosctl.dtls.credentials import Credentials
 from qosctl.dtls.marker import Endpoint
-from qosctl.dtls.numbering import Numbering, PlainNumbering
+from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
 from qosctl.dtls.session import Interface
 from qosctl.dtls.tally import Statistics
 from qosctl.dtls.trust import SystemTrust, Trust

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from qosctl.dtls.keys import Cipher
-from qosctl.dtls.numbering import EPOCH_SHIFT, FIRST_EPOCH
+from qosctl.dtls.numbering.plain import EPOCH_SHIFT, FIRST_EPOCH
 from qosctl.dtls.replay import ReplayWindow
 
 ALERT = 21

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.backlog import Snapshot
+from qosctl.dtls.numbering.snapshot import Snapshot
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.record import RecordOpener
 from qosctl.dtls.traffic import ClassCounts, Traffic

@@ -21,7 +21,7 @@ from qosctl.dtls.control import Control
 from qosctl.dtls.frames import CstpDecoder, Frame, FrameKind, decode_dtls
 from qosctl.dtls.inner import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, traffic_class_of
 from qosctl.dtls.keys import Cipher
-from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.parts import Parts
 from qosctl.dtls.record import APPLICATION_DATA, OpenedRecord, RecordOpener, RecordSealer
 from qosctl.dtls.uplink import Batch, Uplink

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from qosctl.bpf.dscp import DF, Dscp
 from qosctl.bpf.layout import RING_WORDS, mark_word, write_marks
 from qosctl.dtls.frames import DATA_PREFIX
-from qosctl.dtls.numbering import Numbering
+from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordSealer
 from qosctl.dtls.traffic import ClassCounts
 

@@ -15,8 +15,8 @@ from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classe
 from qosctl.bpf.flow_info import Owner, Statistic, TunnelState, process_start_time, statistics_in, write_suite
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import create_state, open_state, open_switch, release_state
-from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.marker import FlowMemory
+from qosctl.dtls.numbering.snapshot import Snapshot
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.tally import State, Statistics
 from qosctl.dtls.traffic import Traffic

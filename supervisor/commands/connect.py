@@ -19,10 +19,10 @@ from qosctl.dtls.client import connect
 from qosctl.dtls.credentials import CookieLogin, Credentials, PasswordLogin
 from qosctl.dtls.events import Severity
 from qosctl.dtls.gateway import Gateway
-from qosctl.dtls.numbering import Numbering, PlainNumbering
+from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
+from qosctl.dtls.numbering.replay_safe import ReplaySafeNumbering
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.parts import PLAIN, Parts
-from qosctl.dtls.replaysafe import ReplaySafeNumbering
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust
 from qosctl.supervisor import privileges, secrets

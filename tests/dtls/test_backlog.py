@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from qosctl.bpf.dscp import DF, EF, Dscp
-from qosctl.dtls.backlog import Backlog
-from qosctl.dtls.replaysafe import ReplaySafeNumbering
+from qosctl.dtls.numbering.replay_safe import ReplaySafeNumbering
+from qosctl.dtls.numbering.snapshot import Backlog
 
 BASE_S, QUEUE_S, STEP_S = 0.005, 0.1, 0.001
 EVERY = {DF: 1, EF: 20}  # steps between two records

@@ -17,7 +17,7 @@ from qosctl.dtls.establish import Opened
 from qosctl.dtls.handshake import Finished
 from qosctl.dtls.keys import Cipher, RecordKeys
 from qosctl.dtls.link import Link
-from qosctl.dtls.numbering import PlainNumbering
+from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.parts import PLAIN
 from qosctl.dtls.session import Session, Timers
 from qosctl.dtls.tally import Tally

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.errors import QosctlError
-from qosctl.dtls.backlog import Snapshot
 from qosctl.dtls.channel import ConnectionLostError
 from qosctl.dtls.control import SessionEndedError
 from qosctl.dtls.credentials import PasswordLogin
 from qosctl.dtls.frames import FrameError, FrameKind, encode_cstp
-from qosctl.dtls.numbering import PlainNumbering
+from qosctl.dtls.numbering.plain import PlainNumbering
+from qosctl.dtls.numbering.probe import PROBE_ID_BYTES
+from qosctl.dtls.numbering.snapshot import Snapshot
 from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.probing import PROBE_ID_BYTES
 from qosctl.dtls.tally import State
 from qosctl.dtls.trust import Pin
 

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls import openssl
 from qosctl.dtls.handshake import HANDSHAKE_MTU, Finished, Handshake, HandshakeError
-from qosctl.dtls.numbering import FIRST_NUMBER
+from qosctl.dtls.numbering.plain import FIRST_NUMBER
 from qosctl.dtls.record import APPLICATION_DATA, RecordOpener, RecordSealer
 
 from tests.dtls.psk_server import PskServer

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import DF, EF, Dscp
-from qosctl.dtls.numbering import (
+from qosctl.dtls.numbering.plain import (
     EPOCH_SHIFT,
     FIRST_NUMBER,
     Numbering,

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import DF, EF, Dscp
-from qosctl.dtls.gaps import MAX_BLOCKS, GapReserve
-from qosctl.dtls.lanes import Lane, Probe
-from qosctl.dtls.numbering import EPOCH_SHIFT, FIRST_NUMBER, NumbersExhaustedError, end_of_epoch
-from qosctl.dtls.position import Position
-from qosctl.dtls.probing import ProbingNumbering
-from qosctl.dtls.replaysafe import ReplaySafeNumbering
-from qosctl.dtls.sendlog import SendLog
-from qosctl.dtls.silence import held
+from qosctl.dtls.numbering.gaps import MAX_BLOCKS, GapReserve
+from qosctl.dtls.numbering.lanes import Lane, Probe
+from qosctl.dtls.numbering.plain import EPOCH_SHIFT, FIRST_NUMBER, NumbersExhaustedError, end_of_epoch
+from qosctl.dtls.numbering.position import Position
+from qosctl.dtls.numbering.probe import ProbingNumbering
+from qosctl.dtls.numbering.replay_safe import ReplaySafeNumbering
+from qosctl.dtls.numbering.sendlog import SendLog
+from qosctl.dtls.numbering.silence import held
 
 from tests.simulator.case import Call, Case
 from tests.simulator.run import World

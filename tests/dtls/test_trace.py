@@ -12,7 +12,7 @@ from qosctl.dtls.classes import by_class
 from qosctl.dtls.control import Control
 from qosctl.dtls.frames import CstpDecoder, FrameKind, encode_cstp, encode_dtls
 from qosctl.dtls.keys import Cipher
-from qosctl.dtls.numbering import PlainNumbering
+from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.parts import PLAIN, Parts
 from qosctl.dtls.record import RecordOpener, RecordSealer
 from qosctl.dtls.trace import LINES_PER_S, describe, traced

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.dtls.backlog import Backlog, Snapshot
 from qosctl.dtls.inner import dscp_of
+from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
 from qosctl.dtls.traffic import ClassCounts, Traffic
 
 SNAPSHOT = Snapshot("safe", EF, {EF: Backlog(3, 1.5)}, 9, 7, 1, 4, 20, 2)

@@ -10,7 +10,7 @@ from qosctl.dtls.classes import by_class
 from qosctl.dtls.frames import DATA_PREFIX, FrameKind, encode_dtls
 from qosctl.dtls.inner import dscp_of
 from qosctl.dtls.keys import Cipher
-from qosctl.dtls.numbering import PlainNumbering
+from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, OpenedRecord, RecordOpener, RecordSealer
 from qosctl.dtls.replay import ReplayWindow
 from qosctl.dtls.traffic import ClassCounts

@@ -25,9 +25,9 @@ from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.https import Response, ResponseReader
 from qosctl.dtls.inner import dscp_of
 from qosctl.dtls.keys import Cipher
-from qosctl.dtls.numbering import FIRST_NUMBER
+from qosctl.dtls.numbering.plain import FIRST_NUMBER
+from qosctl.dtls.numbering.probe import probe_of
 from qosctl.dtls.pathmtu import PathMtu
-from qosctl.dtls.probing import probe_of
 from qosctl.dtls.record import APPLICATION_DATA, RecordOpener, RecordSealer
 from qosctl.dtls.session import parse_session
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.classes import place
-from qosctl.dtls.numbering import PlainNumbering
-from qosctl.dtls.probing import ProbingNumbering
+from qosctl.dtls.numbering.plain import PlainNumbering
+from qosctl.dtls.numbering.probe import ProbingNumbering
 
 from tests.simulator.case import Machine
 from tests.simulator.clock import Clock, Record

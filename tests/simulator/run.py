@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.probing import ProbingNumbering
-from qosctl.dtls.replaysafe import ReplaySafeNumbering
+from qosctl.dtls.numbering.probe import ProbingNumbering
+from qosctl.dtls.numbering.replay_safe import ReplaySafeNumbering
 
 from tests.simulator.case import CLASSES, Case
 from tests.simulator.client import Client

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import DF, EF, Dscp
-from qosctl.dtls.backlog import Snapshot
-from qosctl.dtls.numbering import PlainNumbering
+from qosctl.dtls.numbering.plain import PlainNumbering
+from qosctl.dtls.numbering.snapshot import Snapshot
 
 from tests.simulator.border import table
 from tests.simulator.case import BULK_SIZE, Bursts, Call, Case, Flow, Machine, Path, Server, Source, Steady, Video, parse

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from qosctl.dtls.gaps import GapReserve
-from qosctl.dtls.numbering import end_of_epoch, exhausted
-from qosctl.dtls.sendlog import SendLog
+from qosctl.dtls.numbering.gaps import GapReserve
+from qosctl.dtls.numbering.plain import end_of_epoch, exhausted
+from qosctl.dtls.numbering.sendlog import SendLog
 
 RUN = 16
 """Consecutive numbers between two gaps, at the most."""

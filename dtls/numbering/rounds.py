@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from enum import Enum
 
-from qosctl.dtls.lanes import Lane
+from qosctl.dtls.numbering.lanes import Lane
 
 PROBE_EVERY = 40
 """Records for each probe: 0.15 % of the bytes of full-size records, below 1 % down to 200 bytes."""

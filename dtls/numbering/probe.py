@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.backlog import Snapshot
+from qosctl.dtls.numbering.snapshot import Snapshot
 
 PROBE_ID_BYTES = 8
 """Payload of a probe. The loop's own DPD requests have another length."""

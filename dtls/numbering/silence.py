@@ -14,8 +14,8 @@ much of it there is. A place that is a little too low costs nothing, one that is
 
 from __future__ import annotations
 
-from qosctl.dtls.lanes import Lane, Probe
-from qosctl.dtls.sendlog import SendLog
+from qosctl.dtls.numbering.lanes import Lane, Probe
+from qosctl.dtls.numbering.sendlog import SendLog
 
 YIELD, YIELD_TO_TWO = 40, 48
 """Numbers by which a place may be too low without any loss: the window, less what the estimate may be wrong besides."""

@@ -44,13 +44,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.backlog import Backlog, Snapshot
-from qosctl.dtls.lanes import Lane, Probe
-from qosctl.dtls.line import Line
-from qosctl.dtls.numbering import FIRST_NUMBER
-from qosctl.dtls.rounds import Pace, Rounds
-from qosctl.dtls.silence import held
-from qosctl.dtls.standing import IDLE, SENDING, Standing
+from qosctl.dtls.numbering.lanes import Lane, Probe
+from qosctl.dtls.numbering.line import Line
+from qosctl.dtls.numbering.plain import FIRST_NUMBER
+from qosctl.dtls.numbering.rounds import Pace, Rounds
+from qosctl.dtls.numbering.silence import held
+from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
+from qosctl.dtls.numbering.standing import IDLE, SENDING, Standing
 
 WINDOW = 64
 """Numbers that a receiver is sure to remember (RFC 6347 recommends 64, ocserv has 64)."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.dtls.lanes import Lane
-from qosctl.dtls.line import RUN, Line
-from qosctl.dtls.position import Position
+from qosctl.dtls.numbering.lanes import Lane
+from qosctl.dtls.numbering.line import RUN, Line
+from qosctl.dtls.numbering.position import Position
 
 SENDING = 1.0
 """Seconds without a record after which a class no longer counts as sending."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from qosctl.dtls.sendlog import SendLog
+from qosctl.dtls.numbering.sendlog import SendLog
 
 IDLE_QUEUE = 0.001
 """Seconds of queueing below which the link was not busy all the time, so that its capacity did not show."""
