@@ -12,7 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Bottleneck, Capture, LabError, Namespace, Ocserv, Topology, bulk_tcp, bulk_udp, call, veth
+from tests.lab import (
+    Bottleneck,
+    Capture,
+    LabError,
+    Namespace,
+    Ocserv,
+    Tap,
+    TappedRecord,
+    Topology,
+    TwoWays,
+    bulk_bursts,
+    bulk_tcp,
+    bulk_udp,
+    call,
+    veth,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -186,3 +201,46 @@ def test_nothing_outlives_its_process(sign: signal.Signals) -> None:
     assert not Path(folder).exists()
     after = {path.name for path in Path("/run/netns").iterdir()}, {path.name for path in Path("/sys/fs/bpf").iterdir()}
     assert after == before
+
+
+def test_bursts_are_written_at_once_and_counted(topology: Topology) -> None:
+    with bulk_bursts(topology.client, topology.server, topology.server4, 24, 0.2, seconds=0.5) as bulk:
+        assert (bulk.result().packets_sent, bulk.result().packets) == (60, 60)
+
+
+def test_a_tap_notes_records_in_the_order_they_come_and_nothing_else(topology: Topology) -> None:
+    def record(number: int, kind: int = 23) -> bytes:
+        return bytes([kind]) + b"\xfe\xfd" + number.to_bytes(8) + (5).to_bytes(2) + b"12345"
+
+    with Tap(topology.server, "eth0", 7788) as tap:
+        with topology.client.entered():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xB8)
+            for number in (1 << 48 | 7, 3, 9):
+                sock.sendto(record(number), (topology.server4, 7788))
+            sock.sendto(record(4, kind=22), (topology.server4, 7788))
+            sock.sendto(record(5), (topology.server4, 7789))
+            sock.sendto(b"short", (topology.server4, 7788))
+        time.sleep(0.1)
+        assert tap.records() == [TappedRecord(number, 18, 46) for number in (1 << 48 | 7, 3, 9)]
+
+
+def test_two_ways_hold_every_other_datagram_and_lose_what_the_second_has_no_room_for(topology: Topology) -> None:
+    # 1,042 bytes on the wire take 2.5 ms on the second way, and its queue holds 8 of them.
+    ways = TwoWays(topology.router, "toserver", 7799, kbit=3334, hold_ms=20.1)
+    with ways, Capture(topology.server, "eth0", lambda frame: frame.destination_port == 7799) as far:
+        with topology.client.entered():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            for number in range(40):
+                sock.sendto(number.to_bytes(2) + bytes(998), (topology.server4, 7799))
+        time.sleep(0.3)
+        frames = far.frames()
+    arrived = [int.from_bytes(frame.payload[:2]) for frame in frames]
+    parity = arrived[-1] % 2  # of those that waited
+    held, at_once = ([number for number in arrived if number % 2 == each] for each in (parity, 1 - parity))
+    assert len(at_once) == 20 and at_once == sorted(at_once)
+    assert 8 <= len(held) <= 14 and held == sorted(held)
+    assert arrived[-5:] == held[-5:]
+    assert frames[-1].time_ns - frames[0].time_ns > 15e6

@@ -1,7 +1,7 @@
 """Measure the parts named, or all of them, and merge their figures into build/bench.json.
 
     python -m tests.bench [PART...] [--short]
-    python -m tests.bench bottleneck --rate 20 --client 'qosctl auto' --bulk udp --classes call
+    python -m tests.bench bottleneck --row burst-5 --client 'qosctl auto' --runs 8
 
 A part is a module here with `run() -> dict`: it prints its own table and returns what goes into the file, under keys of
 its own. Parts that did not run keep their earlier figures, and so do rows of the bottleneck that were not chosen. Those
@@ -17,8 +17,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from tests.bench import bottleneck
+from tests.bench import bottleneck, machine
 from tests.bench.options import Options
+from tests.bench.rows import BY_NAME
 from tests.bench.sides import SIDES
 from tests.lab import enter_sandbox, unwind_on_signals
 
@@ -42,19 +43,19 @@ def main() -> None:
     parser.add_argument("part", nargs="*", help="what to measure (default: everything)", metavar="PART")
     parser.add_argument("--short", action="store_true", help="20 Mbit/s only, and fewer seconds, for daily use")
     parser.add_argument("--seconds", type=float, help="length of each run of tunnel and bottleneck")
-    rows = parser.add_argument_group("rows of the bottleneck (each may be given several times; default: all)")
-    rows.add_argument("--rate", type=int, action="append", default=[], metavar="MBIT")
+    rows = parser.add_argument_group("of the bottleneck (rows and clients: each may be given several times; default: all)")
+    rows.add_argument("--row", action="append", default=[], choices=list(BY_NAME), metavar="ROW", help=", ".join(BY_NAME))
     rows.add_argument("--client", action="append", default=[], choices=[side.name for side in SIDES])
-    rows.add_argument("--bulk", action="append", default=[], choices=bottleneck.BULKS)
-    rows.add_argument("--classes", action="append", default=[], choices=bottleneck.CLASSES)
+    rows.add_argument("--runs", type=int, default=1, help="measure each so many times and take the median")
+    rows.add_argument("--busy", action="store_true", help="with a busy loop on one core")
     given = parser.parse_args()
     options = Options(
         short=given.short,
         seconds=given.seconds,
-        rates=tuple(given.rate),
+        rows=tuple(given.row),
         clients=tuple(given.client),
-        bulks=tuple(given.bulk),
-        classes=tuple(given.classes),
+        runs=given.runs,
+        busy=given.busy,
     )
     wanted = given.part or list(PARTS)
     unknown = set(wanted) - set(PARTS)
@@ -73,7 +74,9 @@ def _merge(figures: dict[str, Any]) -> None:
     if "bottleneck" in figures:
         figures = figures | {"bottleneck": bottleneck.joined(known.get("bottleneck", []), figures["bottleneck"])}
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(json.dumps({**known, "kernel": platform.release(), **figures}, indent=2) + "\n")
+    FILE.write_text(
+        json.dumps({**known, "kernel": platform.release(), "machine": machine.described(), **figures}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,43 +1,64 @@
 """A call, and a video, beside bulk through a slow uplink: who waits, who loses, and to what.
 
-Everything runs in the tunnel; the router's queue (tests.lab.Bottleneck) knows the outer packets only. Replay losses are
-counted, not guessed: datagrams with a packet in them that reached the server, less those its socket had no room for,
-less the packets that came out of its tunnel device. They are of the whole run; `bulk_mbit` is of the time that the call
-lasted, without its first and last moments, so that bulk which had the link to itself does not flatter it.
+Everything runs in the tunnel; the router's queue (tests.lab.Bottleneck) knows the outer packets only. What the server drops
+as replays is counted, not guessed: datagrams with a packet in them that reached the server, less those its socket had no
+room for, less the packets that came out of its tunnel device. Which of the call's these are, a tap at the server's wire
+tells: those whose numbers are too far below the highest before them. Both are of the whole run; `bulk_mbit` is of the time
+that the call lasted, without its first and last moments, so that bulk which had the link to itself does not flatter it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.bench.machine import sharing
 from tests.bench.options import Options
-from tests.bench.sides import Side, connected, packets
-from tests.lab import Bottleneck, Load, Namespace, Ocserv, Topology, bulk_tcp, bulk_udp, call
+from tests.bench.rows import ROWS, Row, beside_busy, named, place
+from tests.bench.sides import SIDES, Side, connected, packets
+from tests.lab import (
+    Bottleneck,
+    Load,
+    Namespace,
+    Ocserv,
+    Tap,
+    TappedRecord,
+    Topology,
+    TwoWays,
+    bulk_bursts,
+    bulk_tcp,
+    bulk_udp,
+    call,
+)
 from tests.lab.load import BulkResult
 
-RATES_MBIT = (5, 20, 80)
-BULKS = ("udp", "tcp16")
-CLASSES = ("call", "call+video")
-_SHORT_RATES_MBIT = (20,)
+_SHORT_RATE_MBIT = 20
 _SECONDS, _SHORT_SECONDS = 8.0, 5.0
 _VIDEO_MBIT, _VIDEO_TOS, _VIDEO_PORT = 4.0, 34 << 2, 4003
-_VIDEO_LEAST_RATE_MBIT = 20  # at 5 Mbit/s it would be nearly all there is
 _BULK_BYTES = 1200
 _UDP_OVERLOAD = 2  # bulk offered, as a multiple of the rate
 _LEAD_SECONDS = 1.0  # for the bulk's queue to fill before the call begins
 _TRAIL_SECONDS = 2.0  # for the bulk to outlast the others, whose programs take a while to start on a busy machine
 _EDGE_SECONDS = 0.5  # of the call at each end, where its program may not be sending yet, or no more
-_DRAIN_SECONDS = 0.7  # the bulk's queue is 400 ms long at 5 Mbit/s
+_DRAIN_SECONDS = 1.2  # the bulk's queue is 400 ms long at 5 Mbit/s; ours reports its counts once a second
 _IDLE_SECONDS, _IDLE_GAP_SECONDS, _IDLE_PORT = 1.5, 0.005, 4004
-# UDP header, DTLS header, nonce, tag, type byte, smallest IPv4 header: shorter datagrams carry no packet.
-_SMALLEST_DATAGRAM = 8 + 13 + 8 + 16 + 1 + 20
+_IP_UDP, _RECORD_OVERHEAD = 20 + 8, 13 + 8 + 16 + 1
+"""Headers of IPv4 and UDP; a record's header, nonce, tag and type byte (AES-GCM)."""
+_SMALLEST_DATAGRAM = 8 + _RECORD_OVERHEAD + 20  # as UDP counts: shorter ones carry no packet
+_CALL_BYTES = 160
+_CALL_RECORD = _CALL_BYTES + _IP_UDP + _RECORD_OVERHEAD
+_ON_THE_WIRE = _BULK_BYTES + _IP_UDP + _RECORD_OVERHEAD + _IP_UDP + 14
+"""Bytes of a bulk packet as a queue of the router counts it, Ethernet header included."""
+_SECOND_WAY_CARRIES = 0.88
+"""Of its half: 6 % of all datagrams are lost there."""
+WINDOW = 64
+"""A number so far below the highest one before it is too old (RFC 6347). GnuTLS, and so ocserv, takes one more."""
 
 Figures = dict[str, Any]
 
@@ -52,50 +73,67 @@ class _Counts:
 
 
 def run(options: Options) -> Figures:
-    """Return {"bottleneck": [...]}, one object for each run."""
-    rates = options.rates or (_SHORT_RATES_MBIT if options.short else RATES_MBIT)
-    seconds = options.seconds or (_SHORT_SECONDS if options.short else _SECONDS)
-    loads = [
-        (bulk, classes)
-        for bulk, classes in itertools.product(BULKS, CLASSES)
-        if bulk in (options.bulks or BULKS) and classes in (options.classes or CLASSES)
-    ]
-    rows = []
+    """Return {"bottleneck": [...]}: an object for each row and client, the medians and in `each` the runs."""
+    rows = _chosen(options)
+    measured: dict[tuple[str, str], list[Figures]] = {}
     print("    " + _HEADING)
     with Topology() as net, Ocserv(net.server, [net.server4]) as server, _counting(net.server, server.port):
-        for rate, side in itertools.product(rates, options.sides):
-            with Bottleneck(net.router, net.router_server_if, rate), connected(side, net, server):
-                idle = _idle(net)
-                for bulk, classes in loads:
-                    if classes == "call+video" and rate < _VIDEO_LEAST_RATE_MBIT:
-                        continue
-                    rows.append(_row(net, server, side, rate, bulk, classes, seconds) | {"idle_rtt_us": idle})
-                    print("    " + _line(rows[-1]), flush=True)
-    return {"bottleneck": rows}
+        for row in rows:
+            for _ in range(options.runs):
+                for side in options.sides:  # in turn: what disturbs the machine for a while disturbs all of them
+                    figures = _measure(net, server, side, row, options)
+                    measured.setdefault((row.name, side.name), []).append(figures)
+                    print("    " + _line(figures), flush=True)
+    return {"bottleneck": [_median(each) for each in measured.values()]}
 
 
-def joined(known: list[Figures], rows: list[Figures]) -> list[Figures]:
-    """Return `rows`, and of `known` the runs that are not among them, in the order of the table."""
-    every = {_key(row): row for row in (*known, *rows)}
-    return [every[key] for key in sorted(every)]
+def joined(known: Iterable[Figures], rows: Iterable[Figures]) -> list[Figures]:
+    """Return `rows`, and of `known` the ones that are not among them, in the order of the table."""
+    every = {(row["row"], row["client"]): row for row in (*known, *rows) if "row" in row}
+    clients = [side.name for side in SIDES]
+    places = {key: (place(row), clients.index(key[1])) for key in every if (row := named(key[0])) is not None}
+    return [every[key] for key in sorted(places, key=places.__getitem__)]
 
 
-def _key(row: Figures) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("rate_mbit", "bulk", "classes", "client"))
+def _chosen(options: Options) -> list[Row]:
+    rows = [row for row in ROWS if not options.rows or row.name in options.rows]
+    if options.short and not options.rows:
+        rows = [row for row in rows if row.rate_mbit == _SHORT_RATE_MBIT and row.machine == "own"]
+    return [beside_busy(row) for row in rows if row.machine == "own"] if options.busy else rows
 
 
-def _row(  # noqa: PLR0917 - the columns of the row
-    net: Topology, server: Ocserv, side: Side, rate: int, bulk: str, classes: str, seconds: float
-) -> Figures:
+def _measure(net: Topology, server: Ocserv, side: Side, row: Row, options: Options) -> Figures:
+    seconds = options.seconds or (_SHORT_SECONDS if options.short else _SECONDS)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_path(net, server, row))
+        client = stack.enter_context(connected(side, net, server))
+        idle = _idle(net)
+        stack.enter_context(sharing(row.machine, client.pid))
+        tap = stack.enter_context(Tap(net.server, net.server_if, server.port))
+        figures = _loaded(net, server, row, seconds)
+        figures |= _numbers(tap.records()) | {"suspected": client.suspected()}
+    return {"row": row.name, "client": side.name} | figures | {"idle_rtt_us": idle}
+
+
+def _path(net: Topology, server: Ocserv, row: Row) -> contextlib.AbstractContextManager[object]:
+    if not row.hold_ms:
+        return Bottleneck(net.router, net.router_server_if, row.rate_mbit)
+    half = row.rate_mbit / 2 * _ON_THE_WIRE / _BULK_BYTES
+    return TwoWays(
+        net.router, net.router_server_if, server.port, kbit=round(half * 1000 * _SECOND_WAY_CARRIES), hold_ms=row.hold_ms
+    )
+
+
+def _loaded(net: Topology, server: Ocserv, row: Row, seconds: float) -> Figures:
     before = _counts(net.server, server.port)
     with contextlib.ExitStack() as stack:
-        load = stack.enter_context(_bulk(net, bulk, rate, _LEAD_SECONDS + seconds + _TRAIL_SECONDS))
+        load = stack.enter_context(_bulk(net, row, _LEAD_SECONDS + seconds + _TRAIL_SECONDS))
         time.sleep(_LEAD_SECONDS)
-        video = stack.enter_context(_video(net, seconds)) if classes == "call+video" else None
-        talk = stack.enter_context(call(net.client, net.server, Ocserv.inner4, seconds=seconds))
-        mbit = _delivered_mbit(net.server, bulk, seconds - 2 * _EDGE_SECONDS)
+        video = stack.enter_context(_video(net, seconds)) if row.classes == "call+video" else None
+        talk = stack.enter_context(call(net.client, net.server, Ocserv.inner4, seconds=seconds, size=_CALL_BYTES))
+        mbit = _delivered_mbit(net.server, row, seconds - 2 * _EDGE_SECONDS)
         voice, seen, carried = talk.result(), video.result() if video else None, load.result()
-    if bulk == "udp":
+    if row.bulk != "tcp16":
         others = voice.sent + (seen.packets if seen else 0)
         mbit = max(0.0, mbit - others * _BULK_BYTES * 8e-6 / seconds)
     time.sleep(_DRAIN_SECONDS)
@@ -103,15 +141,13 @@ def _row(  # noqa: PLR0917 - the columns of the row
     arrived = after.arrived - before.arrived
     no_room = after.no_room - before.no_room
     figures: Figures = {
-        "client": side.name,
-        "rate_mbit": rate,
-        "bulk": bulk,
-        "classes": classes,
         "call_sent": voice.sent,
         "call_lost": voice.lost,
         "call_p50_ms": round(voice.p50_ms, 2),
         "call_p99_ms": round(voice.p99_ms, 2),
         "bulk_mbit": round(mbit, 2),
+        "bulk_sent": carried.packets_sent,
+        "bulk_arrived": carried.packets,
         "retransmits": carried.retransmits,
         "outer_received": arrived,
         "replay_dropped": max(0, arrived - no_room - (after.left - before.left)),
@@ -122,22 +158,50 @@ def _row(  # noqa: PLR0917 - the columns of the row
     return figures
 
 
-def _bulk(net: Topology, kind: str, rate: int, seconds: float) -> Load[BulkResult]:
-    if kind == "udp":
-        offered = rate * _UDP_OVERLOAD
-        return bulk_udp(net.client, net.server, Ocserv.inner4, offered, seconds=seconds, size=_BULK_BYTES)
-    return bulk_tcp(net.client, net.server, Ocserv.inner4, seconds=seconds, flows=16)
+def _numbers(records: list[TappedRecord]) -> Figures:
+    """Return how many of the call's records reached the server's wire, and how many of them were too old there."""
+    highest = reached = too_old = 0
+    for record in records:
+        old = highest - record.number >= WINDOW
+        highest = max(highest, record.number)
+        if record.size == _CALL_RECORD:
+            reached += 1
+            too_old += old
+    return {"call_reached": reached, "call_replayed": too_old}
+
+
+def _median(runs: list[Figures]) -> Figures:
+    """Return the runs as one: the median of each figure, and beside it all of them."""
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    middle = {name: statistics.median(run[name] for run in runs) for name, value in first.items() if _is_number(value)}
+    return first | middle | {"each": [{name: run[name] for name in middle} for run in runs]}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _bulk(net: Topology, row: Row, seconds: float) -> Load[BulkResult]:
+    ends = (net.client, net.server, Ocserv.inner4)
+    if row.bulk == "tcp16":
+        return bulk_tcp(*ends, seconds=seconds, flows=16)
+    if row.bulk == "bursts":
+        return bulk_bursts(*ends, row.kilobytes, row.period_s, seconds=seconds, size=_BULK_BYTES)
+    offered = row.rate_mbit * (1 if row.hold_ms else _UDP_OVERLOAD)
+    return bulk_udp(*ends, offered, seconds=seconds, size=_BULK_BYTES)
 
 
 def _video(net: Topology, seconds: float) -> Load[BulkResult]:
     return bulk_udp(net.client, net.server, Ocserv.inner4, _VIDEO_MBIT, seconds=seconds, tos=_VIDEO_TOS, port=_VIDEO_PORT)
 
 
-def _delivered_mbit(server: Namespace, bulk: str, seconds: float) -> float:
+def _delivered_mbit(server: Namespace, row: Row, seconds: float) -> float:
     """Return the payload delivered in `seconds`, beginning shortly; of UDP, with every other packet as if it were bulk."""
 
     def delivered() -> int:
-        if bulk == "udp":
+        if row.bulk != "tcp16":
             return packets(server, "vpns")[1] * _BULK_BYTES
         said = server.run(["ss", "--no-header", "--tcp", "--info", "state", "established"]).stdout
         return sum(map(int, re.findall(r"bytes_received:(\d+)", said)))
@@ -183,17 +247,18 @@ def _counts(server: Namespace, port: int) -> _Counts:
 
 
 _HEADING = (
-    f"{'client':22} {'rate':>4} {'bulk':>5} {'classes':>10} {'lost':>9} {'p50 ms':>7} {'p99 ms':>7}"
-    f" {'idle p99':>8} {'bulk Mbit/s':>11} {'retrans':>7} {'replay':>13}"
+    f"{'row':16} {'client':22} {'call lost':>9} {'by window':>9} {'p50 ms':>7} {'p99 ms':>7} {'idle p99':>8}"
+    f" {'bulk Mbit/s':>11} {'of sent':>7} {'retrans':>7} {'replays':>13} {'suspected':>9}"
 )
 
 
 def _line(row: Figures) -> str:
     lost = f"{row['call_lost']}/{row['call_sent']}"
     replay = f"{row['replay_dropped']} {row['replay_dropped'] / max(1, row['outer_received']):.1%}"
-    idle = row["idle_rtt_us"]["p99"] / 1000
+    inside = f"{row['bulk_arrived'] / row['bulk_sent']:.1%}" if row["bulk_sent"] else ""
+    suspected = "" if row["suspected"] is None else row["suspected"]
     return (
-        f"{row['client']:22} {row['rate_mbit']:4} {row['bulk']:>5} {row['classes']:>10} {lost:>9}"
-        f" {row['call_p50_ms']:7.2f} {row['call_p99_ms']:7.2f} {idle:8.2f} {row['bulk_mbit']:11.2f}"
-        f" {row['retransmits']:7} {replay:>13}"
+        f"{row['row']:16} {row['client']:22} {lost:>9} {row['call_replayed']:9}"
+        f" {row['call_p50_ms']:7.2f} {row['call_p99_ms']:7.2f} {row['idle_rtt_us']['p99'] / 1000:8.2f}"
+        f" {row['bulk_mbit']:11.2f} {inside:>7} {row['retransmits']:7} {replay:>13} {suspected:>9}"
     )

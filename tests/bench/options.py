@@ -9,14 +9,17 @@ from tests.bench.sides import SIDES, Side
 
 @dataclass(frozen=True)
 class Options:
-    """`short` is for daily use. The rest chooses rows of the bottleneck; empty is all."""
+    """`short` is for daily use. `rows` and `clients` are of the bottleneck; empty is all."""
 
     short: bool = False
-    rates: tuple[int, ...] = ()
+    rows: tuple[str, ...] = ()
     clients: tuple[str, ...] = ()
-    bulks: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
     seconds: float | None = None
+    runs: int = 1
+    """Times that each row is measured; the figures are medians."""
+
+    busy: bool = False
+    """Measure the rows that have the machine for themselves beside a busy loop on one core."""
 
     @property
     def sides(self) -> tuple[Side, ...]:

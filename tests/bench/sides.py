@@ -41,6 +41,13 @@ class Client:
     pid: int
     device: str
     address: str
+    ours: bool
+
+    def suspected(self) -> int | None:
+        """Return the records that ours believes the server to have dropped as replays; None for another client."""
+        if not self.ours:
+            return None
+        return Qosctl(self.namespace).statistics().get("replay_losses_suspected", 0)
 
     def cpu_us(self) -> float:
         """Return user and system time of all its threads so far, in microseconds, to 10 ms."""
@@ -66,7 +73,7 @@ def connected(side: Side, net: Topology, server: Ocserv) -> Iterator[Client]:
         else:
             other = stack.enter_context(Openconnect(net.client, server, net.server4, passtos=side.passtos))
             pid, device = other.process.pid, other.device
-        yield Client(net.client, pid, device, _address(net.client, device))
+        yield Client(net.client, pid, device, _address(net.client, device), side.ours)
 
 
 def packets(namespace: Namespace, prefix: str) -> tuple[int, int]:

@@ -1,9 +1,10 @@
-"""The four ends of a measured load, each a process of its own so that none disturbs another's clock.
+"""The ends of a measured load, each a process of its own so that none disturbs another's clock.
 
     echo PORT SECONDS                                  return every datagram to its sender
     call ADDRESS PORT SECONDS SIZE INTERVAL TOS        send one every INTERVAL s, print round trips as JSON
     sink PORT SECONDS                                  count what arrives, print as JSON
     send ADDRESS PORT SECONDS SIZE MBIT TOS            send at a fixed rate, print as JSON
+    burst ADDRESS PORT SECONDS SIZE COUNT PERIOD TOS   send COUNT at once every PERIOD s, print as JSON
 
 Standard library only: it is started by file name inside a namespace.
 """
@@ -122,8 +123,24 @@ def send(address: str, port: str, *rest: str) -> None:
     print(json.dumps({"packets": packets, "bytes": packets * int(size), "seconds": time.monotonic() - start}))
 
 
+def burst(address: str, port: str, *rest: str) -> None:
+    seconds, size, count, period, tos = rest
+    sock = _socket_to(address, int(port), int(tos))
+    payload = bytes(int(size))
+    start = time.monotonic()
+    packets = bursts = 0
+    while bursts * float(period) < float(seconds):
+        time.sleep(max(0.0, start + bursts * float(period) - time.monotonic()))
+        bursts += 1
+        for _ in range(int(count)):
+            with contextlib.suppress(OSError):  # the device is full: not sent
+                sock.send(payload)
+                packets += 1
+    print(json.dumps({"packets": packets, "bytes": packets * int(size), "seconds": time.monotonic() - start}))
+
+
 def main() -> None:
-    ends: dict[str, Callable[..., None]] = {"echo": echo, "call": call, "sink": sink, "send": send}
+    ends: dict[str, Callable[..., None]] = {"echo": echo, "call": call, "sink": sink, "send": send, "burst": burst}
     ends[sys.argv[1]](*sys.argv[2:])
 
 

@@ -154,7 +154,29 @@ def bulk_udp(
     """Offer `mbit` Mbit/s of payload in datagrams of `size` bytes; measure what arrives."""
     far = _listen(server, "sink", str(port), str(seconds))
     near = _start(client, "send", address, str(port), str(seconds), str(size), str(mbit), str(tos))
+    return _datagrams(far, near, seconds)
 
+
+def bulk_bursts(
+    client: Namespace,
+    server: Namespace,
+    address: str,
+    kilobytes: float,
+    period: float,
+    *,
+    seconds: float,
+    size: int = 1200,
+    tos: int = 0,
+    port: int = 4001,
+) -> Load[BulkResult]:
+    """Offer so many kilobytes of payload at once, in datagrams of `size` bytes, every `period` seconds."""
+    far = _listen(server, "sink", str(port), str(seconds))
+    count = round(kilobytes * 1000 / size)
+    near = _start(client, "burst", address, str(port), str(seconds), str(size), str(count), str(period), str(tos))
+    return _datagrams(far, near, seconds)
+
+
+def _datagrams(far: subprocess.Popen[str], near: subprocess.Popen[str], seconds: float) -> Load[BulkResult]:
     def finish(load: Load[BulkResult]) -> BulkResult:
         sent, received = load.near_output(), load.far_output()
         return BulkResult(
