@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def process_start_time(pid: int) -> int | None:
 
 def write_owner(info: memoryview, owner: Owner) -> None:
     """Store `owner` into a flow's page (a byte view)."""
-    tunnel, server = owner.tunnel.encode()[:15], owner.server.encode()[:63]
+    tunnel, server = os.fsencode(owner.tunnel)[:15], os.fsencode(owner.server)[:63]
     _OWNER.pack_into(info, 0, owner.pid, owner.start_time, owner.created, tunnel, server)
 
 

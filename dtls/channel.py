@@ -14,6 +14,7 @@ from qosctl.dtls import openssl
 
 RECORD_BYTES_MAX = 16384
 _READ_BYTES = 65536
+_MAY_BE_A_BAN = "again in some minutes: so does a server that has banned this address, after wrong passwords for example"
 
 
 class ConnectionLostError(NotAttachedError):
@@ -28,6 +29,10 @@ class Channel:
         self._tls = tls
         self._name = name
         self._unsent = bytearray()
+        try:  # now, because the kernel knows no far end any more once that has reset the connection
+            self._local, self._remote = sock.getsockname(), sock.getpeername()
+        except OSError as error:
+            raise self._lost(str(error.strerror).lower()) from None
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -46,19 +51,17 @@ class Channel:
     @property
     def local(self) -> tuple[str, int]:
         """Address and port of the near end."""
-        name = self._socket.getsockname()
-        return str(name[0]), int(name[1])
+        return str(self._local[0]), int(self._local[1])
 
     @property
     def remote(self) -> tuple[str, int]:
         """Address and port of the far end."""
-        name = self._socket.getpeername()
-        return str(name[0]), int(name[1])
+        return str(self._remote[0]), int(self._remote[1])
 
     @property
     def peer(self) -> tuple[socket.AddressFamily, str]:
         """The server's address family and IP address."""
-        return socket.AddressFamily(self._socket.family), str(self._socket.getpeername()[0])
+        return socket.AddressFamily(self._socket.family), str(self._remote[0])
 
     @property
     def description(self) -> str:
@@ -119,16 +122,12 @@ class Channel:
         return plaintext
 
     def handshake_step(self) -> bool:
-        """Go on with the handshake; True once it is done. SSL.Error when it cannot be."""
-        try:
-            self._tls.do_handshake()
-        except SSL.WantReadError:
-            self.flush()
-        except SSL.Error:
-            self.flush()  # the alert says to the server what was wrong
-            raise
-        else:
-            self.flush()
+        """Go on with the handshake by one read; True once it is done. SSL.Error when it cannot be.
+
+        One read and no more, however many bytes come: who sends them has proven nothing yet, and the caller knows for
+        how long it wants to wait.
+        """
+        if self._handshake_done():
             return True
         try:
             data = self._socket.recv(_READ_BYTES)
@@ -137,9 +136,21 @@ class Channel:
         except OSError as error:
             raise self._lost(str(error.strerror).lower()) from None
         if not data:
-            raise self._lost("the server closed the connection during the TLS handshake")
+            raise self._lost("the server closed the connection during the TLS handshake", _MAY_BE_A_BAN)
         self._tls.bio_write(data)
-        return self.handshake_step()
+        return self._handshake_done()
+
+    def _handshake_done(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            self.flush()
+            return False
+        except SSL.Error:
+            self.flush()  # the alert says to the server what was wrong
+            raise
+        self.flush()
+        return True
 
     def peer_certificate(self) -> X509 | None:
         """Return the certificate the server showed; what is in it is not yet parsed."""
@@ -175,5 +186,5 @@ class Channel:
         except SSL.WantReadError:
             pass
 
-    def _lost(self, why: str) -> ConnectionLostError:
-        return ConnectionLostError(f"{self._name}: {why}")
+    def _lost(self, why: str, hint: str = "") -> ConnectionLostError:
+        return ConnectionLostError(f"{self._name}: {why}", hint)

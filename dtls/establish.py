@@ -114,7 +114,7 @@ class _Http:
                 self.rest = reader.rest
                 return response
             events = select.POLLIN | (select.POLLOUT if self._channel.unsent else 0)
-            if not data and not wait(self._stop, self._channel.fileno(), events, deadline):
+            if not wait(self._stop, self._channel.fileno(), events, deadline):
                 raise ConnectionLostError(f"{self._gateway}: the server does not answer")
             self._channel.flush()
 
@@ -135,10 +135,13 @@ def _log_in(http: _Http, gateway: Gateway, account: Account) -> CookieLogin:
 def path_mtu(channel: Channel) -> int:
     """Return the MTU towards the server in bytes, from the route and from what TCP learnt of the path."""
     family, _ = channel.peer
-    if family == socket.AF_INET:
-        header, route = 20, channel.socket_option(socket.IPPROTO_IP, _LINUX_IP_MTU)
-    else:
-        header, route = 40, channel.socket_option(socket.IPPROTO_IPV6, _LINUX_IPV6_MTU)
+    header, level, option = (20, socket.IPPROTO_IP, _LINUX_IP_MTU)
+    if family == socket.AF_INET6:
+        header, level, option = (40, socket.IPPROTO_IPV6, _LINUX_IPV6_MTU)
+    try:
+        route = channel.socket_option(level, option)
+    except OSError:  # ENOTCONN: the route has just changed, and the next packet finds the new one
+        route = LINK_MTU_MAX.to_bytes(4, sys.byteorder)
     segment = channel.socket_option(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
     options = channel.socket_option(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5]
     timestamps = 12 if options & 1 else 0

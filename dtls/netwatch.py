@@ -13,6 +13,7 @@ import time
 from qosctl.dtls.marker import Endpoint
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_DRAINED_MAX = 256
 _SLEPT_S = 1.5
 """A jump of the clock that counts as sleep; a busy machine is late by less."""
 
@@ -33,8 +34,8 @@ class NetWatch:
     def drain(self) -> None:
         """Take the news, of which it matters only that there is some."""
         with contextlib.suppress(OSError):  # EAGAIN at the end; ENOBUFS when there was more than fits, which is news too
-            while self._socket.recv(1 << 16):
-                pass
+            for _ in range(_DRAINED_MAX):  # where it comes faster than it is read, the rest is news again
+                self._socket.recv(1 << 16)
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -47,14 +48,14 @@ def source_towards(remote: str, local: str | None = None) -> str | None:
     With `local`: return that one if it still is ours and has a way, else None.
     """
     family = socket.AF_INET6 if ":" in remote else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             if local is not None:
                 probe.bind((local, 0))
             probe.connect((remote, 9))
-        except OSError:
-            return None
-        return str(probe.getsockname()[0])
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
 
 
 def sources(local: Endpoint, remote: Endpoint) -> tuple[bool, str | None]:

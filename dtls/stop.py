@@ -35,7 +35,8 @@ class Stop:
 def wait(stop: Stop, descriptor: int, events: int, deadline: float) -> bool:
     """Wait for `events` (select.POLLIN, POLLOUT) on `descriptor` until `deadline`, in seconds of time.monotonic().
 
-    Returns whether they came in time. StopRequestedError when a stop was asked for first.
+    Returns whether they came in time: after the deadline not even what is there counts, or a peer that always has one
+    byte more could keep its caller for ever. StopRequestedError when a stop was asked for first.
     """
     poll = select.poll()
     poll.register(stop.fileno(), select.POLLIN)
@@ -44,4 +45,4 @@ def wait(stop: Stop, descriptor: int, events: int, deadline: float) -> bool:
     ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000 + 1)
     if stop.requested:
         raise StopRequestedError
-    return bool(ready)
+    return bool(ready) and time.monotonic() <= deadline

@@ -19,6 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, RefusedError, UsageError
 from qosctl.dtls import readdress
+from qosctl.dtls.rtnetlink import conversation
 
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -35,7 +36,7 @@ MAX_MTU = (1 << 14) - 1  # a DTLS record less the type byte
 READ_LIMIT = 128
 """Packets of one `read_dry` at the most: long batches even of several classes, yet the downlink waits for 0.4 ms only."""
 _GONE = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO})
-_WRITE_LOST = frozenset({errno.EINVAL, errno.EIO, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE})
+_NO_MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
 
 
 class Tun:
@@ -57,7 +58,7 @@ class Tun:
         self.mtu = self._fitted = mtu
         self._addresses = tuple(addresses)
         self.write_lost = 0
-        """Packets the kernel would not take: no IP packet, or no memory."""
+        """Packets the kernel would not take: no IP packet, no memory, or a device that is down."""
 
     @classmethod
     def create(
@@ -98,8 +99,8 @@ class Tun:
         except BlockingIOError:
             pass
         except OSError as error:
-            self._raise_if_gone(error)
-            raise
+            if error.errno not in _NO_MEMORY:  # of a queue, what cannot be read has gone with its device
+                raise self._gone(error) from error
         return packets
 
     def write(self, packet: bytes | memoryview) -> bool:
@@ -111,10 +112,9 @@ class Tun:
         try:
             os.write(self._descriptor, packet)
         except OSError as error:
-            self._raise_if_gone(error)
-            if error.errno not in _WRITE_LOST:
-                raise
-            self.write_lost += 1
+            if error.errno in _GONE:
+                raise self._gone(error) from error
+            self.write_lost += 1  # no IP packet, no memory, a device that is down: this packet's loss, and nothing more
             return False
         return True
 
@@ -133,7 +133,7 @@ class Tun:
             return
         self._fitted = size
         self.mtu = max(size, MIN_MTU_IPV6 if any(address.version == 6 for address in self._addresses) else MIN_MTU)
-        with suppress(NetlinkError), IPRoute() as ip:
+        with suppress(NetlinkError, OSError), conversation() as ip:
             ip.link("set", index=socket.if_nametoindex(self.name), mtu=self.mtu)
 
     def readdress(self, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
@@ -146,12 +146,11 @@ class Tun:
             return
         if {address.version for address in addresses} != {address.version for address in self._addresses}:
             self._fitted = 0  # what fits the device depends on its families
-        with _netlink_errors(self.name), IPRoute() as ip:
+        with _netlink_errors(self.name), conversation() as ip:
             try:
                 index = socket.if_nametoindex(self.name)
             except OSError as error:
-                self._raise_if_gone(error)
-                raise
+                raise self._gone(error) from error
             if any(address.version == 6 for address in new):
                 self._make_room_for_ipv6(ip, index)
             if self._assign:
@@ -177,14 +176,14 @@ class Tun:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _raise_if_gone(self, error: OSError) -> None:
-        if error.errno in _GONE:
-            raise NotAttachedError(f"{self.name}: the device is gone", "connect again") from error
+    def _gone(self, error: OSError) -> NotAttachedError:
+        why = "" if error.errno in _GONE else f" ({error.strerror})"
+        return NotAttachedError(f"{self.name}: the device is gone{why}", "connect again")
 
 
 def _check(name: str | None, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
     if name is not None:
-        fits = 0 < len(name.encode()) <= _NAME_BYTES and name not in (".", "..")
+        fits = 0 < len(os.fsencode(name)) <= _NAME_BYTES and name not in (".", "..")
         if not fits or any(c in "/:%" or c.isspace() or c == "\0" for c in name):
             raise UsageError(f"{name!r} is not a device name", "1 to 15 letters and digits, as in vpn0")
     least = MIN_MTU_IPV6 if any(address.version == 6 for address in addresses) else MIN_MTU
@@ -203,7 +202,7 @@ def _open(name: str | None) -> tuple[int, str]:
     shown = name or "tun"
     flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL
     try:
-        answer = fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack((name or "").encode(), flags))
+        answer = fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(os.fsencode(name or ""), flags))
     except OSError as error:
         os.close(descriptor)
         if error.errno == errno.EBUSY:
@@ -211,11 +210,11 @@ def _open(name: str | None) -> tuple[int, str]:
         if error.errno == errno.EPERM:
             raise NoPermissionError(f"{shown}: making a tunnel device needs CAP_NET_ADMIN", "run it as root") from error
         raise RefusedError(f"{shown}: {error.strerror}") from error
-    return descriptor, _IFREQ.unpack(answer)[0].rstrip(b"\0").decode()
+    return descriptor, os.fsdecode(_IFREQ.unpack(answer)[0].rstrip(b"\0"))
 
 
 def _configure(name: str, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
-    with _netlink_errors(name), IPRoute() as ip:
+    with _netlink_errors(name), conversation() as ip:
         (index,) = ip.link_lookup(ifname=name)
         ip.link("set", index=index, mtu=mtu, state="up")
         for address in addresses:
@@ -230,3 +229,5 @@ def _netlink_errors(name: str) -> Iterator[None]:
         if error.code == errno.EPERM:
             raise NoPermissionError(f"{name}: configuring it needs CAP_NET_ADMIN", "run it as root") from error
         raise RefusedError(f"{name}: {os.strerror(error.code)}") from error
+    except OSError as error:  # no descriptor or no memory left for the conversation itself
+        raise RefusedError(f"{name}: {error.strerror}", "ulimit -n") from error

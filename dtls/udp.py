@@ -3,8 +3,9 @@
 Out, a batch is one `sendmsg` with UDP_SEGMENT: one walk through the stack for up to 64 records. In, UDP_GRO gives
 many datagrams of one size in one read. Where the kernel refuses UDP_SEGMENT, a batch goes out record by record.
 
-What the path answers (ICMP: nobody there, too big, no route) is loss, counted and not raised: a tunnel outlives
-it, and dead peer detection is the judge of the rest.
+What the path answers (ICMP: nobody there, too big, no route) and what the kernel refuses (no memory) is loss, counted
+and not raised: a tunnel outlives it, and dead peer detection is the judge of the rest. Only EBADF is raised, which says
+that the socket is not ours any more.
 
 ICMP comes from anybody. Therefore datagrams go out whole and unfragmented at any size that the device takes, whatever
 the kernel has been told of the path's MTU (IP_PMTUDISC_PROBE): what passes is for probes to find out, which only the
@@ -44,14 +45,8 @@ _TRIES = 4
 """An answer to an earlier datagram is reported by whatever call comes next, which then has sent nothing. Forged answers
 may come so fast that the second call has another to report."""
 _IP_RECVTOS, _IPV6_RECVTCLASS = 13, 66
+_NO_MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
 _GSO_REFUSED = frozenset({errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.EMSGSIZE})
-_PATH_SAYS_NO = frozenset(
-    {
-        errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.EMSGSIZE,
-        errno.ENOBUFS, errno.EPERM, errno.EACCES, errno.EPROTO, errno.ENOPROTOOPT, errno.ENODEV, errno.EADDRNOTAVAIL,
-        errno.ENETRESET, errno.EINVAL, errno.EIO, errno.ETIMEDOUT,
-    }
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -98,7 +93,11 @@ class UdpSocket:
         RefusedError where there is no route or the local address is taken.
         """
         family, target = resolve(address)
-        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        where = f"UDP to {address[0]} port {address[1]}"
+        try:
+            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            raise RefusedError(f"{where}: {error.strerror}", "ulimit -n") from error
         try:
             widen(opened)
             opened.setsockopt(SOL_UDP, UDP_GRO, 1)
@@ -111,7 +110,7 @@ class UdpSocket:
             opened.connect(target)
         except OSError as error:
             opened.close()
-            raise RefusedError(f"UDP to {address[0]} port {address[1]}: {error.strerror}", "ip route get") from error
+            raise RefusedError(f"{where}: {error.strerror}", "ip route get") from error
         except QosctlError:
             opened.close()
             raise
@@ -152,7 +151,7 @@ class UdpSocket:
                 self.counts.full += 1
                 return False
             except OSError as error:
-                if error.errno not in _PATH_SAYS_NO:
+                if error.errno == errno.EBADF:
                     raise
                 self._note(error)
                 if error.errno in _GSO_REFUSED:
@@ -201,11 +200,11 @@ class UdpSocket:
             except BlockingIOError:
                 return errno.EAGAIN
             except OSError as error:
-                if error.errno not in _PATH_SAYS_NO:
+                if error.errno == errno.EBADF:
                     raise
                 self._note(error)
                 self.counts.path_errors += 1
-                code = error.errno
+                code = error.errno or errno.EIO
             else:
                 return 0
         return code
@@ -218,11 +217,17 @@ class UdpSocket:
                 return
 
     def payload_mtu(self) -> int:
-        """Return the bytes of payload that fit an unfragmented datagram, as far as the kernel was told of the path."""
-        if self._socket.family == socket.AF_INET:
-            value, headers = self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU, 4), 20 + 8
-        else:
-            value, headers = self._socket.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, 4), 40 + 8
+        """Return the bytes of payload that fit an unfragmented datagram, as far as the kernel was told of the path.
+
+        Between two routes it knows none (ENOTCONN): then what any datagram may hold.
+        """
+        level, option, headers = socket.IPPROTO_IP, _IP_MTU, 20 + 8
+        if self._socket.family == socket.AF_INET6:
+            level, option, headers = socket.IPPROTO_IPV6, _IPV6_MTU, 40 + 8
+        try:
+            value = self._socket.getsockopt(level, option, 4)
+        except OSError:
+            return RECEIVE_BYTES
         return int.from_bytes(value, sys.byteorder) - headers
 
     def _discover(self, mode: int) -> None:
@@ -254,10 +259,12 @@ class UdpSocket:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno not in _PATH_SAYS_NO:
+                if error.errno == errno.EBADF:
                     raise
                 self._note(error)
                 self.counts.path_errors += 1
+                if error.errno in _NO_MEMORY:  # the datagram is still there, and is read when there is some again
+                    break
                 continue
             if control != self._control:
                 self._control = control

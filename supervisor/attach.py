@@ -7,7 +7,7 @@ step a killed call reached, `status` tells the truth and the next call converges
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf import bpffs, loader, syscall
@@ -16,7 +16,7 @@ from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
 from qosctl.bpf.policy import Policy
 from qosctl.bpf.state import create_state, folder, open_state, release_state
 
-from . import hooks, interfaces
+from . import hooks, interfaces, interrupts
 from .hooks import Hook, HookKind
 from .interfaces import Interface
 
@@ -47,19 +47,19 @@ def attach(names: Sequence[str], hook: HookKind = HookKind.AUTO, *, keep_switch:
     """
     devices = [interfaces.find(name) for name in names]
     bpffs.ensure_mounted()
-    with bpffs.locked(), kernel_errors("attach"):
+    with bpffs.locked(), interrupts.held() as obey_ctrl_c, kernel_errors("attach"):
         create_state()
         try:
             if not keep_switch:
                 _switch_off_if_first()
-            return _attach_each(devices, hook)
+            return _attach_each(devices, hook, obey_ctrl_c)
         finally:
             release_state()
 
 
 def detach(names: Sequence[str]) -> list[Detached]:
     """Take the program off these devices; NotAttachedError, before anything is done, where it is not on one of them."""
-    with bpffs.locked(), kernel_errors("detach"):
+    with bpffs.locked(), interrupts.held(), kernel_errors("detach"):
         try:
             pinned = [_pinned(name) for name in names]
         except NotAttachedError:
@@ -73,7 +73,7 @@ def detach_all() -> list[Detached]:
 
     The maps stay while a tunnel is up, so that it is marked again after the next attach; maps of another layout go at once.
     """
-    with bpffs.locked(), kernel_errors("detach"):
+    with bpffs.locked(), interrupts.held(), kernel_errors("detach"):
         pinned = list(pinned_devices())
         if not pinned:
             release_state()
@@ -110,12 +110,13 @@ def _switch_off_if_first() -> None:
             state.control.passtos = False
 
 
-def _attach_each(devices: Sequence[Interface], kind: HookKind) -> list[Attached]:
-    """Attach to all of them or to none: what this call attached goes again when a later device refuses."""
+def _attach_each(devices: Sequence[Interface], kind: HookKind, obey_ctrl_c: Callable[[], None]) -> list[Attached]:
+    """Attach to all of them or to none: what this call attached goes again when a later device refuses, or at Ctrl-C."""
     done: list[Attached] = []
     try:
         for device in devices:
             done.append(_attach_one(device, kind))
+            obey_ctrl_c()
     except BaseException:
         new = {result.device for result in done if result.change == "attached"}
         _detach([pins_of(device.index) for device in devices if device.name in new])

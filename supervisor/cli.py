@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -108,9 +109,14 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
     argv = sys.argv[1:] if argv is None else argv
     out = out or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - who closed ours wants to hear nothing
     err = err or sys.stderr
+    for stream in {out, err}:
+        if isinstance(stream, io.TextIOWrapper):  # a device's name may be any bytes
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(argv, out, err)
-    except KeyboardInterrupt:  # on its way here it has undone what was half done
+    except KeyboardInterrupt as interrupt:  # on its way here it has undone what was half done
+        if str(interrupt):
+            Log(err, os.environ).error(str(interrupt))
         return Exit.INTERRUPTED
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from qosctl.bpf.errors import RefusedError
+from qosctl.dtls.rtnetlink import conversation
 
 # Ahead of most people's filters; ours returns TC_ACT_UNSPEC, so theirs run all the same.
 PRIORITY = 2
@@ -25,13 +26,13 @@ _ENOENT, _EEXIST, _EINVAL, _ENODEV = 2, 17, 22, 19
 
 def has_qdisc(index: int) -> bool:
     """Whether the device has a clsact qdisc, whoever made it."""
-    with IPRoute() as ip:
+    with conversation() as ip:
         return _has_clsact(ip, index)
 
 
 def ensure_qdisc(index: int) -> bool:
     """Make the clsact qdisc; True if it was not there."""
-    with IPRoute() as ip:
+    with conversation() as ip:
         try:
             ip.tc("add", "clsact", index)
         except NetlinkError as error:
@@ -43,7 +44,7 @@ def ensure_qdisc(index: int) -> bool:
 
 def replace_filter(index: int, program_fd: int) -> None:
     """Put the program into our filter, atomically where there is one; RefusedError where our place is taken."""
-    with IPRoute() as ip:
+    with conversation() as ip:
         if any(_in_our_place(entry) and not _is_ours(entry) for entry in _filters(ip, index, _EGRESS)):
             taken = f"priority {PRIORITY}, handle {HANDLE:#x}"
             raise RefusedError(f"somebody else's egress filter has {taken}", "tc filter show dev DEVICE egress")
@@ -58,7 +59,7 @@ def replace_filter(index: int, program_fd: int) -> None:
 
 def our_program(index: int) -> int | None:
     """Return the id of the program in our filter, or None."""
-    with IPRoute() as ip:
+    with conversation() as ip:
         for entry in _filters(ip, index, _EGRESS):
             if _is_ours(entry):
                 return _program_id(entry.get_attr("TCA_OPTIONS"))
@@ -67,7 +68,7 @@ def our_program(index: int) -> int | None:
 
 def filters_ahead(index: int) -> list[str]:
     """Describe the egress filters that run before ours: those of a lower priority number."""
-    with IPRoute() as ip:
+    with conversation() as ip:
         ahead = [entry for entry in _filters(ip, index, _EGRESS) if entry["info"] >> 16 < PRIORITY and entry["handle"]]
     return [f"filter of kind {entry.get_attr('TCA_KIND')}, priority {entry['info'] >> 16}" for entry in ahead]
 
@@ -76,7 +77,7 @@ def delete_filter(index: int) -> None:
     """Delete our filter; nothing there is fine."""
     if our_program(index) is None:
         return
-    with IPRoute() as ip:
+    with conversation() as ip:
         try:
             ip.tc("del-filter", "bpf", index, handle=HANDLE, parent=_EGRESS, prio=PRIORITY, info=_INFO)
         except NetlinkError as error:
@@ -86,7 +87,7 @@ def delete_filter(index: int) -> None:
 
 def delete_qdisc_if_empty(index: int) -> None:
     """Delete the clsact qdisc unless a filter, of either direction, is in it."""
-    with IPRoute() as ip:
+    with conversation() as ip:
         if not _has_clsact(ip, index) or _filters(ip, index, _EGRESS) or _filters(ip, index, _INGRESS):
             return
         ip.tc("del", "clsact", index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def find(name: str) -> Interface:
     except OSError:
         raise RefusedError(f"{name}: no such device", "ip link") from None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        request = _IFREQ.pack(name.encode(), 0)
+        request = _IFREQ.pack(os.fsencode(name), 0)
         try:
             _, link_type = _IFREQ.unpack(fcntl.ioctl(probe, _SIOCGIFHWADDR, request))
         except OSError as error:

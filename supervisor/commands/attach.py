@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from qosctl.bpf.one_line import one_line
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.hooks import HookKind
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Attach and say what came of it."""
     sentences = {"attached": "attached", "replaced": "program replaced", "already": "attached already, up to date"}
     for result in attach(arguments.iface, HookKind(arguments.hook)):
-        print(f"{result.device}: {sentences[result.change]} ({result.hook.value})", file=out)
+        print(one_line(f"{result.device}: {sentences[result.change]} ({result.hook.value})"), file=out)
     for name in _tunnels_among(arguments.iface):
         Log(sys.stderr, os.environ).warning(
             f"{name}: this is a tunnel; what it sends leaves by another device, and is marked there"

@@ -6,6 +6,7 @@ import argparse
 from typing import TextIO
 
 from qosctl.bpf.errors import UsageError
+from qosctl.bpf.one_line import one_line
 from qosctl.supervisor.attach import detach, detach_all
 from qosctl.supervisor.exits import Exit
 
@@ -23,5 +24,5 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     if arguments.all == bool(arguments.iface):
         raise UsageError("name the devices, or say --all", "qosctl detach eth0")
     for result in detach_all() if arguments.all else detach(arguments.iface):
-        print(f"{result.device}: {'device was gone, forgotten' if result.gone else 'detached'}", file=out)
+        print(one_line(f"{result.device}: {'device was gone, forgotten' if result.gone else 'detached'}"), file=out)
     return Exit.FINE

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TextIO
 
-from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.one_line import one_line
 from qosctl.supervisor.doctor.examine import COULD_NOT_LOOK, Report, examine, kernel_matrix
 from qosctl.supervisor.doctor.finding import Finding, Level
 from qosctl.supervisor.doctor.matrix import kernel_name, markdown, to_json
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
             return _matrix(arguments, out)
         report = examine(arguments.device)
     except KeyboardInterrupt:
-        raise RefusedError("interrupted; nothing is left behind") from None
+        raise KeyboardInterrupt("interrupted; nothing is left behind") from None
     if arguments.json:
         write_json(_json(report), out)
     else:
@@ -48,12 +48,13 @@ def _matrix(arguments: argparse.Namespace, out: TextIO) -> Exit:
 
 
 def _print(report: Report, out: TextIO) -> None:
+    lines: list[str] = []
     for finding in report.at(Level.FAIL) + report.at(Level.WARN):
-        print(f"{finding.level.value}  {finding.seen}", file=out)
-        print(f"      {finding.means}", file=out)
-        print(f"      mend: {finding.mend}", file=out)
+        lines += [f"{finding.level.value}  {finding.seen}", f"      {finding.means}", f"      mend: {finding.mend}"]
     for finding in report.at(Level.PASS):
-        print(f"ok    {finding.seen}" + (f": {finding.means}" if finding.means else ""), file=out)
+        lines.append(f"ok    {finding.seen}" + (f": {finding.means}" if finding.means else ""))
+    for line in lines:
+        print(one_line(line), file=out)  # names of devices and programs are in them
     print(file=out)
     print(_conclusion(report.at(Level.FAIL), report.at(Level.WARN)), file=out)
 

@@ -10,6 +10,7 @@ from typing import TextIO
 from qosctl.bpf.dscp import DF, EF, Dscp, TrafficClass
 from qosctl.bpf.errors import QosctlError, RefusedError, UsageError
 from qosctl.bpf.flows import Flow
+from qosctl.bpf.one_line import one_line
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.output import Json, document, write_json
 from qosctl.supervisor.path.times import ClassTimes
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         found = trace(address, port, mark)
         compared = _compare(tunnel, mark)
     except KeyboardInterrupt:
-        raise RefusedError("interrupted") from None
+        raise KeyboardInterrupt("interrupted") from None
     if arguments.json:
         write_json(_json(arguments.host, found, compared), out)
     else:
@@ -95,7 +96,7 @@ def _print(found: Trace, compared: Comparison | None, out: TextIO) -> None:
         print("a router quotes what it received: the one before a change, or the link between the two, made it", file=out)
     if compared is not None:
         by = "the tunnel's own DPD echo" if compared.echo is Echo.DPD else "echo requests inside it"
-        print(f"\nround trips through {compared.device}, by {by}, in turns:", file=out)
+        print("\n" + one_line(f"round trips through {compared.device}, by {by}, in turns:"), file=out)
         for times in (compared.marked, compared.unmarked):
             print(f"    {times.dscp.name:<6}{_times(times)}", file=out)
         if compared.note:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TextIO
 
+from qosctl.bpf.one_line import one_line
 from qosctl.bpf.policy import Policy
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.glance import glance
@@ -53,7 +54,7 @@ def _print(now: Status, out: TextIO) -> None:
     if not now.devices:
         print("nothing is attached (try: qosctl attach IFACE)", file=out)
         return
-    print(glance(now), file=out)
+    print(one_line(glance(now)), file=out)
     alive = sum(flow.owner.alive for flow in now.flows)
     policy = "default" if now.policy == Policy.identity() else "custom"
     print(f"passtos {'on' if now.passtos else 'off'}   policy {policy}   flows {alive}", file=out)
@@ -69,12 +70,10 @@ def _print_device(device: DeviceStatus, out: TextIO) -> None:
         where = {DeviceState.GONE: "device is gone (try: qosctl detach --all)"}.get(
             device.state, f"not attached any more (try: qosctl attach {device.name})"
         )
-    print(f"{device.name}: {where}", file=out)
+    print(one_line(f"{device.name}: {where}"), file=out)
     for foreign in device.ahead:
-        print(
-            f"    runs before us: {foreign.description}, {foreign.where.value}; if it ends the chain we see nothing",
-            file=out,
-        )
+        ahead = f"runs before us: {foreign.description}, {foreign.where.value}; if it ends the chain we see nothing"
+        print(f"    {one_line(ahead)}", file=out)
     outcomes = {o.label: n for o, n in device.counters.outcomes.items() if n}
     for label, count in sorted(outcomes.items(), key=lambda item: -item[1]):
         print(f"    {label:<18}{count:>14,}", file=out)

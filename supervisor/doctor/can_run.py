@@ -46,7 +46,7 @@ def tried() -> list[Finding]:
 
 
 def _capabilities(root: Path) -> Finding:
-    status = (root / "proc/self/status").read_text(encoding="utf-8")
+    status = (root / "proc/self/status").read_text(encoding="utf-8", errors="replace")
     held = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
     has = {name for name, bit in _CAPABILITIES.items() if held >> bit & 1}
     missing = [name for name in _NEEDED if name not in has and "CAP_SYS_ADMIN" not in has]

@@ -6,6 +6,7 @@ import array
 import fcntl
 import functools
 import json
+import os
 import shutil
 import socket
 import struct
@@ -188,7 +189,7 @@ def offload(name: str) -> Finding:
     request = array.array("I", [_GET_GSO, 0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         try:
-            fcntl.ioctl(asker, _SIOCETHTOOL, struct.pack("=16sQ8x", name.encode(), request.buffer_info()[0]))
+            fcntl.ioctl(asker, _SIOCETHTOOL, struct.pack("=16sQ8x", os.fsencode(name), request.buffer_info()[0]))
         except OSError as error:
             return passed("offload", f"{name}: its offloads cannot be asked for ({error.strerror}): no matter for marking")
     state = "on" if request[1] else "off"

@@ -47,7 +47,7 @@ class Reply:
 def attribute(kind: int, value: bytes | str | int) -> bytes:
     """Encode one attribute: bytes as they are, text with its zero, numbers as 32 bits."""
     if isinstance(value, str):
-        value = value.encode() + b"\0"
+        value = os.fsencode(value) + b"\0"
     elif isinstance(value, int):
         value = struct.pack("=I", value)
     return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)

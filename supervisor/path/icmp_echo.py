@@ -36,7 +36,7 @@ def far_end(device: str) -> str | None:
 
     None where the device has no IPv4 network, only an address.
     """
-    request = _IFREQ.pack(device.encode()[:15])
+    request = _IFREQ.pack(os.fsencode(device)[:15])
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         local, mask = (
             socket.inet_ntoa(fcntl.ioctl(asker, question, request)[_ADDRESS_AT : _ADDRESS_AT + 4])
@@ -74,7 +74,7 @@ def _echo_socket(device: str) -> socket.socket:
     with contextlib.ExitStack() as stack:
         stack.callback(echo.close)
         try:
-            echo.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            echo.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(device))
         except OSError as error:
             raise RefusedError(f"{device}: {error.strerror}", "qosctl flows") from error
         stack.pop_all()

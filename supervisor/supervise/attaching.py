@@ -35,7 +35,8 @@ class Attaching:
         self._wishes = {wish.name: wish for wish in wishes}
         self._buffer = b""
         self.deadline = now + PATIENCE_S
-        self._process = subprocess.Popen(ARGV, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # In a group of its own: a Ctrl-C is for us, who end it.
+        self._process = subprocess.Popen(ARGV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._out = self._process.stdout.fileno()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Mapping
+
+from qosctl.bpf.one_line import one_line
 
 _MICROSECONDS = 1_000_000
 
@@ -38,11 +41,10 @@ class Notifier:
         if not self._address.startswith(("/", "@")):
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
-            try:
-                sock.sendto(message.encode(), address)
-            except OSError:
-                return  # a manager that does not listen must not stop the work; its watchdog says the rest
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        # A manager that does not listen must not stop the work; its watchdog says the rest.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as sock:
+            sock.sendto(message.encode(), address)
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
@@ -53,4 +55,4 @@ def _watchdog_s(environment: Mapping[str, str]) -> float | None:
 
 
 def _line(text: str) -> str:
-    return text.replace("\n", " ")
+    return one_line(text.replace("\n", " "))
