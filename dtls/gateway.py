@@ -25,7 +25,8 @@ class Gateway:
     def parse(cls, url: str) -> Gateway:
         """Take a URL apart; the scheme may be left out. UsageError says what is wrong with it.
 
-        A name that is not ASCII is turned into its IDNA form.
+        A name that is not ASCII is looked up as IDNA 2008 has it (RFC 5891, UTS 46 without transition), as browsers do:
+        by the rules of 2003 faß.example would be fass.example, which is somebody else's.
         """
         hint = "https://vpn.example or https://vpn.example:4443"
         if "@" in url:  # and the URL, which may hold a password, is not repeated
@@ -35,7 +36,7 @@ class Gateway:
         try:
             parts = urlsplit(url if "://" in url else f"https://{url}")
             port = parts.port
-            host = (parts.hostname or "").encode("idna" if not (parts.hostname or "").isascii() else "ascii").decode()
+            host = _ascii(parts.hostname or "")
         except ValueError as error:
             raise UsageError(f"{url}: not a URL: {error}", hint) from None
         if parts.scheme != "https":
@@ -53,3 +54,12 @@ class Gateway:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _ascii(name: str) -> str:
+    """Return the form of a host name that DNS and certificates carry; ValueError where there is none."""
+    if name.isascii():
+        return name
+    import idna  # noqa: PLC0415 - its tables cost 20 ms, which few names need
+
+    return idna.encode(name, uts46=True).decode()

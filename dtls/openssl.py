@@ -30,6 +30,8 @@ NEEDED = (
     "X509_VERIFY_PARAM_set_hostflags",
     "X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS",
     "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT",
+    "X509_V_ERR_HOSTNAME_MISMATCH",
+    "X509_V_ERR_IP_ADDRESS_MISMATCH",
 )
 
 _PSK_CALLBACK = "unsigned int(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int)"
@@ -120,6 +122,11 @@ def expect_peer(connection: SSL.Connection, host: str) -> None:
         done = _lib.X509_VERIFY_PARAM_set1_ip(param, packed, len(packed))
     if done != 1:
         raise RefusedError(f"{host}: no name a certificate could carry")
+
+
+def is_another_name(code: int) -> bool:
+    """Say whether a verification error means that the certificate is good, but for another name or address."""
+    return code in {_lib.X509_V_ERR_HOSTNAME_MISMATCH, _lib.X509_V_ERR_IP_ADDRESS_MISMATCH}
 
 
 def verify_message(code: int) -> str:

@@ -6,6 +6,7 @@ import ipaddress
 import select
 import socket
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
@@ -15,6 +16,10 @@ from qosctl.dtls.channel import Channel, ConnectionLostError
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.stop import Stop, wait
 from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust, UntrustedError
+
+SUITES_1_2 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+"""What TLS 1.2 may use; TLS 1.3 has nothing weaker. The DTLS key is exported from this session: with RSA key exchange the
+server's key would open every recorded tunnel, and CBC suites with SHA-1 leak to whoever measures time."""
 
 
 def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: float, stop: Stop) -> Channel:
@@ -37,9 +42,7 @@ def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: 
                 if not wait(stop, channel.fileno(), select.POLLIN, deadline):
                     raise ConnectionLostError(f"{gateway}: no answer to the TLS handshake")
         except SSL.Error as error:
-            raise judge.refusal(gateway) or RefusedError(
-                f"{gateway}: TLS handshake failed: {openssl.reason(error)}", "the port of an AnyConnect server"
-            ) from None
+            raise judge.refusal(gateway) or _handshake_failed(gateway, openssl.reason(error)) from None
         pin = _pin_of(channel.peer_certificate())
         if isinstance(trust, Pin) and pin != trust:
             raise UntrustedError(  # noqa: TRY301  (one way out closes the socket)
@@ -63,6 +66,8 @@ class _Judge:
             self._words = openssl.verify_message(code).lower()
             if depth == 0:
                 self._leaf = certificate
+            if openssl.is_another_name(code) and not _has_alternative_names(certificate):
+                self._words = "it names itself in the CN only, which does not count: it needs a subjectAltName"
         return bool(good)
 
     def refusal(self, gateway: Gateway) -> UntrustedError | None:
@@ -72,9 +77,17 @@ class _Judge:
         return UntrustedError(f"{gateway}: certificate not trusted: {self._words}", _pin_hint(_pin_of(self._leaf)))
 
 
+def _handshake_failed(gateway: Gateway, reason: str) -> RefusedError:
+    # The alert of a server that found nothing in common (RFC 5246 section 7.2.2); OpenSSL has no number for it here.
+    nothing_in_common = reason.endswith("handshake failure")
+    hint = "TLS 1.3 on the server, or ECDHE with AES-GCM" if nothing_in_common else "the port of an AnyConnect server"
+    return RefusedError(f"{gateway}: TLS handshake failed: {reason}", hint)
+
+
 def _context(trust: Trust, judge: _Judge) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(SUITES_1_2)
     # A session is never resumed, and a half-closed one is closed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     match trust:
@@ -97,6 +110,17 @@ def _is_address(host: str) -> bool:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False
+    return True
+
+
+def _has_alternative_names(certificate: X509) -> bool:
+    """Say whether the certificate has a subjectAltName; True where it cannot be read, as nothing else is known then."""
+    try:
+        certificate.to_cryptography().extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return False
+    except ValueError:
+        return True
     return True
 
 

@@ -142,6 +142,8 @@ URLS = {
     "https://[2001:db8::1]": ("2001:db8::1", 443, "/", "[2001:db8::1]"),
     "https://[fe80::1%25eth0]:8443/?a": ("fe80::1%25eth0", 8443, "/?a", "[fe80::1%25eth0]:8443"),
     "https://bücher.example": ("xn--bcher-kva.example", 443, "/", "xn--bcher-kva.example"),
+    "https://BÜCHER.Example:444": ("xn--bcher-kva.example", 444, "/", "xn--bcher-kva.example:444"),
+    "https://例え。テスト": ("xn--r8jz45g.xn--zckzah", 443, "/", "xn--r8jz45g.xn--zckzah"),
 }
 
 
@@ -149,6 +151,24 @@ URLS = {
 def test_urls(url: str, expected: tuple[str, int, str, str]) -> None:
     gateway = Gateway.parse(url)
     assert (gateway.host, gateway.port, gateway.path, gateway.authority) == expected
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize(
+    ("name", "looked_up"),
+    [("faß.test", "xn--fa-hia.test"), ("βόλος.test", "xn--nxasmm1c.test"), ("faß.test.", "xn--fa-hia.test.")],
+)
+def test_a_name_is_not_turned_into_another_owners(name: str, looked_up: str) -> None:
+    """Finding 20: by IDNA 2003 these are fass.test and βόλοσ.test, whose owners have valid certificates for them."""
+    assert Gateway.parse(f"https://{name}").host == looked_up
+
+
+@pytest.mark.parametrize("name", ["☕.example", "a\u200db.example", "a..ß", "ß" * 64, "-ß.example", "ä_b.example"])
+def test_a_name_that_idna_2008_does_not_know_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Gateway.parse(f"https://{name}")
+    assert "not a URL: " in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from qosctl.dtls.tally import State
 from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust, UntrustedError
 
 from tests.dtls.tunnel import Tunnel
-from tests.lab import Namespace, Ocserv, Topology
+from tests.lab import Namespace, Ocserv, Topology, end
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,56 @@ def test_a_certificate_for_another_address_is_refused(lab: Topology, server: Ocs
 def test_a_certificate_for_another_name_is_refused(lab: Topology) -> None:
     with Ocserv(lab.server, ["vpn.example", lab.server4], port=4445) as other:
         assert "hostname mismatch" in str(refused(lab.client, options(f"https://{NAME}:{other.port}", other)))
+
+
+@pytest.mark.parametrize("host", [NAME, "10.91.2.2"])
+def test_a_certificate_with_a_cn_alone_is_refused_in_words_that_say_what_it_lacks(lab: Topology, host: str) -> None:
+    assert lab.server4 == "10.91.2.2"
+    with Ocserv(lab.server, [host], port=4445, alternatives=False) as other:
+        error = refused(lab.client, options(f"https://{host}:{other.port}", other))
+        assert other.pin in error.hint
+    assert isinstance(error, UntrustedError)
+    assert error.message == (
+        f"{host}:{other.port}: certificate not trusted: it names itself in the CN only, which does not count: "
+        "it needs a subjectAltName"
+    )
+
+
+WEAK = {
+    "RSA key exchange": "AES128-GCM-SHA256",
+    "CBC with SHA-1": "ECDHE-RSA-AES128-SHA",
+    "finite fields": "DHE-RSA-AES128-GCM-SHA256",
+}
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("suite", WEAK.values(), ids=WEAK)
+def test_a_server_with_weak_suites_alone_is_refused_with_a_hint(lab: Topology, tmp_path: Path, suite: str) -> None:
+    """Finding 20: the DTLS key is exported from this session. The server is OpenSSL's own, and takes what it is told."""
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-days", "2"]
+    key, ca = tmp_path / "key.pem", tmp_path / "ca.pem"
+    names = ["-addext", f"subjectAltName=IP:{lab.server4}"]
+    subprocess.run([*make, *names, "-keyout", key, "-out", ca], check=True, capture_output=True)
+    serve = ["openssl", "s_server", "-accept", "4446", "-tls1_2", "-cipher", f"{suite}:@SECLEVEL=0"]
+    process = lab.server.popen([*serve, "-key", str(key), "-cert", str(ca)], stdin=subprocess.PIPE)
+    try:
+        assert lab.server.wait_for_listener(4446, process)
+        login = PasswordLogin("alice", never)
+        wanted = ConnectOptions(f"https://{lab.server4}:4446", login, Authorities.read(str(ca)), timeout_s=3)
+        error = refused(lab.client, wanted)
+    finally:
+        end(process)
+    assert "TLS handshake failed: " in error.message
+    assert error.hint == "TLS 1.3 on the server, or ECDHE with AES-GCM"
+
+
+def test_tls_1_2_with_a_good_suite_is_enough(lab: Topology) -> None:
+    more = 'tls-priorities = "NORMAL:-VERS-ALL:+VERS-TLS1.2:%SERVER_PRECEDENCE"\n'
+    with (
+        Ocserv(lab.server, [lab.server4], port=4445, more=more) as server,
+        Tunnel(lab.client, options(f"https://{lab.server4}:4445", server)) as tunnel,
+    ):
+        assert tunnel.info.dtls
 
 
 def test_the_right_name_is_believed(lab: Topology, server: Ocserv) -> None:

@@ -57,8 +57,9 @@ use-occtl = false
 class Ocserv:
     """ocserv in `namespace` on TCP and (with `dtls`) UDP `port`, all addresses of both families.
 
-    `names` become the certificate's subjectAltName: addresses as addresses, the rest as DNS names. `users` maps
-    name to password. `more` is further configuration text; ocserv takes the last value of an option given twice.
+    `names` become the certificate's subjectAltName, addresses as addresses and the rest as DNS names; the first is its CN,
+    and all that it has where `alternatives` is False. `users` maps name to password. `more` is further configuration text;
+    ocserv takes the last value of an option given twice.
     Inside the tunnel it is `inner4` and `inner6`.
     """
 
@@ -73,6 +74,7 @@ class Ocserv:
         users: Mapping[str, str] | None = None,
         port: int = 4443,
         dtls: bool = True,
+        alternatives: bool = True,
         more: str = "",
     ) -> None:
         self.port = port
@@ -80,6 +82,7 @@ class Ocserv:
         self._namespace = namespace
         self._names = names
         self._dtls = dtls
+        self._alternatives = alternatives
         self._more = more
         self._stack = contextlib.ExitStack()
         self._pids: set[int] = set()
@@ -175,7 +178,7 @@ class Ocserv:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._names[0])])
         now = datetime.datetime.now(datetime.UTC)
-        certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
@@ -183,10 +186,12 @@ class Ocserv:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(days=2))
-            .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in self._names]), critical=False)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
         )
+        if self._alternatives:
+            names = x509.SubjectAlternativeName([_alternative(name) for name in self._names])
+            builder = builder.add_extension(names, critical=False)
+        certificate = builder.sign(key, hashes.SHA256())
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_path = self.folder / "key.pem"
         key_path.touch(mode=0o600)
