@@ -32,6 +32,7 @@ TRAITS: dict[str, Trait] = {
     "steady datagrams": _has(Steady),
     "video": _has(Video),
     "no classes in the network": lambda case: case.path.lanes == "one",
+    "lanes share the link": lambda case: case.path.lanes == "shares",
     "DF first": lambda case: case.path.lanes == "inverted",
     "CoDel": lambda case: bool(case.path.codel_ms),
     "losses": lambda case: bool(case.path.loss),

@@ -89,8 +89,9 @@ class Path(_Line):
 
     mbit: float = 20.0
     rates: tuple[tuple[float, float], ...] = ()
-    lanes: Literal["strict", "one", "inverted"] = "strict"
-    """strict: EF, then AF41, then DF. one: the network knows no classes. inverted: DF first."""
+    lanes: Literal["strict", "shares", "one", "inverted"] = "strict"
+    """strict: EF, then AF41, then DF. shares: each a third of the rate while it has something to send (deficit round robin,
+    as CAKE's tins). one: the network knows no classes. inverted: DF first."""
     queue_kb: float = 250.0
     """Room in each lane's queue, in bytes as a bfifo counts them."""
     in_packets: bool = False

@@ -38,7 +38,7 @@ def _path(rng: random.Random) -> Path:
     mbit = _between(rng, 0.5, 300)
     path: dict[str, object] = {
         "mbit": mbit,
-        "lanes": rng.choice(("strict", "strict", "strict", "strict", "one", "inverted")),
+        "lanes": rng.choice(("strict", "strict", "strict", "strict", "shares", "one", "inverted")),
         # From a few packets to a second of the rate; 250 kB is what the bench has.
         "queue_kb": rng.choice((250.0, max(8.0, _digits(mbit * _between(rng, 2, 1000) / 8)))),
         "round_trip_ms": _between(rng, 0.3, 300),
@@ -141,7 +141,7 @@ def _machine(rng: random.Random) -> Machine:
     if rng.random() < 0.4:
         machine |= {
             "stop_ms": _between(rng, 1, 100),
-            "stop_every_s": _between(rng, 0.03, 2),
+            "stop_every_s": _between(rng, 0.01, 2),
             "between": rng.choice((0.0, 0.2, 0.5)),
         }
     return Machine(**machine)

@@ -22,7 +22,9 @@ from qosctl.bpf.dscp import Dscp
 from tests.simulator.case import BULK_SIZE, CLASSES, Path
 from tests.simulator.clock import Clock, Record
 
-_ORDERS = {"strict": (0, 1, 2), "one": (0, 0, 0), "inverted": (2, 1, 0)}
+_ORDERS = {"strict": (0, 1, 2), "shares": (0, 1, 2), "one": (0, 0, 0), "inverted": (2, 1, 0)}
+QUANTUM = 1514
+"""Bytes that a lane may send in its turn, where lanes share."""
 CODEL_INTERVAL_S = 0.1
 """RFC 8289 section 3.2."""
 CODEL_LEAST_BYTES = 1500
@@ -69,6 +71,8 @@ class Lane:
         self.records: deque[Record] = deque()
         self.held = 0
         self.codel = codel
+        self.credit = 0
+        """Bytes left of its turn."""
 
 
 class Link:
@@ -88,7 +92,8 @@ class Link:
         self._limit, self._in_packets = int(path.queue_kb * 1000), path.in_packets
         lanes = [Lane(CoDel(path.codel_ms / 1000) if path.codel_ms else None) for _ in CLASSES]
         order = _ORDERS[path.lanes]
-        self._lanes = lanes
+        self._lanes = list(lanes)
+        self._shared = path.lanes == "shares"
         self._lane = {Dscp.parse(name): lanes[order[i]] for i, name in enumerate(CLASSES)}
         self._bulk = Dscp.parse("DF")
         self._seconds_per_byte = 8 / (path.mbit * 1e6)
@@ -132,11 +137,9 @@ class Link:
         self._seconds_per_byte = 8 / (mbit * 1e6)
 
     def _serve(self, until: float) -> None:
-        events, lanes = self._clock.events, self._lanes
+        events = self._clock.events
         while self._waiting and self._free_at <= until:
-            for lane in lanes:
-                if lane.records:
-                    break
+            lane = self._next_lane()
             record = lane.records.popleft()
             lane.held -= BULK_SIZE if self._in_packets else record.size
             self._waiting -= 1
@@ -154,6 +157,19 @@ class Link:
                 self._land(self._free_at + self._delay)
             if events and events[0][0] < until:
                 return
+
+    def _next_lane(self) -> Lane:
+        """Return the lane that sends next; some lane has something to send."""
+        lanes = self._lanes
+        if not self._shared:
+            return next(lane for lane in lanes if lane.records)
+        while True:
+            lane = lanes[0]
+            if lane.records and lane.credit > 0:
+                lane.credit -= lane.records[0].size
+                return lane
+            lane.credit = min(lane.credit + QUANTUM, QUANTUM) if lane.records else 0
+            lanes.append(lanes.pop(0))
 
     def _fly(self, record: Record) -> None:
         path, chance = self._path, self._random

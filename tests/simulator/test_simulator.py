@@ -112,6 +112,20 @@ def test_the_network_serves_classes_as_the_path_says(lanes: Any, order: list[int
     assert list(line.run()) == order
 
 
+def test_lanes_that_share_the_link_get_alike() -> None:
+    line = Line(Path(mbit=8.0, lanes="shares"))
+    line.send(0, *bulk(range(100)), *((number, EF) for number in range(100, 200)))
+    line.run(100)
+    assert sum(number < 100 for number in line.arrived) == pytest.approx(50, abs=3)
+
+
+def test_a_lane_alone_has_the_link_for_itself() -> None:
+    line = Line(Path(mbit=8.0, lanes="shares", round_trip_ms=0.0))
+    line.send(0, *bulk([1, 2, 3]))
+    line.send(10, (4, EF))
+    assert line.run() == {1: 1, 2: 2, 3: 3, 4: 11}
+
+
 def test_a_queue_has_room_for_so_many_bytes_beside_the_record_that_leaves() -> None:
     line = Line(Path(mbit=8.0, queue_kb=3.0))
     line.send(0, *bulk(range(5)))
