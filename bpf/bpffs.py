@@ -1,11 +1,13 @@
 """The BPF file system: where pins live, and who may touch them.
 
-    /sys/fs/bpf/qosctl/<namespace cookie>/      control, policy, flows
+    /sys/fs/bpf/qosctl/<namespace cookie>/      control, policy, flow_slots, rings, namespace
                                          devices/<ifindex>/      counters, program, link (TCX only)
+                                         flows/<ring's id>/      ring, owner
 
-The pins are the state: nothing is remembered anywhere else, and a reboot forgets it all. Folders are built under another
-name and renamed, and renamed before they are taken apart, so that they are there whole or not at all. What a killed command
-left under such a name goes when the next one takes the lock.
+The pins are the state: nothing is remembered anywhere else, and a reboot forgets it all. They are all root's. Folders are
+built under another name and renamed, and renamed before they are taken apart, so that they are there whole or not at all.
+What a killed command left under such a name goes when the next one takes the lock, in whatever namespace; so do the pins of
+namespaces that are gone.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import trusted
+from . import netns, trusted
 from .errors import BusyError, NoPermissionError, NotAttachedError, RefusedError, UntrustedError
 
 MOUNT_POINT = Path("/sys/fs/bpf")
 ROOT = MOUNT_POINT / "qosctl"
-_BUILDING, _GOING = "new_", "old_"
+WITNESS = "namespace"
+"""The pin that says whether a folder's network namespace is still there (netns.py)."""
+_BUILDING, _GOING, _HELD = "new_", "old_", "held_"
 _LOCK_PATIENCE = 20.0  # seconds; an attach takes well below one
 _LOCK_POLL = 0.02
 
@@ -75,20 +79,34 @@ def locked(*, wait: bool = True) -> Iterator[None]:
         os.close(fd)
 
 
-def _open_root() -> int:
-    """Open the folder of all pins, made where it is missing; it is refused unless only we can change what is in it."""
+def present(path: Path) -> bool:
+    """Whether this folder of pins is there; UntrustedError where others than root and we could change what is in it."""
     try:
-        return trusted.make_folder(ROOT, 0o700)
-    except UntrustedError as error:
-        raise _mended(error) from None
+        with _hints():
+            os.close(trusted.open_folder(path))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _open_root() -> int:
+    """Open the folder of all pins, made where it is missing."""
+    try:
+        with _hints():
+            return trusted.make_folder(ROOT, 0o700)
     except PermissionError as error:
         raise no_permission() from error
 
 
-def _mended(error: UntrustedError) -> UntrustedError:
-    """Say what to do about the folder of pins itself. Whatever is in another's is nothing that we would take over."""
-    stranger = ROOT.is_symlink() or (ROOT.exists() and ROOT.stat().st_uid != os.geteuid())
-    return UntrustedError(error.message, f"rm -r {ROOT}, and attach again") if stranger else error
+@contextmanager
+def _hints() -> Iterator[None]:
+    """Say what to do about another's folder among the pins: what is in it is nothing that we would take over."""
+    try:
+        yield
+    except UntrustedError as error:
+        if error.foreign and error.place.is_relative_to(ROOT):
+            error.hint = f"rm -r {error.place}, and attach again"
+        raise
 
 
 def _take(fd: int, patience: float) -> None:
@@ -128,10 +146,54 @@ def _flat(path: Path) -> str:
 
 
 def _sweep(root: int) -> None:
-    """Remove what a command was building or taking apart when it was killed."""
+    """Remove what a command was building or taking apart when it was killed, and what is of no use to anybody any more."""
     for name in trusted.names(root):
-        if name.startswith((_BUILDING, _GOING)):
+        if name.startswith((_BUILDING, _GOING)) or (name.startswith(_HELD) and not _is_held(name, root)):
             trusted.remove(name, root)
+        elif _is_litter(name):
+            discard(ROOT / name)
+
+
+def litter() -> bool:
+    """Whether there are pins of a namespace that is gone: whoever takes the lock next sweeps them up."""
+    try:
+        root = trusted.open_folder(ROOT)
+    except FileNotFoundError:
+        return False
+    try:
+        return any(_is_litter(name) for name in trusted.names(root))
+    finally:
+        os.close(root)
+
+
+def _is_litter(name: str) -> bool:
+    return name.isdigit() and netns.is_gone(str(ROOT / name / WITNESS))
+
+
+def hold(name: str) -> int:
+    """Take a place of this name for as long as the returned descriptor is open; BusyError where another process has it.
+
+    Callers hold the lock.
+    """
+    place = ROOT / f"{_HELD}{name}"
+    fd = trusted.make_folder(place, 0o700)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise BusyError(f"another process has {name}", f"fuser -v {place}") from None
+    return fd
+
+
+def _is_held(name: str, root: int) -> bool:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def remove_tree(path: Path) -> None:

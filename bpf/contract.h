@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Raise it whenever a struct, an enum or a limit below changes its meaning or its place. */
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 
 #define DSCP_COUNT 64
 #define POLICY_BANKS 2

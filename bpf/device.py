@@ -112,6 +112,8 @@ def pins_of(index: int) -> DevicePins:
 def pinned_devices() -> Iterator[DevicePins]:
     """Yield what is pinned in this namespace, by index."""
     try:
+        if not bpffs.present(folder()):
+            return
         names = sorted(int(path.name) for path in (folder() / "devices").iterdir() if path.name.isdigit())
     except FileNotFoundError:
         return

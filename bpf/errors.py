@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class QosctlError(Exception):
@@ -34,7 +35,15 @@ class RefusedError(QosctlError):
 
 
 class UntrustedError(RefusedError):
-    """Somebody else could change what we were about to believe, run or remove (trusted.py)."""
+    """Somebody else could change what we were about to believe, run or remove (trusted.py).
+
+    `place` is the folder in question; `foreign` says that it was made by somebody else, and so what is in it.
+    """
+
+    def __init__(self, place: Path, what: str, hint: str, *, foreign: bool) -> None:
+        super().__init__(f"{place} {what}", hint)
+        self.place = place
+        self.foreign = foreign
 
 
 class BusyError(RefusedError):

@@ -1,29 +1,26 @@
-"""What a client says of itself, in the page behind its ring's marks: who owns the flow, and its own statistics.
+"""What a client says of itself, in the page behind its ring's marks: its own statistics.
 
-The kernel never reads this page. A header of owner fields, then one 64-bit word a statistic; words only grow, or are set
-as a whole, so a reader needs no lock. Behind them the name of the cipher suite, what each class has carried
-(flow_classes.py), and the page's last words, for questions to the client (inquiry.py). New words go where there is room:
-0 must mean that there is nothing to say, since older clients leave it there.
+The kernel never reads this page. One 64-bit word a statistic; words only grow, or are set as a whole, so a reader needs no
+lock. Behind them the name of the cipher suite, what each class has carried (flow_classes.py), and the page's last words,
+for questions to the client (inquiry.py). New words go where there is room: 0 must mean that there is nothing to say, since
+older clients leave it there.
+
+A client that was taken over can store anything here. It is shown, and nothing is decided by it: whose a flow is, and
+whether its owner lives, is kept where only the privileged write (flow_pins.py).
 """
 
 from __future__ import annotations
 
 import enum
 import functools
-import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from .layout import WORD
 from .one_line import one_line
 
-_OWNER = struct.Struct("=QQQ16s64s")  # process id, its start time, created (Unix ns), tunnel device, server
-_STATISTICS_AT = 16  # words
+_STATISTICS_AT = 16  # words; those before are unused
 _SUITE_AT, _SUITE_BYTES = 119, 64  # words, and up to flow_classes.CLASSES_WORD
-_ENDED = "ZX"  # states of /proc/PID/stat in which all that is left of a process is its number
-_START_TIME_FIELD = 19  # of /proc/PID/stat, counted from behind the command name
 
 
 class Statistic(enum.IntEnum):
@@ -95,50 +92,6 @@ class TunnelState(enum.IntEnum):
 
 
 _STATISTICS_WORDS = struct.Struct(f"={len(Statistic)}Q")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The process that made a flow, its tunnel device and its server; `created` in Unix nanoseconds."""
-
-    pid: int
-    start_time: int
-    created: int
-    tunnel: str
-    server: str
-
-    @property
-    def alive(self) -> bool:
-        """Whether that very process still runs: process ids are reused, the start time tells."""
-        return process_start_time(self.pid) == self.start_time
-
-
-def process_start_time(pid: int) -> int | None:
-    """Return the start time of a process in clock ticks since boot, or None where there is none, or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in _ENDED else int(fields[_START_TIME_FIELD])
-
-
-def write_owner(info: memoryview, owner: Owner) -> None:
-    """Store `owner` into a flow's page (a byte view)."""
-    tunnel, server = os.fsencode(owner.tunnel)[:15], os.fsencode(owner.server)[:63]
-    _OWNER.pack_into(info, 0, owner.pid, owner.start_time, owner.created, tunnel, server)
-
-
-def read_owner(info: bytes | memoryview) -> Owner:
-    """Read back what write_owner stored, fit to be shown; total over any content."""
-    return _owner(bytes(info[: _OWNER.size]))
-
-
-@functools.lru_cache(maxsize=4096)
-def _owner(raw: bytes) -> Owner:
-    """Take the bytes apart. Whoever reads flows reads the same ones again and again."""
-    pid, start_time, created, tunnel, server = _OWNER.unpack(raw)
-    return Owner(pid, start_time, created, _text(tunnel), _text(server))
 
 
 def statistics_of(info: bytes | memoryview) -> Sequence[int]:

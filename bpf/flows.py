@@ -1,7 +1,7 @@
 """Flows: the outer five-tuple of a tunnel, and the memory that its client marks records in.
 
-A client creates a ring (an mmapped array of its own), writes who it is, and enters the ring under its five-tuple. A mark is
-then one aligned 64-bit store: no system call, no torn read.
+A client has a ring (an mmapped array of its own), which is pinned beside the words that say whose it is (flow_pins.py) and
+entered under its five-tuple. A mark is then one aligned 64-bit store: no system call, no torn read.
 
 The table is two arrays, searched by open addressing (flows.h): `flow_slots`, mmapped, and `rings`, maps in an array.
 Writers hold the state's lock; readers in the kernel hold nothing, so the word that makes a slot valid is stored last.
@@ -16,8 +16,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
@@ -26,14 +26,8 @@ from . import syscall
 from .dscp import Dscp
 from .errors import RefusedError
 from .flow_classes import ClassUse, classes_in
-from .flow_info import (
-    Owner,
-    page_words,
-    read_owner,
-    statistics_of,
-    suite_in,
-    write_owner,
-)
+from .flow_info import page_words, statistics_of, suite_in
+from .flow_pins import FlowPins, Owner
 from .inquiry import inquiry_words
 from .layout import (
     FLOW_HASH_FIRST,
@@ -112,26 +106,33 @@ def _readable(packed: bytes) -> str:
 
 
 class Ring:
-    """One flow's memory: `marks`, RING_WORDS 64-bit words; the client's `page`; in it `inquiry`."""
+    """One owner's memory: `marks`, RING_WORDS 64-bit words; the client's `page`; in it `inquiry`.
+
+    From its first entry on (Flows.add) the owner lives as long as the ring is open here: `lock` is the descriptor that
+    says so.
+    """
 
     def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.lock = -1
         self.fd = syscall.map_create(RING_SHAPE, owner.tunnel)
+        self.id = syscall.map_info(self.fd).id
         self._mmap = mmap.mmap(self.fd, _RING_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         whole = memoryview(self._mmap)
         self.marks = whole[:_MARKS_BYTES].cast("Q")
         info = whole[_MARKS_BYTES:]
-        write_owner(info, owner)
         self.page = page_words(info)
         self.inquiry = inquiry_words(info)
 
     def close(self) -> None:
-        """Drop this process's hold; the kernel frees the ring once no flow points to it.
+        """Drop this process's hold: its flows have no owner any more, and the next reaper takes them out, pins and all.
 
         The mapping goes with its last view: whoever still holds `marks` may go on storing into it, to no effect.
         """
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        for fd in (self.fd, self.lock):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.lock = -1
 
 
 class Flow(NamedTuple):
@@ -141,8 +142,10 @@ class Flow(NamedTuple):
     owner: Owner
     statistics: Sequence[int]
     """By Statistic."""
+    alive: bool = True
+    """Whether the owner lived when this was read."""
     ring_id: int = 0
-    """By which its ring can be opened (inquiry.py)."""
+    """By which its pins are found (flow_pins.py)."""
     classes: Mapping[Dscp, ClassUse] = MappingProxyType({})
     """Those that have carried something, in ascending order."""
     suite: str = ""
@@ -152,9 +155,10 @@ class Flow(NamedTuple):
 class Flows:
     """The opened flow table. Close it, or use it in a `with`; `add`, `remove` and `reap` want the state's lock held."""
 
-    def __init__(self, slots_fd: int, rings_fd: int, pages: RingPages | None = None) -> None:
+    def __init__(self, slots_fd: int, rings_fd: int, pins: FlowPins, pages: RingPages | None = None) -> None:
         """`pages`: kept by whoever reads the same flows again and again."""
         self._rings = rings_fd
+        self._pins = pins
         self._pages = pages
         self._mmap = mmap.mmap(slots_fd, FLOW_SLOTS * FLOW_SLOT.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._words = memoryview(self._mmap).cast("Q")
@@ -163,13 +167,16 @@ class Flows:
     def add(self, key: FlowKey, ring: Ring) -> None:
         """Let the kernel find `ring` for packets of `key`; an entry of the same key gets the new ring.
 
-        RefusedError where there is no room left near the key's home.
+        Its pins are there first, so that an entry is never without them. RefusedError where there is no room left near the
+        key's home.
         """
         at = self._slot_of(key)
         if at is None:
             at = next((slot for slot in _search(key) if self._state(slot) != FlowState.USED), None)
         if at is None:
             raise RefusedError(f"the flow table is full near {key.local}: this tunnel stays unmarked", "qosctl flows")
+        if ring.lock < 0:
+            ring.lock = self._pins.create(ring.fd, ring.id, ring.owner)
         *addresses, ports = _KEY.unpack(key.pack())
         first = at * _SLOT_WORDS
         for n, word in enumerate(addresses):
@@ -178,14 +185,16 @@ class Flows:
         self._store_state(at, ports, FlowState.USED)
 
     def remove(self, key: FlowKey) -> bool:
-        """Forget `key`; False where it was not there."""
+        """Forget `key`; False where it was not there. The ring's pins stay until it is forgotten, too."""
         at = self._slot_of(key)
         if at is None:
             return False
-        self._store_state(at, 0, FlowState.REMOVED)
-        syscall.map_delete(self._rings, _index(at))
-        self._tidy(at)
+        self._free(at)
         return True
+
+    def forget(self, ring: Ring) -> None:
+        """Take the pins of a ring away that no entry points to any more; twice is fine."""
+        self._pins.remove(ring.id)
 
     def keys(self) -> Iterator[FlowKey]:
         """Yield the keys in no order that means anything."""
@@ -199,27 +208,28 @@ class Flows:
             pages = self._pages if self._pages is not None else stack.enter_context(RingPages())
             for at in self._used():
                 ring_id = ring_ids.read(at) or 0  # which is nobody's id
-                info = pages.read(ring_id)
-                if info is not None:
+                page = pages.read(ring_id, self._pins)
+                if page is not None:
                     seen.add(ring_id)
+                    info, owner = page
                     statistics, classes = statistics_of(info), classes_in(info)
-                    yield Flow(self._key_at(at), read_owner(info), statistics, ring_id, classes, suite_in(info))
+                    lives = self._pins.alive(ring_id)
+                    yield Flow(self._key_at(at), owner, statistics, lives, ring_id, classes, suite_in(info))
             pages.keep(seen)
 
     def orphans(self) -> list[FlowKey]:
-        """Return the flows whose owner has died; a process that owns many is asked after once."""
-        owners = [(flow.key, flow.owner) for flow in self]
-        alive = {owner: owner.alive for owner in {(owner.pid, owner.start_time): owner for _, owner in owners}.values()}
-        dead = {(owner.pid, owner.start_time) for owner, lives in alive.items() if not lives}
-        return [key for key, owner in owners if (owner.pid, owner.start_time) in dead]
+        """Return the flows whose owner has gone."""
+        return [self._key_at(at) for at in self._orphaned(self._living())]
 
     def reap(self) -> int:
-        """Remove the flows whose owner has died; return how many. Without CAP_SYS_ADMIN none: see below."""
-        try:
-            orphans = self.orphans()
-        except PermissionError:  # rings of others are opened by their ids; whoever may do that clears up
-            return 0
-        return sum(self.remove(key) for key in orphans)
+        """Remove the flows whose owner has gone, and all pins of such; return how many flows."""
+        living = self._living()
+        orphaned = list(self._orphaned(living))
+        for at in orphaned:
+            self._free(at)
+        for ring_id in set(self._pins.ids()) - living:
+            self._pins.remove(ring_id)
+        return len(orphaned)
 
     def close(self) -> None:
         """Let go of the memory; the table itself lives on."""
@@ -240,6 +250,19 @@ class Flows:
         at = -1
         while (at := states.find(FlowState.USED, at + 1)) >= 0:
             yield at
+
+    def _living(self) -> set[int]:
+        return {ring_id for ring_id in self._pins.ids() if self._pins.alive(ring_id)}
+
+    def _orphaned(self, living: Set[int]) -> Iterator[int]:
+        ring_ids = syscall.IndexReader(self._rings)
+        return (at for at in self._used() if ring_ids.read(at) not in living)
+
+    def _free(self, at: int) -> None:
+        self._store_state(at, 0, FlowState.REMOVED)
+        with suppress(FileNotFoundError):  # of a remover that was killed here
+            syscall.map_delete(self._rings, _index(at))
+        self._tidy(at)
 
     def _slot_of(self, key: FlowKey) -> int | None:
         wanted = key.pack()

@@ -18,7 +18,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import syscall
 from .dscp import DSCP_COUNT, Dscp
 from .layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 
@@ -54,14 +53,13 @@ def inquiry_words(info: memoryview) -> memoryview:
     return info.cast("Q")[_INQUIRY_AT:FLOW_INFO_WORDS]
 
 
-def opened(ring_id: int) -> memoryview:
-    """Map the words of a ring by its id, to ask in. OSError where it has gone, or without CAP_SYS_ADMIN."""
-    fd = syscall.map_by_id(ring_id)
+def opened(ring_fd: int) -> memoryview:
+    """Map the words of a ring, to ask in; the descriptor is closed. OSError where it cannot be."""
     try:
         size = FLOW_INFO_WORDS * WORD.size
-        page = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=RING_WORDS * WORD.size)
+        page = mmap.mmap(ring_fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=RING_WORDS * WORD.size)
     finally:
-        os.close(fd)
+        os.close(ring_fd)
     return inquiry_words(memoryview(page))
 
 

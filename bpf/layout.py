@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from .dscp import DSCP_COUNT, Dscp
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 POLICY_BANKS = 2
 FLOW_SLOTS_LOG2 = 15
 FLOW_SLOTS = 1 << FLOW_SLOTS_LOG2

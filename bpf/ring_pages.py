@@ -1,4 +1,4 @@
-"""The pages in which clients say how their flows fare (flow_info.py), mapped once and read many times.
+"""The pages in which clients say how their flows fare (flow_info.py), mapped once and read many times, and whose they are.
 
 Mapping a page takes longer than all else that reading a flow takes, and an exporter reads the same flows again and again.
 A mapping holds its ring, so a ring's id stays its own as long as it is here; and it needs no descriptor.
@@ -11,9 +11,9 @@ import mmap
 import os
 from collections.abc import Set
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from . import syscall
+from .flow_pins import FlowPins, Owner
 from .layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 
 _AT = RING_WORDS * WORD.size
@@ -27,14 +27,21 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
+class RingPage(NamedTuple):
+    """One ring's page, and its owner, which never changes."""
+
+    info: memoryview
+    owner: Owner
+
+
 class RingPages:
     """Mapped pages by ring id. One thread at a time. Close it, or use it in a `with`."""
 
     def __init__(self) -> None:
-        self._pages: dict[int, memoryview] = {}
+        self._pages: dict[int, RingPage] = {}
         self._addresses: dict[int, int] = {}
 
-    def read(self, ring_id: int) -> memoryview | None:
+    def read(self, ring_id: int, pins: FlowPins) -> RingPage | None:
         """Return a ring's page, None where the ring has gone; OSError where it cannot be mapped.
 
         It is the memory that the client stores into, not a copy: of a page few lines are needed, and there are many pages.
@@ -42,11 +49,12 @@ class RingPages:
         """
         page = self._pages.get(ring_id)
         if page is None:
-            address = _mapped(ring_id)
+            address = _mapped(ring_id, pins)
             if address is None:
                 return None
             self._addresses[ring_id] = address
-            page = self._pages[ring_id] = memoryview((ctypes.c_char * _BYTES).from_address(address)).cast("B")
+            info = memoryview((ctypes.c_char * _BYTES).from_address(address)).cast("B")
+            page = self._pages[ring_id] = RingPage(info, pins.owner(ring_id))
         return page
 
     def keep(self, ring_ids: Set[int]) -> None:
@@ -55,7 +63,7 @@ class RingPages:
         for ring_id in list(self._addresses):
             kept += ring_id in ring_ids
             if ring_id not in ring_ids or kept > _KEPT_MAX:
-                self._pages.pop(ring_id).release()
+                self._pages.pop(ring_id).info.release()
                 _libc.munmap(self._addresses.pop(ring_id), _BYTES)
 
     def close(self) -> None:
@@ -71,9 +79,9 @@ class RingPages:
         self.close()
 
 
-def _mapped(ring_id: int) -> int | None:
+def _mapped(ring_id: int, pins: FlowPins) -> int | None:
     try:
-        fd = syscall.map_by_id(ring_id)
+        fd = pins.open_ring(ring_id)
     except FileNotFoundError:  # the flow went meanwhile
         return None
     try:

@@ -15,6 +15,7 @@ from . import bpffs, netns, syscall
 from .control import Control, SwitchReader
 from .dscp import DSCP_COUNT
 from .errors import NotAttachedError, RefusedError
+from .flow_pins import FlowPins
 from .flows import RING_SHAPE, RINGS_SHAPE, SLOTS_SHAPE, Flows
 from .layout import CONTROL, LAYOUT_VERSION, POLICY_BANKS, POLICY_ENTRY
 from .policy import Policy, PolicyTable
@@ -27,6 +28,11 @@ _SHAPES = {"control": CONTROL_SHAPE, "policy": POLICY_SHAPE, "flow_slots": SLOTS
 def folder() -> Path:
     """Return where this network namespace's pins are, or would be."""
     return bpffs.ROOT / str(netns.cookie())
+
+
+def flow_pins(state: Path) -> FlowPins:
+    """Return the pins of the flows in a namespace's folder."""
+    return FlowPins(state / "flows")
 
 
 class State:
@@ -44,6 +50,8 @@ def open_state() -> Iterator[State]:
     path = folder()
     with ExitStack() as stack:
         try:
+            if not bpffs.present(path):
+                raise _nothing_here()
             fds = {name: _open(path / name, stack) for name in _SHAPES}
         except FileNotFoundError:
             raise _nothing_here() from None
@@ -55,13 +63,15 @@ def open_state() -> Iterator[State]:
             raise _other_layout()
         policy = PolicyTable(fds["policy"], control)
         stack.callback(policy.close)
-        flows = stack.enter_context(Flows(fds["flow_slots"], fds["rings"]))
+        flows = stack.enter_context(Flows(fds["flow_slots"], fds["rings"], flow_pins(path)))
         yield State(control, policy, flows)
 
 
 def open_switch() -> SwitchReader:
     """Open this namespace's switch for reading; NotAttachedError where there are no maps."""
     try:
+        if not bpffs.present(folder()):
+            raise _nothing_here()
         return SwitchReader(syscall.obj_get(str(folder() / "control"), read_only=True))
     except FileNotFoundError:
         raise _nothing_here() from None
@@ -72,11 +82,13 @@ def open_switch() -> SwitchReader:
 def create_state() -> None:
     """Make this namespace's maps where they are missing. Callers hold the lock."""
     path = folder()
-    if path.exists():
-        return
     new = bpffs.building_place(path)
     try:
+        if bpffs.present(path):
+            return
         new.mkdir(mode=0o700)
+        flow_pins(new).path.mkdir(mode=0o700)
+        netns.pin_witness(str(new / bpffs.WITNESS))
         _create_maps(new)
         new.rename(path)
     except PermissionError:
@@ -86,7 +98,7 @@ def create_state() -> None:
 def release_state() -> bool:
     """Remove this namespace's maps if nothing uses them; say whether they are gone. Callers hold the lock."""
     path = folder()
-    if not path.exists():
+    if not bpffs.present(path):
         return True
     with open_state() as state:
         state.flows.reap()

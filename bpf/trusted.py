@@ -1,8 +1,8 @@
 """Folders that nobody but us can change: opened, made and emptied by descriptor.
 
 What runs as root must not follow a path that somebody else can bend. So each folder on the way is opened below the one
-before it and never through a link; it has to belong to root or to us, and nobody else may write to it, unless it is sticky
-(/tmp): in such a folder others cannot touch what is ours. The last one has to be ours, and ours alone to write to.
+before it and never through a link; it has to belong to root or to us, and nobody else may write to it. Only on the way a
+sticky one (/tmp) will do: in there others cannot touch what is ours.
 
 Once a folder was opened so, paths below it are as good as descriptors, for as long as what is in it was made by us: only
 we can change a name on the way. bpf(2) and bcc take pins by path, and this is why they may.
@@ -14,13 +14,12 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
 from .errors import UntrustedError
 
-_ROOT = 0  # the user that every folder on the way may belong to
+_ROOT = 0  # the user
 _WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _END = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -34,7 +33,7 @@ def open_folder(path: Path) -> int:
     """
     parent = _open_parent(path)
     try:
-        return _open_ours(path, parent)
+        return _open_end(path, parent)
     finally:
         os.close(parent)
 
@@ -47,11 +46,11 @@ def make_folder(path: Path, mode: int) -> int:
     parent = _open_parent(path)
     try:
         with suppress(FileNotFoundError):
-            return _open_ours(path, parent)
-        _refuse_others(path.parent, os.fstat(parent), {_ROOT, os.geteuid()}, sticky_will_do=False)
+            return _open_end(path, parent)
+        _refuse_others(path.parent, parent, sticky_will_do=False)
         with suppress(FileExistsError):  # made by another process of ours; if not, the next line says so
             os.mkdir(path.name, mode, dir_fd=parent)
-        return _open_ours(path, parent)
+        return _open_end(path, parent)
     finally:
         os.close(parent)
 
@@ -74,27 +73,25 @@ def remove(name: str, folder: int) -> None:
 
 def _open_parent(path: Path) -> int:
     """Walk to the folder that `path` is a name in, and look at each on the way."""
-    owners = {_ROOT, os.geteuid()}
-    at = os.open("/", _WAY)
-    seen = Path("/")
+    at, seen = os.open("/", _WAY), Path("/")
     try:
-        _refuse_others(seen, os.fstat(at), owners, sticky_will_do=True)
+        _refuse_others(seen, at, sticky_will_do=True)
         for name in path.parts[1:-1]:
             seen /= name
             below = _open_below(seen, at, _WAY)
             os.close(at)
             at = below
-            _refuse_others(seen, os.fstat(at), owners, sticky_will_do=True)
+            _refuse_others(seen, at, sticky_will_do=True)
     except BaseException:
         os.close(at)
         raise
     return at
 
 
-def _open_ours(path: Path, parent: int) -> int:
+def _open_end(path: Path, parent: int) -> int:
     fd = _open_below(path, parent, _END)
     try:
-        _refuse_others(path, os.fstat(fd), {os.geteuid()}, sticky_will_do=False)
+        _refuse_others(path, fd, sticky_will_do=False)
     except BaseException:
         os.close(fd)
         raise
@@ -105,14 +102,16 @@ def _open_below(path: Path, parent: int, flags: int) -> int:
     try:
         return os.open(path.name, flags, dir_fd=parent)
     except NotADirectoryError:
-        raise UntrustedError(f"{path} is a link, or no folder", f"ls -ld {path}") from None
+        raise UntrustedError(path, "is a link, or no folder", f"ls -ld {path}", foreign=True) from None
 
 
-def _refuse_others(path: Path, status: os.stat_result, owners: Container[int], *, sticky_will_do: bool) -> None:
-    if status.st_uid not in owners:
-        raise UntrustedError(f"{path} belongs to {_name(status.st_uid)}, who could change what is in it", f"ls -ld {path}")
+def _refuse_others(path: Path, folder: int, *, sticky_will_do: bool) -> None:
+    status = os.fstat(folder)
+    if status.st_uid not in (_ROOT, os.geteuid()):
+        what = f"belongs to {_name(status.st_uid)}, who could change what is in it"
+        raise UntrustedError(path, what, f"ls -ld {path}", foreign=True)
     if status.st_mode & _OTHERS_WRITE and not (sticky_will_do and status.st_mode & stat.S_ISVTX):
-        raise UntrustedError(f"{path}: others than its owner may write there", f"chmod go-w {path}")
+        raise UntrustedError(path, "can be changed by others than its owner", f"chmod go-w {path}", foreign=False)
 
 
 def _name(user: int) -> str:

@@ -109,15 +109,8 @@ def _with_second_look(reader: Callable[[], T]) -> T:
 
 
 def _by_life(flows: Sequence[Flow]) -> tuple[list[Flow], list[Flow]]:
-    """Split into flows of living and of dead owners; a process that owns many is asked after once."""
-    life: dict[tuple[int, int], bool] = {}
-    groups: tuple[list[Flow], list[Flow]] = ([], [])
-    for flow in flows:
-        owner = (flow.owner.pid, flow.owner.start_time)
-        if owner not in life:
-            life[owner] = flow.owner.alive
-        groups[0 if life[owner] else 1].append(flow)
-    return groups
+    """Split into flows of living and of dead owners."""
+    return [flow for flow in flows if flow.alive], [flow for flow in flows if not flow.alive]
 
 
 def registry_of(collector: Collector) -> CollectorRegistry:

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from qosctl.bpf import syscall
+from qosctl.bpf import bpffs, syscall
 from qosctl.bpf.control import Control
 from qosctl.bpf.counters import SHAPE as COUNTERS_SHAPE
 from qosctl.bpf.counters import DeviceCounters
@@ -27,7 +27,7 @@ from qosctl.bpf.flows import RINGS_SHAPE, SLOTS_SHAPE, Flow, Flows
 from qosctl.bpf.layout import LAYOUT_VERSION
 from qosctl.bpf.policy import Policy, PolicyTable
 from qosctl.bpf.ring_pages import RingPages
-from qosctl.bpf.state import CONTROL_SHAPE, POLICY_SHAPE
+from qosctl.bpf.state import CONTROL_SHAPE, POLICY_SHAPE, flow_pins
 from qosctl.bpf.syscall import MapShape, ProgramInfo
 
 
@@ -68,7 +68,7 @@ def require_privilege() -> None:
 
 def read_passtos(state: Path) -> bool:
     """Whether marks are copied outwards."""
-    if not state.exists():
+    if not bpffs.present(state):
         return False
     with _control(state) as control:
         return control.passtos
@@ -76,7 +76,7 @@ def read_passtos(state: Path) -> bool:
 
 def read_policy(state: Path) -> Policy:
     """The policy in force."""
-    if not state.exists():
+    if not bpffs.present(state):
         return Policy.identity()
     with (
         _control(state) as control,
@@ -88,18 +88,20 @@ def read_policy(state: Path) -> Policy:
 
 def read_flows(state: Path, pages: RingPages) -> Sequence[Flow]:
     """All flows, those of dead owners included. `pages` are kept from one reading to the next."""
-    if not state.exists():
+    if not bpffs.present(state):
         return ()
     with (
         _opened(state / "flow_slots", SLOTS_SHAPE) as slots,
         _opened(state / "rings", RINGS_SHAPE) as rings,
-        Flows(slots, rings, pages) as flows,
+        Flows(slots, rings, flow_pins(state), pages) as flows,
     ):
         return tuple(flows)
 
 
 def device_pins(state: Path) -> Sequence[DevicePins]:
     """The devices that are pinned, by interface index."""
+    if not bpffs.present(state):
+        return ()
     try:
         indices = sorted(int(path.name) for path in (state / "devices").iterdir() if path.name.isdigit())
     except FileNotFoundError:

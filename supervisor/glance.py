@@ -15,7 +15,7 @@ def glance(now: Status) -> str:
     """Return the worst that is to be said, or that all is well."""
     attached = [device for device in now.devices if device.state is DeviceState.ATTACHED]
     lost = [device for device in now.devices if device.state is DeviceState.DETACHED]
-    tunnels = sum(flow.owner.alive for flow in now.flows)
+    tunnels = sum(flow.alive for flow in now.flows)
     if lost:
         return f"NOT MARKING on {_names(lost)}: our program is gone (try: qosctl attach {' '.join(d.name for d in lost)})"
     if not attached:

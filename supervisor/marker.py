@@ -12,7 +12,8 @@ from qosctl.bpf.control import SwitchReader
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import QosctlError, kernel_errors
 from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
-from qosctl.bpf.flow_info import Owner, Statistic, TunnelState, process_start_time, statistics_in, write_suite
+from qosctl.bpf.flow_info import Statistic, TunnelState, statistics_in, write_suite
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import create_state, open_state, open_switch, release_state
 from qosctl.dtls.marker import FlowMemory
@@ -83,6 +84,7 @@ class FlowMarker:
             with kernel_errors("marking"), bpffs.locked():
                 with open_state() as state:
                     state.flows.remove(self._key)
+                    state.flows.forget(self._ring)
                 release_state()
         except QosctlError as error:
             self._warn(f"the flow entry stays until the next attach or connect: {error}")
@@ -114,18 +116,23 @@ class FlowMarker:
         self._ring = self.switch = None
 
     def _register(self, key: FlowKey, tunnel: str) -> tuple[Ring, SwitchReader]:
-        owner = Owner(self.pid, process_start_time(self.pid) or 0, time.time_ns(), tunnel, self._server)
+        owner = Owner(self.pid, time.time_ns(), tunnel, self._server)
         bpffs.ensure_mounted()
         with bpffs.locked():
             create_state()
             try:
                 with open_state() as state:
                     state.flows.reap()
-                    if self._key is not None:
+                    if self._key is not None and self._ring is not None:
                         state.flows.remove(self._key)
+                        state.flows.forget(self._ring)
                     ring = Ring(owner)
-                    state.flows.add(key, ring)
-                    return ring, open_switch()
+                    try:
+                        state.flows.add(key, ring)
+                        return ring, open_switch()
+                    except BaseException:
+                        ring.close()
+                        raise
             except BaseException:
                 release_state()
                 raise

@@ -61,7 +61,7 @@ def flow_json(flow: Flow) -> Json:
         "remote": {"address": flow.key.remote[0], "port": flow.key.remote[1]},
         "owner": {
             "pid": flow.owner.pid,
-            "alive": flow.owner.alive,
+            "alive": flow.alive,
             "tunnel": flow.owner.tunnel,
             "server": flow.owner.server,
             "created_unix_ns": flow.owner.created,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qosctl.bpf import syscall
+from qosctl.bpf import bpffs, syscall
 from qosctl.bpf.counters import DeviceCounters
 from qosctl.bpf.device import DevicePins, pinned_devices
 from qosctl.bpf.errors import NotAttachedError, kernel_errors
@@ -61,7 +61,7 @@ def status() -> Status:
     """
     nothing = Status(passtos=False, policy=Policy.identity(), devices=(), flows=())
     with kernel_errors("status"):
-        if not folder().exists():
+        if not bpffs.present(folder()):
             return nothing
         devices = tuple(device for pins in pinned_devices() if (device := _device_or_none(pins)) is not None)
         try:
@@ -74,7 +74,7 @@ def status() -> Status:
 def flows() -> Sequence[Flow]:
     """Read the flows of this network namespace, none where there is no state."""
     with kernel_errors("flows"):
-        if not folder().exists():
+        if not bpffs.present(folder()):
             return ()
         with open_state() as state:
             return tuple(state.flows)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
-from qosctl.bpf.flow_info import Owner, process_start_time
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import folder, open_state
 from qosctl.supervisor import clsact
@@ -136,11 +136,9 @@ def scrape(flows: int = 1000, times: int = 50) -> str:
     """Scrape over HTTP, as Prometheus does."""
     with ExitStack() as stack:
         built, supervisor = stack.enter_context(supervised(CONFIG + METRICS))
-        own = process_start_time(os.getpid())
-        assert own is not None
         with open_state() as state:
             for n in range(flows):
-                ring = Ring(Owner(os.getpid(), own, time.time_ns(), f"tun{n % 8}", "vpn.example"))
+                ring = Ring(Owner(os.getpid(), time.time_ns(), f"tun{n % 8}", "vpn.example"))
                 write_classes(
                     ring.page, dict.fromkeys(_CLASSES, ClassUse(n, 1000 * n, n, 1000 * n, backlog_word(Queued(n, n))))
                 )

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
 
 def _lines(flow: Flow) -> Iterator[str]:
     owner = flow.owner
-    state = f"pid {owner.pid}" if owner.alive else f"pid {owner.pid} is dead (the next attach or connect clears it)"
+    state = f"pid {owner.pid}" if flow.alive else f"pid {owner.pid} is dead (the next attach or connect clears it)"
     now_ns = time.time_ns()
     yield f"{owner.tunnel}: {owner.server}, {state}, up {(now_ns - owner.created) // _NANOSECONDS} s"
     yield f"    outer {_end(flow.key.local)} -> {_end(flow.key.remote)}"

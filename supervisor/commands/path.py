@@ -73,7 +73,7 @@ def _resolve(host: str, family: int) -> str:
 def _tunnel_to(address: str) -> Flow | None:
     """Return the running tunnel to that address, as far as we may see it."""
     try:
-        return next((flow for flow in flows() if flow.key.remote[0] == address and flow.owner.alive), None)
+        return next((flow for flow in flows() if flow.key.remote[0] == address and flow.alive), None)
     except QosctlError:  # the trace itself needs less privilege than our maps do
         return None
 

@@ -55,7 +55,7 @@ def _print(now: Status, out: TextIO) -> None:
         print("nothing is attached (try: qosctl attach IFACE)", file=out)
         return
     print(one_line(glance(now)), file=out)
-    alive = sum(flow.owner.alive for flow in now.flows)
+    alive = sum(flow.alive for flow in now.flows)
     policy = "default" if now.policy == Policy.identity() else "custom"
     print(f"passtos {'on' if now.passtos else 'off'}   policy {policy}   flows {alive}", file=out)
     for device in now.devices:

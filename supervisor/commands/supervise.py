@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from qosctl.bpf import bpffs, netns
-from qosctl.bpf.errors import RefusedError, kernel_errors
+from qosctl.bpf.errors import BusyError, RefusedError, kernel_errors
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.log import Log
 from qosctl.supervisor.supervise.config import DEFAULT_PATH, Config, load
@@ -60,14 +59,11 @@ def _only_one() -> Iterator[None]:
     """Hold the place of this network namespace's supervisor, as long as we live; RefusedError where another has it."""
     with kernel_errors("supervise"):
         bpffs.ensure_mounted()
-        place = bpffs.ROOT / f"supervised_{netns.cookie()}"
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise RefusedError("another supervisor works in this network namespace", f"fuser -v {place}") from None
+        with bpffs.locked():
+            try:
+                fd = bpffs.hold(f"supervised_{netns.cookie()}")
+            except BusyError as error:
+                raise RefusedError("another supervisor works in this network namespace", error.hint) from None
     try:
         yield
     finally:

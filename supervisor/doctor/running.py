@@ -106,7 +106,7 @@ def _ways_out(now: Status) -> Iterator[Finding]:
     attached = {device.name for device in now.devices if device.state is DeviceState.ATTACHED}
     for flow in now.flows:
         name = machine.way_out(flow.key.remote[0])
-        if flow.owner.alive and name is not None and name not in attached:
+        if flow.alive and name is not None and name not in attached:
             yield failed(
                 "way-out", f"{flow.owner.tunnel}: packets to {flow.key.remote[0]} leave by {name}, which is not attached",
                 "this tunnel is not marked", f"qosctl attach {name}",
@@ -134,9 +134,9 @@ def _policy(policy: Policy) -> Iterator[Finding]:
 
 
 def _flows(flows: Sequence[Flow]) -> Iterator[Finding]:
-    alive = [flow for flow in flows if flow.owner.alive]
+    alive = [flow for flow in flows if flow.alive]
     for flow in flows:
-        if not flow.owner.alive:
+        if not flow.alive:
             yield warned(
                 "flows", f"{flow.owner.tunnel}: the client, pid {flow.owner.pid}, is dead",
                 "its entry marks nothing; the next attach or connect clears it", "qosctl connect https://HOST -u USER",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from qosctl.bpf import bpffs, loader, syscall
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
-from qosctl.bpf.flow_info import Owner
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.layout import RING_WORDS, mark_word
 from qosctl.bpf.policy import Policy
@@ -52,7 +52,7 @@ def run() -> SelfTest:
     create_state()
     pins = pins_of(_LOOPBACK)
     pins.create("lo")
-    ring = Ring(Owner(os.getpid(), 0, 0, "selftest", ""))
+    ring = Ring(Owner(os.getpid(), 0, "selftest", ""))
     tags, wrong, runs = [], [], 0
     with open_state() as state:
         _prepare(state, ring)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qosctl.bpf import inquiry
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.flow_info import Owner, Statistic, TunnelState
+from qosctl.bpf.flow_info import Statistic, TunnelState
 from qosctl.bpf.flows import Flow
 from qosctl.bpf.inquiry import Question, RoundTrip
+from qosctl.bpf.state import flow_pins, folder
 
 from .times import ROUNDS, ClassTimes
 
@@ -35,34 +36,35 @@ def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
     """Have the client probe these classes in turns, ROUNDS times; some 4 s. NoAnswerError where it does not."""
     if flow.statistics[Statistic.STATE] != TunnelState.DTLS:
         raise NoAnswerError("packets do not go over DTLS now, and so unmarked")
+    pins = flow_pins(folder())
     try:
-        words = inquiry.opened(flow.ring_id)
+        words = inquiry.opened(pins.open_ring(flow.ring_id))
     except OSError as error:
         raise NoAnswerError(f"its memory cannot be opened ({error.strerror})") from error
     number = secrets.randbits(64) or 1
     inquiry.ask(words, Question(number, classes, time.monotonic_ns() + round((_HEARD_S + _ALL_S) * 1e9)))
     try:
-        trips = _wait(words, number, len(classes) * ROUNDS, flow.owner)
+        trips = _wait(words, number, len(classes) * ROUNDS, lambda: pins.alive(flow.ring_id))
     finally:
         if inquiry.id_in(words) == number:
             inquiry.withdraw(words)
-    if trips is None and not flow.owner.alive:
+    if trips is None and not pins.alive(flow.ring_id):
         raise NoAnswerError("the client has gone")
     if trips is None:
         raise NoAnswerError("the client does not answer: it is of an older version, hangs, or somebody else asks")
     return [_times(dscp, trips) for dscp in classes]
 
 
-def _wait(words: memoryview, number: int, wanted: int, client: Owner) -> Sequence[RoundTrip] | None:
+def _wait(words: memoryview, number: int, wanted: int, alive: Callable[[], bool]) -> Sequence[RoundTrip] | None:
     """Return what has come of the question when it is over, None where the client has not seen it."""
     deadline = time.monotonic() + _HEARD_S
     while (trips := inquiry.answer(words, number)) is None:
-        if time.monotonic() >= deadline or not client.alive:
+        if time.monotonic() >= deadline or not alive():
             return None
         time.sleep(_LOOK_S)
     deadline = time.monotonic() + _ALL_S
     complete = False
-    while time.monotonic() < deadline and client.alive:
+    while time.monotonic() < deadline and alive():
         time.sleep(_LOOK_S)
         now = inquiry.answer(words, number)
         if now is None:  # somebody else's question came in between

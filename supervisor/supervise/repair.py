@@ -64,9 +64,15 @@ def settle(policy: Policy | None, passtos: bool | None) -> bool:
 
 
 def reap() -> int:
-    """Remove the flows of dead owners, and the maps if they were their last use; return how many there were."""
+    """Remove the flows of dead owners, and the maps if they were their last use; return how many flows there were.
+
+    The pins of namespaces that are gone go as well.
+    """
     with kernel_errors("reap"):
         try:
+            if bpffs.litter():
+                with bpffs.locked():
+                    pass  # whoever takes it sweeps
             with open_state() as state:
                 if not state.flows.orphans():
                     return 0

@@ -119,7 +119,7 @@ def _tunnel(before: Flow | None, now: Flow, seconds: float) -> TunnelRates:
     return TunnelRates(
         device=now.owner.tunnel,
         server=now.owner.server,
-        alive=now.owner.alive,
+        alive=now.alive,
         sent=Rate(a_second(Statistic.PACKETS_SENT), a_second(Statistic.BYTES_SENT) * _BITS),
         received=Rate(a_second(Statistic.PACKETS_RECEIVED), a_second(Statistic.BYTES_RECEIVED) * _BITS),
         dropped=a_second(*_DROPS),

@@ -18,7 +18,7 @@ from qosctl.bpf import bpffs, counters, loader, syscall
 from qosctl.bpf.counters import DeviceCounters
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flow_info import Owner, process_start_time
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.layout import RING_WORDS, Outcome, mark_word
 from qosctl.bpf.state import State, create_state, folder, open_state
@@ -122,9 +122,7 @@ def kernel() -> Iterator[Kernel]:
 
 def own(tunnel: str) -> Owner:
     """This process as the owner of a flow."""
-    started = process_start_time(os.getpid())
-    assert started is not None
-    return Owner(os.getpid(), started, 0, tunnel, "server.example")
+    return Owner(os.getpid(), 0, tunnel, "server.example")
 
 
 @contextmanager

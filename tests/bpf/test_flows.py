@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qosctl.bpf.errors import RefusedError
-from qosctl.bpf.flow_info import process_start_time
 from qosctl.bpf.flows import FlowKey
 from qosctl.bpf.layout import FLOW_PROBES, FLOW_SLOTS, Outcome
 
@@ -91,12 +88,3 @@ def test_a_table_with_nothing_in_it_is_as_it_was_made(loaded: Kernel) -> None:
         flows.remove(key)
     occupied = {FLOW4.home, FLOW6.home}
     assert all(flows._state(at).value == 0 for at in range(FLOW_SLOTS) if at not in occupied)
-
-
-def test_a_process_that_ended_owns_nothing_although_nobody_has_waited_for_it() -> None:
-    child = subprocess.Popen(["sleep", "60"])
-    assert process_start_time(child.pid) is not None
-    child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert process_start_time(child.pid) is None
-    child.wait()

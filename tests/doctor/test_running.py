@@ -11,7 +11,7 @@ import pytest
 from qosctl.bpf import state, syscall
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import DF, EF
-from qosctl.bpf.flow_info import Owner
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.policy import Policy
 from qosctl.supervisor.attach import attach
@@ -151,14 +151,14 @@ def test_no_tunnel_and_a_dead_tunnel() -> None:
     attach([NEAR])
     set_passtos(True)
     assert bad(look()) == {"flows": Level.FAIL}
-    ring = Ring(Owner(1, 0, 0, "tun-dead", "server.example"))  # process 1 did not start at 0 ticks
+    ring = Ring(Owner(1, 0, "tun-dead", "server.example"))
     with state.open_state() as opened:
         opened.flows.add(FlowKey((ADDRESSES[4][0], 5), (ADDRESSES[4][1], 6)), ring)
+        ring.close()
         try:
             levels = [finding.level for finding in look_at(look()) if finding.check == "flows"]
         finally:
             opened.flows.remove(FlowKey((ADDRESSES[4][0], 5), (ADDRESSES[4][1], 6)))
-            ring.close()
     assert levels == [Level.WARN, Level.FAIL]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from qosctl.bpf import state
-from qosctl.bpf.flow_info import Owner, process_start_time
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 
 from tests.lab import Namespace
@@ -30,13 +30,13 @@ def sender(namespace: Namespace) -> Iterator[socket.socket]:
 
 @contextmanager
 def flow(namespace: Namespace, port: int, tunnel: str = "tun0", *, alive: bool = True) -> Iterator[Ring]:
-    """A flow from `port` to the peer, made by this process, or by one that had its id before."""
-    start_time = process_start_time(os.getpid())
-    assert start_time is not None
-    ring = Ring(Owner(os.getpid(), start_time - (not alive), time.time_ns(), tunnel, "vpn.example"))
+    """A flow from `port` to the peer, made by this process, or by one that has gone."""
+    ring = Ring(Owner(os.getpid(), time.time_ns(), tunnel, "vpn.example"))
     key = FlowKey((HERE, port), (PEER, 4443))
     with namespace.entered(), state.open_state() as opened:
         opened.flows.add(key, ring)
+    if not alive:
+        ring.close()
     try:
         yield ring
     finally:

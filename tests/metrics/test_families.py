@@ -11,7 +11,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from qosctl.bpf.dscp import DF, EF
 from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word
-from qosctl.bpf.flow_info import Owner, Statistic
+from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import Flow, FlowKey
 from qosctl.metrics.collector import KernelCollector, registry_of
 from qosctl.metrics.tunnels import TUNNEL_METRICS, tunnel_families
@@ -43,7 +44,7 @@ def tunnel(flows: Sequence[Flow]) -> Answer:
 def flow(device: str, port: int = 1, **statistics: int) -> Flow:
     values = [statistics.get(statistic.label, 0) for statistic in Statistic]
     key = FlowKey(("192.0.2.1", port), ("192.0.2.2", 443))
-    return Flow(key, Owner(1, 1, 0, device, "vpn.example"), values)
+    return Flow(key, Owner(1, 0, device, "vpn.example"), values)
 
 
 def broken() -> Path:

@@ -13,6 +13,7 @@ import pytest
 from qosctl.bpf import inquiry
 from qosctl.bpf.dscp import DF, EF
 from qosctl.bpf.flow_info import Statistic, statistics_in
+from qosctl.bpf.state import flow_pins, folder
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.path.times import ROUNDS, ClassTimes
 from qosctl.supervisor.path.tunnel import Comparison, Echo
@@ -99,7 +100,8 @@ def test_a_client_that_goes_in_the_middle_is_told_of(topology: Topology, server:
         with topology.client.entered():
             (flow,) = flows()
         asking = topology.client.popen([str(COMMAND), "path", topology.server4], stdout=PIPE, stderr=PIPE)
-        words = inquiry.opened(flow.ring_id)
+        with topology.client.entered():
+            words = inquiry.opened(flow_pins(folder()).open_ring(flow.ring_id))
         while not inquiry.id_in(words):
             assert asking.poll() is None
             time.sleep(0.01)

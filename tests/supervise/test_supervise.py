@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flow_info import Owner
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.policy import Policy
 from qosctl.bpf.state import folder, open_state
@@ -105,7 +105,7 @@ def test_what_was_attached_by_hand_is_left_alone(stand: Stand, tmp_path: Path) -
 
 def test_flows_of_dead_clients_are_reaped(stand: Stand, tmp_path: Path) -> None:
     with Supervised(stand.sender, tmp_path, ON) as supervisor, stand.tunnel() as living:
-        ring = Ring(Owner(os.getpid(), 1, 1, "tun9", "gone.example"))
+        ring = Ring(Owner(os.getpid(), 1, "tun9", "gone.example"))
         with open_state() as state:
             state.flows.add(FlowKey(("10.92.0.1", 1), ("10.92.0.2", 2)), ring)
         ring.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
-from qosctl.bpf.flow_info import write_owner
+from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.state import open_state
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.cli import main
 from qosctl.supervisor.exits import Exit
@@ -25,11 +26,14 @@ def test_any_words_make_a_table(stand: Stand, word: int) -> None:
     assert "outer 10.92.0.1:40000 -> 10.92.0.2:4443" in out.getvalue()
 
 
-def test_no_name_reaches_the_terminal_as_a_command(stand: Stand) -> None:
+@pytest.mark.usefixtures("stand")
+def test_no_name_reaches_the_terminal_as_a_command() -> None:
     attach([NEAR])
     out = io.StringIO()
-    with stand.tunnel() as tunnel:
-        write_owner(tunnel.ring.page.cast("B"), own("tun\x1b[2J\nroot#"))
+    ring = Ring(own("tun\x1b[2J\nroot#"))
+    with open_state() as state:
+        state.flows.add(FlowKey(("192.0.2.1", 1), ("192.0.2.2", 2)), ring)
         assert main(["flows"], out) == Exit.FINE
+    ring.close()
     assert out.getvalue().startswith("tun\\x1b[2J\\nroot#: ")
     assert all(line.isprintable() for line in out.getvalue().splitlines())

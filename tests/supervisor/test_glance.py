@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from qosctl.bpf.counters import DeviceCounters, Traffic
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.flow_info import Owner, Statistic, process_start_time
+from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import Flow, FlowKey
 from qosctl.bpf.layout import Outcome
 from qosctl.bpf.policy import Policy
@@ -23,8 +24,8 @@ def device(name: str, state: DeviceState, stamped: int = 0) -> DeviceStatus:
 
 
 def flow(*, alive: bool) -> Flow:
-    owner = Owner(1, (process_start_time(1) or 0) + (not alive), 1, "tun0", "vpn.example")
-    return Flow(FlowKey(("192.0.2.1", 1), ("192.0.2.2", 2)), owner, [0] * len(Statistic))
+    owner = Owner(1, 1, "tun0", "vpn.example")
+    return Flow(FlowKey(("192.0.2.1", 1), ("192.0.2.2", 2)), owner, [0] * len(Statistic), alive)
 
 
 TABLE: list[tuple[bool, list[DeviceStatus], list[Flow], str]] = [

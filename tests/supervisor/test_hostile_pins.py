@@ -56,7 +56,7 @@ CASES = {
     ),
     "nobody could still come first": (
         OPEN_MOUNT,
-        "/sys/fs/bpf: others than its owner may write there (try: chmod go-w /sys/fs/bpf)",
+        "/sys/fs/bpf can be changed by others than its owner (try: chmod go-w /sys/fs/bpf)",
         "chmod go-w /sys/fs/bpf",
     ),
     "the folder was given to a service": (
@@ -67,7 +67,7 @@ CASES = {
     ),
     "others may write to the folder": (
         f"mount -t bpf -o mode=0755 bpf /sys/fs/bpf; mkdir -m 0777 {PINS}\nas_nobody 'ln -s $victim {PINS}/old_x'",
-        f"{PINS}: others than its owner may write there (try: chmod go-w {PINS})",
+        f"{PINS} can be changed by others than its owner (try: chmod go-w {PINS})",
         f"chmod go-w {PINS}",
     ),
 }  # fmt: skip

@@ -10,7 +10,6 @@ import sys
 import pytest
 from qosctl.bpf import syscall
 from qosctl.bpf.dscp import EF
-from qosctl.bpf.flow_info import process_start_time
 from qosctl.bpf.layout import Outcome
 from qosctl.bpf.policy import Policy
 from qosctl.bpf.state import folder
@@ -101,18 +100,18 @@ def test_flows_name_their_owner(stand: Stand) -> None:
     with stand.tunnel(6) as tunnel:
         (flow,) = flows()
         assert flow.key == tunnel.key
-        assert (flow.owner.pid, flow.owner.start_time) == (os.getpid(), process_start_time(os.getpid()))
-        assert flow.owner.alive
+        assert flow.owner.pid == os.getpid()
+        assert flow.alive
         assert flow.owner.tunnel == "tun-test"
     assert flows() == ()
 
 
 ORPHAN = f"""
 import os, signal
-from qosctl.bpf.flow_info import Owner, process_start_time
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import open_state
-ring = Ring(Owner(os.getpid(), process_start_time(os.getpid()), 0, "tun-dead", "server.example"))
+ring = Ring(Owner(os.getpid(), 0, "tun-dead", "server.example"))
 with open_state() as state:
     state.flows.add(FlowKey(("192.0.2.1", 5), ("192.0.2.2", {PORTS[1]})), ring)
     print("ready", flush=True)
@@ -125,10 +124,10 @@ def test_a_flow_whose_owner_died_is_shown_so_and_cleared_by_the_next_command(sta
     owner = stand.sender.popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE)
     assert owner.stdout is not None
     assert owner.stdout.readline() == "ready\n"
-    assert [flow.owner.alive for flow in flows()] == [True]
+    assert [flow.alive for flow in flows()] == [True]
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    assert [flow.owner.alive for flow in flows()] == [False]
+    assert [flow.alive for flow in flows()] == [False]
     detach([NEAR])
     assert not folder().exists()
 

@@ -47,7 +47,7 @@ def pins(namespace: Namespace) -> list[str]:
     with namespace.entered():
         cookie = str(netns.cookie())
     own = [path for path in bpffs.ROOT.glob("*") if cookie in path.name.split("_")]
-    return sorted(str(pin) for path in own for pin in path.rglob("*") if not pin.is_dir())
+    return sorted(str(pin) for path in own for pin in path.rglob("*") if pin.is_symlink() or not pin.is_dir())
 
 
 def _json(namespace: Namespace, *argv: str) -> list[dict[str, Any]]:

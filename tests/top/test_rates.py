@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.counters import DeviceCounters, Traffic
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flow_info import Owner, Statistic
+from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import Flow, FlowKey
 from qosctl.bpf.layout import Outcome
 from qosctl.bpf.policy import Policy
@@ -31,7 +32,7 @@ def device(stamped: int, octets: int = 0, name: str = "eth0", index: int = 2) ->
 
 def flow(sent: int, created: int = 1, tunnel: str = "tun0") -> Flow:
     statistics = [sent if statistic is Statistic.BYTES_SENT else 0 for statistic in Statistic]
-    return Flow(KEY, Owner(1, 1, created, tunnel, "vpn.example"), statistics)
+    return Flow(KEY, Owner(1, created, tunnel, "vpn.example"), statistics)
 
 
 def sample(at: float, *devices: DeviceStatus, flows: tuple[Flow, ...] = ()) -> Sample:
@@ -80,7 +81,7 @@ def test_a_screen_fits_and_holds_nothing_a_terminal_would_obey(
 ) -> None:
     seen = [device(count, count * 99, name, index) for index, (name, count) in enumerate(devices, 1)]
     before = [device(0, 0, name, index) for index, (name, _) in enumerate(devices, 1)]
-    flows = tuple(Flow(KEY, Owner(1, 1, n, *names), flow(0).statistics) for n, names in enumerate(tunnels))
+    flows = tuple(Flow(KEY, Owner(1, n, *names), flow(0).statistics) for n, names in enumerate(tunnels))
     now = rates(sample(0, *before, flows=flows), sample(1, *seen, flows=flows))
     lines = screen(now, "12:34:56", width, height)
     assert len(lines) <= height

@@ -1,0 +1,108 @@
+"""What a deleted network namespace left goes with the next command and with any supervisor, wherever it is (finding 18)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from qosctl.bpf import bpffs, netns
+from qosctl.bpf.state import create_state, folder
+from qosctl.supervisor.supervise.repair import reap
+
+from tests.lab import Namespace, Qosctl
+from tests.supervise.running import Supervised
+
+pytestmark = pytest.mark.audit
+
+
+def left_behind(label: str) -> Path:
+    """Attach in a namespace, delete it, and return where its pins were."""
+    with Namespace(label) as namespace:
+        place = place_of(namespace)
+        Qosctl(namespace)("attach", "lo")
+        assert (place / "devices" / "1").exists()
+    return place
+
+
+def until(true: Callable[[], bool]) -> None:
+    """The kernel takes a namespace apart in the background."""
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(name="alive")
+def alive_fixture() -> Iterator[Namespace]:
+    """A namespace that has maps of its own, and stays."""
+    with Namespace("alive") as namespace:
+        Qosctl(namespace)("attach", "lo")
+        yield namespace
+        Qosctl(namespace)("detach", "--all")
+
+
+def place_of(namespace: Namespace) -> Path:
+    with namespace.entered():
+        return folder()
+
+
+@pytest.mark.parametrize("words", [["detach", "lo"], ["policy", "reset"]], ids=" ".join)
+def test_the_next_command_anywhere_sweeps(words: list[str], alive: Namespace) -> None:
+    place = left_behind("gone")
+    kept = place_of(alive)
+    until(lambda: netns.is_gone(str(place / bpffs.WITNESS)))
+    with Namespace("another") as namespace:
+        Qosctl(namespace)(*words, check=False)
+        assert not place.exists()
+        assert kept.exists()
+        assert "lo: attached" in Qosctl(alive)("status").stdout
+
+
+def test_any_supervisor_sweeps(alive: Namespace, tmp_path: Path) -> None:
+    with Supervised(alive, tmp_path, "interfaces = []\n") as supervisor:
+        place = left_behind("gone")
+        until(lambda: netns.is_gone(str(place / bpffs.WITNESS)))
+        supervisor.reload()
+        supervisor.wait(lambda: not place.exists())
+        assert place_of(alive).exists()
+
+
+def test_a_supervisor_without_maps_of_its_own_sweeps_too() -> None:
+    place = left_behind("gone")
+    until(lambda: netns.is_gone(str(place / bpffs.WITNESS)))
+    with Namespace("empty") as namespace, namespace.entered():
+        assert bpffs.litter()
+        assert reap() == 0
+    assert not place.exists()
+    assert not bpffs.litter()
+
+
+@pytest.mark.parametrize("spoil", ["no witness", "another map", "no folder"])
+def test_what_cannot_be_proven_dead_stays(spoil: str) -> None:
+    place = bpffs.ROOT / "18446744073709551615"
+    place.mkdir(parents=True)
+    with Namespace("alive") as namespace, namespace.entered():
+        if spoil == "another map":
+            with bpffs.locked():
+                create_state()
+            (folder() / "control").rename(place / bpffs.WITNESS)
+        elif spoil == "no folder":
+            (place / bpffs.WITNESS).mkdir()
+        with bpffs.locked():
+            assert place.exists()
+        bpffs.remove_tree(folder())
+    bpffs.remove_tree(place)
+
+
+def test_the_place_of_a_supervisor_that_has_ended_goes(alive: Namespace, tmp_path: Path) -> None:
+    def places() -> list[str]:
+        return [path.name for path in bpffs.ROOT.iterdir() if path.name.startswith("held_")]
+
+    with Supervised(alive, tmp_path, "interfaces = []\n"):
+        assert len(places()) == 1
+        Qosctl(alive)("attach", "lo")
+        assert len(places()) == 1
+    Qosctl(alive)("attach", "lo")
+    assert places() == []
