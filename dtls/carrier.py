@@ -30,7 +30,7 @@ _EARLY_MAX = 1024
 _NO_ROUTE_S = 1.0
 """Until the next attempt where the kernel knows no way; news of the network brings it forward."""
 _SMALL_PATH_S = 3600.0
-"""The same where the path swallows packets that IPv6 must be able to send: finding that out again costs some of them."""
+"""The same where the path has no room for packets that IPv6 must be able to send: finding that out again costs some."""
 
 
 class Carrier:
@@ -46,6 +46,7 @@ class Carrier:
         poll: select.epoll,
         parts: Parts,
         changed: Callable[[State, str], None],
+        now: float,
     ) -> None:
         """`changed` is told what carries the packets from now on, and why the last channel does not any more."""
         self._opened = opened
@@ -59,16 +60,16 @@ class Carrier:
         self.attempt: Attempt | None = None
         self.early: list[bytes] = []
         """Datagrams that came right behind the handshake of the link; whoever reads them empties it."""
-        self.too_small: int | None = None
-        """What the path takes, in bytes, where that was too little for DTLS; until it takes more, or is another."""
-        self._next_attempt = 0.0
+        self.too_small = opened.too_small
+        """Whether the path takes too little for DTLS to carry IPv6; until it takes more, or is another."""
+        self._next_attempt = now + (_SMALL_PATH_S if self.too_small else 0)
         self._ring_by: float | None = None
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again."""
         if self.link is not None:
             if self.link.path.whole:
-                self.too_small = None
+                self.too_small = False
             try:
                 return self.link.tend(now)
             except LinkLostError as error:
@@ -95,7 +96,7 @@ class Carrier:
         """Let TLS carry: nobody wants to wait for DTLS any longer."""
         if self._ring_by is None:  # else the entry is a new link's already
             self._entry.move(self._opened.channel.fileno())
-        self._changed(State.TLS, "no answer over UDP")
+        self._changed(State.TLS, "the path is too small for IPv6 over UDP" if self.too_small else "no answer over UDP")
 
     def lose(self, why: str, now: float) -> None:
         """Give the link up, let TLS carry, and try anew."""
@@ -108,23 +109,16 @@ class Carrier:
         self._next_attempt = now
         self._changed(State.TLS, why)
 
-    def give_up(self, why: str, now: float) -> None:
-        """Let TLS carry for long, because the path is no good for DTLS; `doubt` about the path ends that."""
-        assert self.link is not None
-        self.too_small = self.link.outer_mtu
-        self.lose(why, now)
-        self._next_attempt = now + _SMALL_PATH_S
-
     def doubt(self, now: float, *, moved: bool) -> None:
         """The network has changed: ask whether the link lives, or try again from a new socket.
 
         `moved`: the path may be another. On the same one, what was too small for DTLS stays so.
         """
         if moved:
-            self.too_small = None
+            self.too_small = False
         if self.link is not None:
             self.link.life.doubt(now)
-        elif self.attempt is None and self.too_small is None:
+        elif self.attempt is None and not self.too_small:
             self._next_attempt = now
 
     def close(self, now: float, *, goodbye: bool) -> None:

@@ -20,7 +20,7 @@ from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.account import Account
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
-from qosctl.dtls.device import Device, why_no_ipv6
+from qosctl.dtls.device import Device
 from qosctl.dtls.dial import Address, UnreachableError
 from qosctl.dtls.ending import ENDINGS, reason_of
 from qosctl.dtls.establish import Opened, open_session
@@ -93,8 +93,8 @@ class _Client:
         self._parts = parts
         self._gateway = Gateway.parse(options.url)
         self._account = Account(options.credentials)
-        self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than it says
-        self._too_small: int | None = None  # what it took in the last session, where that was too little for DTLS
+        self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than its device
+        self._too_small = False  # whether the last session ended on a path that was known to have no room for IPv6
         self._known: Address | None = None  # where the server was the last time
 
     def run(self) -> None:
@@ -134,7 +134,7 @@ class _Client:
             had_ipv6 = self._device.carries_ipv6
             tun = self._device.serve(opened)
             if had_ipv6 and not self._device.carries_ipv6:
-                why = why_no_ipv6(opened.session, opened.outer)
+                why = "the server gives no address for it"
                 self._teller.say(Severity.WARNING, f"the tunnel carries no IPv6 any more: {why}")
             poll = session.enter_context(select.epoll())
             now = time.monotonic()
@@ -155,6 +155,7 @@ class _Client:
                 poll=poll,
                 parts=self._parts,
                 changed=lambda state, why: self._changed(opened, control, state, why),
+                now=now,
             )
             self._teller.follow(opened, carrier)
             net = session.enter_context(contextlib.closing(NetWatch()))
@@ -174,9 +175,12 @@ class _Client:
             )
             goodbye = False
             try:
-                loop.run(now + (FIRST_HOLD_S if first else HOLD_S))
+                hold_s = FIRST_HOLD_S if first else HOLD_S
+                loop.run(now + (0 if opened.too_small else hold_s))
                 goodbye = True
             finally:
+                if opened.too_small and not carrier.too_small:
+                    self._path_mtu = LINK_MTU_MAX
                 self._too_small = carrier.too_small
                 carrier.close(time.monotonic(), goodbye=goodbye)
                 if goodbye:
@@ -197,9 +201,7 @@ class _Client:
             raise error
         if isinstance(error, PathShrunkError):
             self._path_mtu = error.mtu
-        elif reason is Reason.SERVER_SILENT and self._too_small is not None:
-            self._path_mtu = self._too_small  # it swallows TLS's large packets too
-        elif reason is not Reason.REKEY:
+        elif reason is not Reason.REKEY and not self._too_small:
             self._path_mtu = LINK_MTU_MAX  # it may be another path
         self._teller.lost(error, reason, now)
         recovery = Recovery(

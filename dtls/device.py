@@ -6,23 +6,14 @@ The first session makes it; the ones after it find it there, and with it the con
 from __future__ import annotations
 
 import contextlib
-from ipaddress import IPv4Address, IPv6Address
 
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.marker import Marker
-from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD, Session
+from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.surroundings import Following, Surroundings
 from qosctl.dtls.tun import Tun
-
-
-def why_no_ipv6(session: Session, outer: IPv4Address | IPv6Address) -> str:
-    """Say why a device that serves the session, from a server at `outer`, has no IPv6 address."""
-    mtu = session.tunnel_mtu(outer, RECORD_OVERHEAD)
-    if mtu < IPV6_MTU_MIN:  # whoever took it away, the server or we
-        return f"there is room for packets of {mtu} bytes, and IPv6 needs {IPV6_MTU_MIN}"
-    return "the server gives no address for it"
 
 
 class Device:
@@ -39,8 +30,9 @@ class Device:
 
     def serve(self, opened: Opened) -> Tun:
         """Make the device, or give the one there is what the session says. Raises what Tun raises."""
-        mtu = opened.session.tunnel_mtu(opened.outer, RECORD_OVERHEAD)
-        addresses = tuple(each for each in opened.session.addresses if each.version == 4 or mtu >= IPV6_MTU_MIN)
+        mtu, addresses = opened.session.tunnel_mtu(opened.outer, RECORD_OVERHEAD), opened.session.addresses
+        if opened.session.has_ipv6:
+            mtu = max(mtu, IPV6_MTU_MIN)  # what DTLS has no room for, TLS carries
         if self.tun is not None:
             self.tun.readdress(addresses)
             self._around.go_on(opened, self.tun)

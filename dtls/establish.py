@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import select
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -14,6 +13,7 @@ from qosctl.bpf.errors import RefusedError
 from qosctl.dtls import openssl
 from qosctl.dtls.account import Account
 from qosctl.dtls.anyconnect import Login
+from qosctl.dtls.base_mtu import base_for, device_mtu, fitting
 from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel, ConnectionLostError
 from qosctl.dtls.credentials import CookieLogin
 from qosctl.dtls.dial import Address, dial
@@ -21,28 +21,34 @@ from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
 from qosctl.dtls.https import Response, ResponseReader
 from qosctl.dtls.marker import Endpoint
-from qosctl.dtls.session import LINK_MTU_MAX, TUNNEL_MTU_MIN, Session, connect_request, parse_session
+from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD, Session, connect_request, outer_headers, parse_session
 from qosctl.dtls.stop import Stop, wait
 from qosctl.dtls.tls import open_channel
 from qosctl.dtls.trust import Trust
 
-_LINUX_IP_MTU = 14
-_LINUX_IPV6_MTU = 24
-
 
 @dataclass(frozen=True, repr=False)
 class Opened:
-    """A session over TLS. `psk` is the key for its DTLS handshakes; `early` came before anyone could read it."""
+    """A session over TLS. `psk` is the key for its DTLS handshakes; `early` came before anyone could read it.
+
+    `path_mtu` is what the path takes, in bytes, as far as is known before any probe.
+    """
 
     channel: Channel
     session: Session
     psk: bytes
     early: bytes
+    path_mtu: int
 
     @property
     def outer(self) -> IPv4Address | IPv6Address:
         """The server's address."""
         return ipaddress.ip_address(self.channel.remote[0].partition("%")[0])
+
+    @property
+    def too_small(self) -> bool:
+        """Whether the path has no room for IPv6 within a record, although the session has it: TLS fits every path."""
+        return self.session.has_ipv6 and self.path_mtu - outer_headers(self.outer, RECORD_OVERHEAD) < IPV6_MTU_MIN
 
     @property
     def address(self) -> Address:
@@ -64,31 +70,38 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
     mtu_max: int,
     stop: Stop,
     known: Address | None = None,
+    ipv6: bool = True,
 ) -> Opened:
     """Connect to the server, log in where `account` has no cookie, and ask for the tunnel. The channel is the caller's.
 
     RefusedError (CookieRefusedError, LoginError), NotAttachedError and UsageError say in one line what is wrong;
     StopRequestedError when asked to stop. Each step takes `timeout_s` at most; `mtu_max` is what is known of the path,
-    `known` where the server was the last time.
+    `known` where the server was the last time. With `ipv6` the tunnel may have more than the path takes, for IPv6's sake.
     """
     openssl.require()
-    tcp = dial(gateway, time.monotonic() + timeout_s, stop, known)
+    tcp = dial(gateway, time.monotonic() + timeout_s, stop, known, mtu_max=mtu_max)
     channel = open_channel(tcp, gateway, trust, time.monotonic() + timeout_s, stop)
     try:
         http = _Http(channel, gateway, timeout_s, stop)
         cookie = _log_in(http, gateway, account)
-        request = connect_request(gateway, cookie, socket.gethostname(), min(path_mtu(channel), mtu_max))
-        session = parse_session(http.exchange(request, expect_body=False), gateway)
         outer = ipaddress.ip_address(channel.remote[0].partition("%")[0])
+        device = device_mtu(channel.remote[0])
+        fits = min(fitting(channel, device), mtu_max)
+        base = base_for(fits, device, outer, ipv6=ipv6)
+        request = connect_request(gateway, cookie, socket.gethostname(), base)
+        session = parse_session(http.exchange(request, expect_body=False), gateway)
         for interface in session.addresses:
             if outer in interface.network:
                 raise RefusedError(  # noqa: TRY301  (one way out closes the channel)
                     f"{gateway}: the tunnel's network {interface.network} holds the server itself"
                 )
-        return Opened(channel, session, channel.export(PSK_EXPORTER_LABEL, PSK_BYTES), http.rest)
+        if base <= fits or session.has_ipv6:
+            return Opened(channel, session, channel.export(PSK_EXPORTER_LABEL, PSK_BYTES), http.rest, fits)
     except BaseException:
         channel.close()
         raise
+    channel.close()  # asked for too much, and for nothing
+    return open_session(gateway, trust, account, timeout_s=timeout_s, mtu_max=mtu_max, stop=stop, known=known, ipv6=False)
 
 
 class _Http:
@@ -130,20 +143,3 @@ def _log_in(http: _Http, gateway: Gateway, account: Account) -> CookieLogin:
     cookie = CookieLogin(login.cookie)
     account.remember(cookie)
     return cookie
-
-
-def path_mtu(channel: Channel) -> int:
-    """Return the MTU towards the server in bytes, from the route and from what TCP learnt of the path."""
-    family, _ = channel.peer
-    header, level, option = (20, socket.IPPROTO_IP, _LINUX_IP_MTU)
-    if family == socket.AF_INET6:
-        header, level, option = (40, socket.IPPROTO_IPV6, _LINUX_IPV6_MTU)
-    try:
-        route = channel.socket_option(level, option)
-    except OSError:  # ENOTCONN: the route has just changed, and the next packet finds the new one
-        route = LINK_MTU_MAX.to_bytes(4, sys.byteorder)
-    segment = channel.socket_option(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-    options = channel.socket_option(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5]
-    timestamps = 12 if options & 1 else 0
-    route_mtu, segment_bytes = (int.from_bytes(value, sys.byteorder) for value in (route, segment))
-    return max(TUNNEL_MTU_MIN, min(route_mtu, segment_bytes + timestamps + 20 + header, LINK_MTU_MAX))

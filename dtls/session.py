@@ -74,8 +74,18 @@ class Session:
 
     def tunnel_mtu(self, outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
         """Return the largest inner packet in bytes, given the server's address and the bytes a record adds."""
-        ip_header, udp_header, type_byte = (20 if outer.version == 4 else 40), 8, 1
-        return min(self.mtu, min(self.base_mtu, LINK_MTU_MAX) - ip_header - udp_header - record_overhead - type_byte)
+        return min(self.mtu, min(self.base_mtu, LINK_MTU_MAX) - outer_headers(outer, record_overhead))
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether it has an IPv6 address."""
+        return any(each.version == 6 for each in self.addresses)
+
+
+def outer_headers(outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
+    """Return the bytes around an inner packet on its way to `outer`, where a record adds `record_overhead`."""
+    ip_header, udp_header, type_byte = (20 if outer.version == 4 else 40), 8, 1
+    return ip_header + udp_header + record_overhead + type_byte
 
 
 def connect_request(gateway: Gateway, login: CookieLogin, hostname: str, base_mtu: int) -> bytes:

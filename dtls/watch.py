@@ -9,8 +9,6 @@ from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.netwatch import sources
-from qosctl.dtls.pathmtu import FLOOR_BYTES
-from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD
 
 SETTLE_S = 0.1
 """News of the network come in bursts: an address goes, a route goes, another comes."""
@@ -27,7 +25,7 @@ class RekeyDueError(NotAttachedError):
 
 
 class PathShrunkError(NotAttachedError):
-    """The path takes smaller packets than the server knows: what it sends would be lost."""
+    """The path takes smaller packets than the server knows: what it sends would be lost. Probes have shown it."""
 
     def __init__(self, what: str, mtu: int) -> None:
         super().__init__(f"{what}: the path takes packets of {mtu} bytes now")
@@ -42,9 +40,6 @@ class Watch:
         session = opened.session
         self._name = name
         self._channel = opened.channel
-        # With less the server would take IPv6 out of the tunnel, and its connections with it. TLS fits every path.
-        least = IPV6_MTU_MIN if any(each.version == 6 for each in session.addresses) else FLOOR_BYTES
-        self._least_mtu = least + session.base_mtu - session.tunnel_mtu(opened.outer, RECORD_OVERHEAD)
         self._control = control
         self._carrier = carrier
         self._rekey_at = now + session.rekey_s if session.rekey_s else math.inf
@@ -67,10 +62,7 @@ class Watch:
             raise RekeyDueError(f"{self._name}: time for new keys")
         link = self._carrier.link
         if link is not None and link.path.shrunk:
-            # A path that speaks has told the server too, which then takes IPv6 out of the tunnel whatever we do.
-            if link.outer_mtu >= self._least_mtu or not link.path.black_holes:
-                raise PathShrunkError(self._name, link.outer_mtu)
-            self._carrier.give_up("the path is too small for IPv6 over UDP", now)
+            raise PathShrunkError(self._name, link.outer_mtu)
         if now >= self._look_at:
             self._look_at = math.inf
             self._look(now)

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.credentials import CookieLogin
-from qosctl.dtls.device import why_no_ipv6
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.https import Response
 from qosctl.dtls.liveness import Due, Liveness
@@ -90,14 +89,6 @@ def test_ipv6_may_come_as_a_second_address_and_netmask() -> None:
 
 def test_an_mtu_too_small_for_ipv6_leaves_ipv4() -> None:
     assert [address.version for address in parse({"X-CSTP-MTU": "1279"}).addresses] == [4]
-
-
-def test_why_the_tunnel_has_no_ipv6_is_said() -> None:
-    outer = ip_address("192.0.2.7")
-    assert why_no_ipv6(parse({"X-CSTP-Address-IP6": None}), outer) == "the server gives no address for it"
-    for field, value, room in (("X-CSTP-Base-MTU", "1300", 1234), ("X-CSTP-MTU", "1279", 1279)):
-        why = why_no_ipv6(parse({field: value}), outer)
-        assert why == f"there is room for packets of {room} bytes, and IPv6 needs 1280"
 
 
 @pytest.mark.parametrize("field", ["X-DTLS-CipherSuite", "X-DTLS-App-ID"])

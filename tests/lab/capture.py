@@ -67,6 +67,7 @@ class Capture:
         self._keep = keep
         self._arrivals: list[_Arrival] = []
         self._lost = 0
+        self._end_ns = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._collect, name=f"capture {interface}", daemon=True)
 
@@ -86,6 +87,7 @@ class Capture:
 
     def stop(self) -> None:
         """Take in what has arrived and stop. Leaving the block does the same."""
+        self._end_ns = time.time_ns()
         self._stop.set()
         self._thread.join()
         self._socket.close()
@@ -125,7 +127,11 @@ class Capture:
                 if self._stop.wait(_POLL_SECONDS):
                     return
                 continue
-            self._arrivals.append((_time_ns(ancillary), address[2] == _PACKET_OUTGOING, data))
+            at = _time_ns(ancillary)
+            self._arrivals.append((at, address[2] == _PACKET_OUTGOING, data))
+            if self._stop.is_set() and at > self._end_ns:  # a wire that is never silent
+                self._read_losses()
+                return
 
     def _read_losses(self) -> None:
         statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)

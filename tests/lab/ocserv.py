@@ -47,7 +47,7 @@ device = vpns
 predictable-ips = true
 ipv4-network = 192.168.77.0
 ipv4-netmask = 255.255.255.0
-ipv6-network = {network6}
+{ipv6}
 ping-leases = false
 dtls-psk = true
 use-occtl = false
@@ -58,8 +58,8 @@ class Ocserv:
     """ocserv in `namespace` on TCP and (with `dtls`) UDP `port`, all addresses of both families.
 
     `names` become the certificate's subjectAltName, addresses as addresses and the rest as DNS names; the first is its CN,
-    and all that it has where `alternatives` is False. `users` maps name to password. `more` is further configuration text;
-    ocserv takes the last value of an option given twice.
+    and all that it has where `alternatives` is False. `users` maps name to password. Without `ipv6` it gives IPv4 addresses
+    alone. `more` is further configuration text; ocserv takes the last value of an option given twice.
     Inside the tunnel it is `inner4` and `inner6`.
     """
 
@@ -75,6 +75,7 @@ class Ocserv:
         port: int = 4443,
         dtls: bool = True,
         alternatives: bool = True,
+        ipv6: bool = True,
         more: str = "",
     ) -> None:
         self.port = port
@@ -83,6 +84,7 @@ class Ocserv:
         self._names = names
         self._dtls = dtls
         self._alternatives = alternatives
+        self._ipv6 = ipv6
         self._more = more
         self._stack = contextlib.ExitStack()
         self._pids: set[int] = set()
@@ -167,7 +169,8 @@ class Ocserv:
 
     def _write_configuration(self) -> None:
         udp = f"udp-port = {self.port}" if self._dtls else ""
-        text = _CONFIGURATION.format(folder=self.folder, port=self.port, udp=udp, network6=self.network6)
+        ipv6 = f"ipv6-network = {self.network6}" if self._ipv6 else ""
+        text = _CONFIGURATION.format(folder=self.folder, port=self.port, udp=udp, ipv6=ipv6)
         (self.folder / "ocserv.conf").write_text(text + self._more)
 
     def _write_users(self) -> None:

@@ -1,6 +1,7 @@
-"""IPv6 inside a tunnel whose path is too small for it: 1280 bytes must pass (RFC 8200 section 5), or nobody must try."""
+"""IPv6 inside a tunnel whose path is too small for it: 1280 bytes must pass (RFC 8200 section 5), so TLS carries them."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ SMALL = 1300  # with 1280 inside, a record over IPv4 makes 1346
 OCSERV = "dpd = 5\n"
 TRANSFER_BYTES = 200_000
 _ECHO = 40 + 8  # headers of an IPv6 echo request
+WORDS = "the path is too small for IPv6 over UDP: packets go over TLS, unmarked"
 
 
 def _until(true: Callable[[], bool], timeout: float = 60) -> float:
@@ -31,6 +33,12 @@ def _until(true: Callable[[], bool], timeout: float = 60) -> float:
 def _pings(namespace: Namespace, address: str, packet_bytes: int) -> bool:
     words = ["ping", "-c", "1", "-W", "1", "-s", str(packet_bytes - _ECHO), address]
     return namespace.run(words, check=False).returncode == 0
+
+
+def _state(line: Line) -> int:
+    """2 DTLS, 1 TLS, 0 neither, or one flow taking the place of another."""
+    flows = json.loads(line.qosctl("flows", "--json", check=False).stdout)["flows"]
+    return max((int(flow["statistics"]["state"]) for flow in flows), default=0)
 
 
 def _own_address(line: Line) -> str:
@@ -73,6 +81,18 @@ def shrunk(line: Line) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def swallowing(line: Line, *, all_protocols: bool) -> Iterator[None]:
+    """Let the router drop what is larger than SMALL bytes, without a word."""
+    what = "" if all_protocols else "meta l4proto udp "
+    rules = f"{what}meta length > {SMALL} drop"
+    line.router.run(["nft", f"add table inet t; add chain inet t c {{ type filter hook forward priority 0; {rules}; }}"])
+    try:
+        yield
+    finally:
+        line.router.run(["nft", "delete", "table", "inet", "t"])
+
+
+@contextlib.contextmanager
 def _another_source(line: Line) -> Iterator[None]:
     """Let packets to the router leave from another address; the one before works on."""
     other = "10.91.1.77"
@@ -96,8 +116,7 @@ def test_a_path_that_swallows_what_ipv6_must_send_leaves_it_to_tls(line: Line) -
         assert _pings(line.client, Ocserv.inner6, 1280)
         relay.set(largest=SMALL)
         began = time.monotonic()
-        words = "the path is too small for IPv6 over UDP: packets go over TLS, unmarked"
-        while words not in connection.errors:
+        while WORDS not in connection.errors:
             _pings(line.client, Ocserv.inner6, 1280)
             assert time.monotonic() < began + 60
         _until(lambda: _pings(line.client, Ocserv.inner6, 1280) and _pings(line.server_namespace, own, 1280))
@@ -110,7 +129,7 @@ def test_a_path_that_swallows_what_ipv6_must_send_leaves_it_to_tls(line: Line) -
             line.client.run(["ip", "addr", change, "198.51.100.1/32", "dev", "lo"])
             time.sleep(1)  # for longer than DTLS is tried again after
             assert _statistics(line)["state"] == 1
-        assert connection.errors.count(words) == 1
+        assert connection.errors.count(WORDS) == 1
         assert _pings(line.server_namespace, own, 1280)
         relay.set(largest=65535)
         with _another_source(line):
@@ -121,24 +140,67 @@ def test_a_path_that_swallows_what_ipv6_must_send_leaves_it_to_tls(line: Line) -
 
 
 @pytest.mark.parametrize("outer", [4, 6])
-def test_a_path_that_says_so_takes_ipv6_out_of_the_tunnel_and_errors_are_immediate(line: Line, outer: int) -> None:
-    """The server hears it, too, and ends IPv6 by itself: what would be lost there is refused here, and IPv4 goes on."""
+def test_a_path_that_says_so_leaves_ipv6_to_tls(line: Line, outer: int) -> None:
+    """The server hears it, too, and ends IPv6 at its end of that session; the next one has it, over TLS."""
     with line.connected(outer) as connection:
         own = _own_address(line)
         assert _pings(line.client, Ocserv.inner6, 1280)
         with shrunk(line):
             began = time.monotonic()
-            while "carries no IPv6 any more" not in connection.errors:
+            while WORDS not in connection.errors:
                 _pings(line.client, Ocserv.inner6, 1400)
                 assert time.monotonic() < began + 30
-            _until(lambda: _statistics(line)["state"] == 2 and _statistics(line)["inner_mtu"] < 1280)
+            _until(lambda: _pings(line.client, Ocserv.inner6, 1280) and _pings(line.server_namespace, own, 1280))
             seconds = time.monotonic() - began
-            assert own and not _own_address(line)
-            with line.client.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-                sock.connect((Ocserv.inner6, 9))  # by the namespace's other way: the tunnel takes no IPv6 any more
-                assert sock.getsockname()[0] != own
-            assert not line.client.run(["ip", "-6", "route", "show", "dev", TUNNEL]).stdout
-            for size in (100, 1000, 1234, 1280, 1400):
+            assert (_state(line), _own_address(line)) == (1, own)
+            assert _statistics(line)["reconnects_path_mtu"] == 1
+            assert _received(line, own) == TRANSFER_BYTES
+            for size in (100, 1000, 1235, 1280, 1400):
+                assert _pings(line.server_namespace, own, size)
                 assert line.client.run(["ping", "-c", "1", "-W", "2", "-s", str(size - 28), Ocserv.inner4]).returncode == 0
-    note(Row(f"path says it is too small for IPv6 (outer IPv{outer})", "the tunnel carries no IPv6 any more; IPv4 goes on",
+            assert "carries no IPv6" not in connection.errors
+    note(Row(f"path says it is too small for IPv6 (outer IPv{outer})",
+             "the path is too small for IPv6 over UDP: packets go over TLS",
              "the first large packet", seconds, None, None))  # fmt: skip
+
+
+def test_a_path_that_swallows_tcps_large_packets_too_still_carries_ipv6(line: Line) -> None:
+    """Nobody tells TCP either: the new connection's segments are as large as the probes have shown to pass."""
+    with line.connected() as connection:
+        own = _own_address(line)
+        with swallowing(line, all_protocols=True):
+            began = time.monotonic()
+            while WORDS not in connection.errors:
+                _pings(line.client, Ocserv.inner6, 1400)
+                assert time.monotonic() < began + 60
+            _until(lambda: _pings(line.client, Ocserv.inner6, 1400) and _pings(line.server_namespace, own, 1400))
+            assert _received(line, own) == TRANSFER_BYTES
+            assert (_state(line), _own_address(line)) == (1, own)
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_a_device_that_has_no_room_for_ipv6_from_the_start(line: Line, outer: int) -> None:
+    line.client.run(["ip", "link", "set", "dev", line.device, "mtu", str(SMALL)])
+    try:
+        with line.connected(outer) as connection:
+            own = _own_address(line)
+            assert WORDS in connection.errors
+            assert _pings(line.client, Ocserv.inner6, 1280) and _pings(line.server_namespace, own, 1400)
+            assert _state(line) == 1
+    finally:
+        line.client.run(["ip", "link", "set", "dev", line.device, "mtu", "1500"])
+
+
+def test_a_server_without_ipv6_is_not_held_to_its_room(line: Line) -> None:
+    """Asked for more than the path takes, and for nothing: DTLS carries what fits."""
+    line.client.run(["ip", "link", "set", "dev", line.device, "mtu", str(SMALL)])
+    try:
+        with (
+            Ocserv(line.server_namespace, [line.topology.server4], port=4447, ipv6=False) as server,
+            line.qosctl.connect(server, line.topology.server4, "-i", TUNNEL) as connection,
+        ):
+            assert line.client.run(["ping", "-c", "1", "-W", "2", "-s", "1200", Ocserv.inner4]).returncode == 0
+            assert (_state(line), connection.errors) == (2, "")
+            assert _statistics(line)["inner_mtu"] < SMALL
+    finally:
+        line.client.run(["ip", "link", "set", "dev", line.device, "mtu", "1500"])
