@@ -21,7 +21,8 @@ def draw(rng: random.Random) -> Case:
     sources = _sources(rng, path)
     offered = sum(_records_a_second(source, path) for source in sources)
     seconds = max(LEAST_SECONDS, min(MOST_SECONDS, MOST_RECORDS / offered))
-    return Case(sources, path, _machine(rng), _server(rng), round(seconds, 2), rng.randrange(1_000_000))
+    seed = rng.randrange(1_000_000)
+    return Case(sources, path, _machine(rng), _server(rng), seconds=round(seconds, 2), seed=seed)
 
 
 def _digits(value: float) -> float:

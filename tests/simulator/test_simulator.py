@@ -427,6 +427,7 @@ def test_what_is_sent_before_the_counting_begins_is_not_counted() -> None:
 @given(st.randoms(use_true_random=False))
 def test_plain_numbers_fare_exactly_as_those_beside_any_numbering_do(rng: random.Random) -> None:
     outcome = run(draw(rng), Plainly)
+    assert sum(fate.arrived for fate in outcome.classes.values()) > 0
     assert all(fate.replayed == fate.plain_replayed for fate in outcome.classes.values())
     assert outcome.numbers == outcome.records and outcome.probes == 0
 
@@ -436,6 +437,7 @@ def test_plain_numbers_fare_exactly_as_those_beside_any_numbering_do(rng: random
 def test_a_line_makes_its_case_again(rng: random.Random) -> None:
     case = draw(rng)
     assert parse(repr(case)) == case
+    assert case.count_from_s == 0.0  # the law is for the first record, too
 
 
 def test_what_is_no_case_is_refused() -> None:
