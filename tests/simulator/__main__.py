@@ -30,7 +30,7 @@ def main() -> int:
     if given.case:
         outcome = run(parse(given.case))
         print(described(outcome))
-        return 1 if outcome.violations else 0
+        return 1 if outcome.guilty else 0
     return _many(given.cases, given.seed, given.worst)
 
 
@@ -48,7 +48,11 @@ def described(outcome: Outcome) -> str:
 
 def drawn(seed: int) -> Outcome:
     """Run the case of a seed."""
-    return run(draw(random.Random(seed)))
+    case = draw(random.Random(seed))
+    try:
+        return run(case)
+    except Exception as error:  # whatever the numbering raises would have ended the client: it goes into the report
+        return Outcome(case, error=f"{type(error).__name__}: {error}")
 
 
 def _many(cases: int, seed: int, worst: int) -> int:
@@ -56,10 +60,10 @@ def _many(cases: int, seed: int, worst: int) -> int:
     with multiprocessing.Pool(os.cpu_count()) as pool:
         outcomes = pool.map(drawn, range(seed, seed + cases), chunksize=8)
     took = time.monotonic() - began
-    guilty = [outcome for outcome in outcomes if outcome.violations]
-    guilty.sort(key=lambda outcome: (-outcome.urgent_excess, -max(outcome.violations.values())))
+    guilty = [outcome for outcome in outcomes if outcome.guilty]
+    guilty.sort(key=lambda outcome: (not outcome.error, -outcome.urgent_excess, -sum(outcome.violations.values())))
     for outcome in guilty[:worst]:
-        said = ", ".join(f"{name} +{excess}" for name, excess in outcome.violations.items())
+        said = outcome.error or ", ".join(f"{name} +{excess}" for name, excess in outcome.violations.items())
         print(f"{said}: {outcome.case}")
     print(table(outcomes))
     urgent = sum(outcome.urgent_excess > 0 for outcome in outcomes)

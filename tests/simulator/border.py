@@ -70,7 +70,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def _line(name: str, chosen: Sequence[Outcome]) -> str:
     urgent = [outcome.urgent_excess for outcome in chosen if outcome.urgent_excess > 0]
     bulk = [excess for outcome in chosen if (excess := outcome.classes["DF"].excess) > 0]
-    guilty = sum(bool(outcome.violations) for outcome in chosen)
+    guilty = sum(outcome.guilty for outcome in chosen)
     arrived = max(1, sum(outcome.classes["DF"].arrived for outcome in chosen))
     lost = sum(outcome.classes["DF"].replayed for outcome in chosen) / arrived
     plain = sum(outcome.classes["DF"].plain_replayed for outcome in chosen) / arrived

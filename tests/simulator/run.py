@@ -74,11 +74,18 @@ class Outcome:
     records: int = 0
     numbers: int = 0
     """Different numbers among those; as many as records, or the cipher is broken."""
+    error: str = ""
+    """What the numbering raised: the run ended there."""
 
     @property
     def violations(self) -> dict[str, int]:
         """The classes that are worse off than with plain numbers, and by how many records."""
         return {name: fate.excess for name, fate in self.classes.items() if fate.excess > 0}
+
+    @property
+    def guilty(self) -> bool:
+        """Whether the numbering broke the law, used a number twice, or raised an error."""
+        return bool(self.violations or self.error or self.numbers != self.records)
 
     @property
     def urgent_excess(self) -> int:
