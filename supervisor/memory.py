@@ -1,35 +1,16 @@
-"""What has to be undone for a tunnel whose process died: a small file for each tunnel device, locked by its owner.
-
-    /run/qosctl/<network namespace cookie>-<device>     0600: {"pid": ..., "script": ..., "given": {...}}
-
-The lock goes with its process. A file that nobody has locked therefore belongs to the dead, and the next start reads in it
-what to undo. /run is empty after a reboot, and so are the routes.
-
-A record is written beside the one that counts and renamed over it, so that the old one stays where /run is full. Nothing
-is read, run or removed in a folder that others could change (trusted.py).
-"""
+"""What has to be undone for a tunnel whose process died: a locked file for each tunnel device, named after it."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from qosctl.bpf import netns, trusted
-from qosctl.bpf.errors import RefusedError, UntrustedError
+from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.surroundings import Given
 from qosctl.supervisor import vpnc
-
-_FOLDER = Path("/run/qosctl")
-_BYTES_MAX = 1 << 17
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_UNFINISHED = "new:"  # no device's name has a colon, and no namespace's cookie
+from qosctl.supervisor.locked_file import HeldError, LockedFile, orphans
 
 
 @dataclass(frozen=True)
@@ -44,133 +25,44 @@ class Remains:
 class Memory:
     """One device's file. `claim` makes it, `write` says what is to be undone, `forget` ends it."""
 
-    def __init__(self, name: str, folder: int, descriptor: int) -> None:
-        """The descriptors of the folder and of the locked file are its own from now on."""
-        self._name = name
-        self._folder = folder
-        self._descriptor = descriptor
+    def __init__(self, file: LockedFile) -> None:
+        self._file = file
 
     @classmethod
     def claim(cls, tunnel: str) -> Memory:
         """Take the device `tunnel`. RefusedError when another process has it; OSError where there is no place for it."""
-        name = f"{netns.cookie()}-{tunnel}"
         try:
-            folder = trusted.make_folder(_folder(), 0o755)
-        except UntrustedError as error:
-            raise PermissionError(1, error.message) from error
+            file = LockedFile.claim(tunnel)
+        except HeldError as error:
+            owner = error.document.get("pid")
+            who = f"process {owner}" if isinstance(owner, int) else "another process"
+            hint = f"another name with -i, or: kill {owner}" if isinstance(owner, int) else "another name with -i"
+            raise RefusedError(f"{tunnel}: qosctl connect runs on it already, as {who}", hint) from None
         try:
-            memory = cls(name, folder, _create_locked(name, folder, tunnel))
+            file.store({"pid": os.getpid()})
         except BaseException:
-            os.close(folder)
+            file.leave()
             raise
-        try:
-            memory._store({"pid": os.getpid()})
-        except BaseException:
-            memory.leave()
-            raise
-        return memory
+        return cls(file)
 
     def write(self, remains: Remains) -> None:
         """Remember what is to be undone from now on. OSError where there is no room: then it is what it was."""
-        self._store({"pid": remains.pid, "script": remains.script, "given": vpnc.document(remains.given)})
+        self._file.store({"pid": remains.pid, "script": remains.script, "given": vpnc.document(remains.given)})
 
     def forget(self) -> None:
         """All is undone. Twice is fine."""
-        if self._descriptor >= 0:
-            with suppress(FileNotFoundError):
-                os.unlink(self._name, dir_fd=self._folder)
-            self.leave()
+        self._file.forget()
 
     def leave(self) -> None:
         """Close it here; another process that had it opened goes on."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            os.close(self._folder)
-            self._descriptor = self._folder = -1
-
-    def _store(self, document: dict[str, Any]) -> None:
-        """Put a locked file with the document in the place of ours: at no time is there half a record, or an open one."""
-        unfinished = _UNFINISHED + self._name
-        trusted.remove(unfinished, self._folder)  # of a process that was killed here
-        descriptor = os.open(unfinished, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._folder)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write_whole(descriptor, json.dumps(document).encode())
-            os.rename(unfinished, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        except BaseException:
-            os.close(descriptor)
-            trusted.remove(unfinished, self._folder)
-            raise
-        os.close(self._descriptor)
-        self._descriptor = descriptor
+        self._file.leave()
 
 
 def dead() -> Iterator[tuple[Memory, Remains | None]]:
     """Yield this namespace's files that nobody owns any more, locked; None where nothing was to be undone."""
-    mine = f"{netns.cookie()}-"
-    try:
-        folder = trusted.open_folder(_folder())
-    except (OSError, UntrustedError):
-        return
-    try:
-        for name in sorted(name for name in trusted.names(folder) if name.startswith(mine)):
-            try:
-                descriptor = os.open(name, _FLAGS, dir_fd=folder)
-            except OSError:
-                continue
-            memory = Memory(name, os.dup(folder), descriptor)
-            # Whose file it is decides whether what is in it may be run.
-            if _lock(descriptor) and _is_ours(os.fstat(descriptor)):
-                yield memory, _remains(_read(descriptor))
-            memory.leave()
-    finally:
-        os.close(folder)
-
-
-def _create_locked(name: str, folder: int, tunnel: str) -> int:
-    while True:
-        descriptor = os.open(name, _FLAGS | os.O_CREAT, 0o600, dir_fd=folder)
-        locked = _lock(descriptor)
-        if locked and os.fstat(descriptor).st_nlink:
-            return descriptor
-        owner = _read(descriptor).get("pid")
-        os.close(descriptor)
-        if not locked:
-            who = f"process {owner}" if isinstance(owner, int) else "another process"
-            hint = f"another name with -i, or: kill {owner}" if isinstance(owner, int) else "another name with -i"
-            raise RefusedError(f"{tunnel}: qosctl connect runs on it already, as {who}", hint)
-        # Its last owner was just taking it away.
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _write_whole(descriptor: int, text: bytes) -> None:
-    """A full file system takes less than it is given before it says so."""
-    while text:
-        text = text[os.write(descriptor, text) :]
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("RUNTIME_DIRECTORY") or _FOLDER)  # systemd's, RuntimeDirectory=
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    others = stat.S_IMODE(status.st_mode) & 0o077
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not others and status.st_nlink == 1
-
-
-def _read(descriptor: int) -> dict[str, Any]:
-    try:
-        read = json.loads(os.pread(descriptor, _BYTES_MAX, 0))
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
+    for file in orphans():
+        if vpnc.DEVICE.match(file.name):
+            yield Memory(file), _remains(file.read())
 
 
 def _remains(read: dict[str, Any]) -> Remains | None:

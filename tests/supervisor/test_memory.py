@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
+from qosctl.bpf import netns
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.routes import Network
 from qosctl.dtls.surroundings import Given
@@ -61,7 +62,7 @@ def test_where_run_is_full_the_old_record_stays(small: Path, routes: int) -> Non
     (small / "filler").unlink()
     again = Memory.claim("vpn0")
     again.write(remains(routes))
-    assert [path.name for path in (small / "qosctl").iterdir()] == [again._name]
+    assert [path.name for path in (small / "qosctl").iterdir()] == [f"{netns.cookie()}-vpn0"]
     again.leave()
     assert [left for _, left in dead()] == [remains(routes)]
 
