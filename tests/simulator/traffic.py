@@ -12,8 +12,9 @@ from tests.simulator.clock import Clock
 from tests.simulator.flow import Sink, TcpFlow
 
 FRAMES_A_SECOND, KEY_FRAME_EVERY, KEY_FRAME = 30, 60, 6
-PIECES = 8
-"""Parts that a burst is written in."""
+PIECES = 64
+"""Parts that a burst is written in, at the most. The first is a packet by itself: the client wakes up for it, and finds the
+others when it comes back."""
 
 
 def begin(source: Source, clock: Clock, rng: random.Random, sink: Sink) -> None:
@@ -65,9 +66,10 @@ class _Bursting:
         source, clock = self._source, self._clock
         varied = 1 + source.varied * (2 * self._rng.random() - 1)
         clock.at(clock.now + source.period_s * varied, self.tick)
-        pieces = min(PIECES, self._count)
+        pieces = min(PIECES, self._count - 1)
+        self._write(1)
         for piece in range(pieces):
-            count = self._count * (piece + 1) // pieces - self._count * piece // pieces
+            count = (self._count - 1) * (piece + 1) // pieces - (self._count - 1) * piece // pieces
             clock.at(clock.now + source.spread_ms / 1000 * piece / pieces, self._write, count)
 
     def _write(self, count: int) -> None:
