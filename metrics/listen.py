@@ -1,4 +1,6 @@
-"""Where to serve: an address and a port, from the text of --listen. Names are not looked up, so the parser is total.
+"""Where to serve: an address and a port, from the text of --listen, and the names that lead there (hosts.py).
+
+Names are not looked up, so the parser is total:
 
 24740               port alone: on 127.0.0.1
 192.0.2.1:24740     IPv4
@@ -23,10 +25,11 @@ _HINT = f"--listen {LOOPBACK}:{DEFAULT_PORT}, --listen [::1]:{DEFAULT_PORT}"
 
 @dataclass(frozen=True)
 class Listen:
-    """A numeric IPv4 or IPv6 address and a TCP port; port 0 lets the kernel choose."""
+    """A numeric IPv4 or IPv6 address and a TCP port; port 0 lets the kernel choose. `names` are other names of it."""
 
     address: str
     port: int
+    names: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"

@@ -19,9 +19,11 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from qosctl.bpf.errors import NoPermissionError, QosctlError, RefusedError
+from qosctl.bpf.one_line import one_line
 from waitress import wasyncore
 from waitress.server import TcpWSGIServer
 
+from .hosts import is_addressed_to
 from .listen import Listen
 
 PATH = "/metrics"
@@ -51,7 +53,7 @@ class Endpoint:
         sock = _listening_socket(listen)
         self.url = f"http://{Listen(listen.address, sock.getsockname()[1])}{PATH}"
         self._server = _Server(
-            _only_metrics(make_wsgi_app(registry)),
+            _only_ours(_only_metrics(make_wsgi_app(registry)), listen.names),
             map=self._channels,
             _sock=sock,
             bind_socket=False,
@@ -136,6 +138,19 @@ def _signals_stop() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _only_ours(served: WSGIApplication, names: frozenset[str]) -> WSGIApplication:
+    """Answer what is addressed to us, and no page that pretends to be us (hosts.py)."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        host = environ.get("HTTP_HOST")
+        if host is None or is_addressed_to(host, names):  # no browser leaves it out
+            return served(environ, start_response)
+        text = f"{one_line(host)}: not a name of ours; see --host-name, or names in [metrics]\n"
+        return _say(start_response, "421 Misdirected Request", text)
+
+    return application
+
+
 def _only_metrics(metrics: WSGIApplication) -> WSGIApplication:
     """Answer PATH, point there from /, and nothing else: the app itself would answer a scrape on every path."""
 
@@ -144,10 +159,15 @@ def _only_metrics(metrics: WSGIApplication) -> WSGIApplication:
         if path == PATH:
             return metrics(environ, start_response)
         status, text = ("200 OK", f"qosctl: {PATH}\n") if path == "/" else ("404 Not Found", f"try {PATH}\n")
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))])
-        return [text.encode()]
+        return _say(start_response, status, text)
 
     return application
+
+
+def _say(start_response: StartResponse, status: str, text: str) -> Iterable[bytes]:
+    body = text.encode()
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def _listening_socket(listen: Listen) -> socket.socket:

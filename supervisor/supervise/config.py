@@ -6,6 +6,7 @@ that is silently not granted.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import fnmatch
 import re
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
 from qosctl.bpf.folding import FOLDS, fold
 from qosctl.bpf.policy import Policy
+from qosctl.metrics.hosts import parse_names
 from qosctl.metrics.listen import DEFAULT, Listen, parse_listen
 from qosctl.supervisor.hooks import HookKind
 from qosctl.supervisor.policy import parse_dscp, parse_rules
@@ -139,8 +141,10 @@ def _policy(reader: _Reader, top: Mapping[str, Any]) -> Policy | None:
 def _listen(reader: _Reader, top: Mapping[str, Any]) -> Listen | None:
     if "metrics" not in top:
         return None
-    table = reader.table(("metrics",), top["metrics"], ("listen",))
-    return reader.read(("metrics", "listen"), table, _address, None)
+    table = reader.table(("metrics",), top["metrics"], ("listen", "names"))
+    names = reader.read(("metrics", "names"), table, _names, parse_names([]))
+    listen = reader.read(("metrics", "listen"), table, _address, None)
+    return None if listen is None else dataclasses.replace(listen, names=names)
 
 
 def _interfaces(value: Any) -> list[str]:
@@ -167,6 +171,10 @@ def _address(value: Any) -> Listen:
         return parse_listen(_string(value))
     except UsageError as error:
         raise UsageError(error.message, f'listen = "{DEFAULT}"') from None
+
+
+def _names(value: Any) -> frozenset[str]:
+    return parse_names(_words(value))
 
 
 def _fold(value: Any) -> Policy:

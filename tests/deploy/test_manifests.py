@@ -45,7 +45,7 @@ def test_the_daemon_sets_configuration_makes_sense() -> None:
 
 def test_the_role_sets_the_keys_that_the_supervisor_knows() -> None:
     template = (ROLE / "templates" / "qosctl.toml.j2").read_text(encoding="utf-8")
-    assert set(re.findall(r"^([a-z]+) =", template, re.MULTILINE)) == {"interfaces", "hook", "passtos", "listen"}
+    assert set(re.findall(r"^([a-z]+) =", template, re.MULTILINE)) == {"interfaces", "hook", "passtos", "listen", "names"}
     assert set(re.findall(r"^\[([a-z]+)\]", template, re.MULTILINE)) == {"policy", "metrics"}
     used = set(re.findall(r"qosctl_[a-z_]+", template)) | set(
         re.findall(r"qosctl_[a-z_]+", (ROLE / "tasks" / "present.yml").read_text())

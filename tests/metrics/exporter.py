@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -52,12 +52,12 @@ class Answer:
 class Exporter:
     """`qosctl metrics` inside `namespace`; in the block it serves at `url`."""
 
-    def __init__(self, namespace: Namespace, listen: str = "127.0.0.1:0") -> None:
+    def __init__(self, namespace: Namespace, listen: str = "127.0.0.1:0", *, more: Sequence[str] = ()) -> None:
         self.namespace = namespace
-        self._listen = listen
+        self._words = ["--listen", listen, *more]
 
     def __enter__(self) -> Self:
-        argv = [str(COMMAND), "metrics", "--listen", self._listen]
+        argv = [str(COMMAND), "metrics", *self._words]
         self.process = self.namespace.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()
@@ -74,13 +74,13 @@ class Exporter:
     def __exit__(self, *_: object) -> None:
         end(self.process)
 
-    def get(self, path: str = "/metrics", method: str = "GET") -> tuple[int, str]:
+    def get(self, path: str = "/metrics", method: str = "GET", headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Status and body of one request."""
         connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
         try:
             with self.namespace.entered():
                 connection.connect()
-            connection.request(method, path)
+            connection.request(method, path, headers=headers or {})
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
         finally:

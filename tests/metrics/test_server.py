@@ -116,6 +116,22 @@ def test_only_the_metrics_are_served(exporter: Exporter, path: str, method: str,
     assert exporter.get(path, method)[0] == status
 
 
+@pytest.mark.audit
+@pytest.mark.parametrize("path", ["/metrics", "/", "/nothing"])
+def test_a_web_page_cannot_read_them_through_a_name_of_its_own(exporter: Exporter, path: str) -> None:
+    """Finding 20: DNS rebinding. The browser sends the page's name as Host, wherever that leads."""
+    status, body = exporter.get(path, headers={"Host": "evil.example:24740"})
+    assert status == 421
+    assert "qosctl_" not in body
+    assert exporter.get(path, headers={"Host": "localhost:24740"})[0] != 421
+
+
+def test_a_configured_name_is_answered(wired: Namespace) -> None:
+    with Exporter(wired, more=["--host-name", "node1.example"]) as exporter:
+        assert exporter.get(headers={"Host": "node1.example:24740"})[0] == 200
+        assert exporter.get(headers={"Host": "node2.example:24740"})[0] == 421
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [

@@ -32,6 +32,7 @@ FINE = {
     '[policy]\nfold = 2\nset = ["CS6=CS6"]': Config(policy=fold(2).replaced({CS6: Rule(CS6)})),
     '[metrics]\nlisten = "[::1]:9"': Config(listen=Listen("::1", 9)),
     '[metrics]\nlisten = "24740"': Config(listen=Listen("127.0.0.1", 24740)),
+    '[metrics]\nlisten = "9"\nnames = ["A.example."]': Config(listen=Listen("127.0.0.1", 9, frozenset({"a.example"}))),
     "[metrics]": Config(),
 }
 
@@ -41,7 +42,8 @@ WRONG = {
     "[metrics]\n# where\nlisen = 1": "x:3: unknown key 'lisen' in [metrics] (try: listen)",
     "[polcy]\nfold = 2": "x:1: unknown key 'polcy' (try: policy)",
     "zebra = 1": "x:1: unknown key 'zebra' (try: interfaces, hook, passtos, policy, metrics)",
-    "metrics.zebra = 1": "x:1: unknown key 'zebra' in [metrics] (try: listen)",
+    "metrics.zebra = 1": "x:1: unknown key 'zebra' in [metrics] (try: listen, names)",
+    '[metrics]\nnames = ["a:1"]': "x:2: names: 'a:1' is no host name (try: node1.example, without a scheme or a port)",
     'interfaces = "eth0"': 'x:1: interfaces: must be an array of strings, not a string (try: ["eth0"])',
     'interfaces = [\n  "eth0",\n  4,\n]': 'x:1: interfaces: must be an array of strings, not an array with an integer '
     '(try: ["...", "..."])',
@@ -119,6 +121,7 @@ def test_the_example_means_what_its_comments_say() -> None:
     for line in settings:  # each setting that is commented out would be taken as it stands
         setting = line.removeprefix("# ")
         within = "[policy]\n" if setting.startswith(("fold", "allow", "set")) else ""
+        within = '[metrics]\nlisten = "9"\n' if setting.startswith("names") else within
         assert parse((within + setting).encode(), "x") != Config(), line
 
 
