@@ -7,19 +7,15 @@ could still be reading it.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .control import Control
 from .dscp import DSCP_COUNT, LE, Dscp
 from .errors import UsageError
+from .grace import wait_for_running_programs
 from .layout import POLICY_BANKS, POLICY_ENTRY, PolicyAction
-
-_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "armv7l": 389, "riscv64": 283, "ppc64le": 365, "s390x": 356}
-_MEMBARRIER_CMD_GLOBAL = 1
 
 _BANK_BYTES = DSCP_COUNT * POLICY_ENTRY.size
 MAP_BYTES = POLICY_BANKS * _BANK_BYTES
@@ -86,8 +82,11 @@ class PolicyTable:
         return Policy({dscp: _decode(*entry) for dscp, entry in zip(Dscp.all(), entries, strict=True)})
 
     def write(self, policy: Policy) -> None:
-        """Put `policy` into force, for all tunnels at once. Callers hold the state's lock."""
-        _wait_for_packets_in_flight()
+        """Put `policy` into force, for all tunnels at once. Callers hold the state's lock.
+
+        OSError from the kernel, and then nothing has changed.
+        """
+        wait_for_running_programs()
         bank = (self._control.policy_bank + 1) % POLICY_BANKS
         table = b"".join(_encode(policy[dscp]) for dscp in Dscp.all())
         self._mmap[bank * _BANK_BYTES : (bank + 1) * _BANK_BYTES] = table
@@ -107,10 +106,3 @@ def _encode(rule: Rule) -> bytes:
 def _decode(action: int, outer: int, set_priority: int, _reserved: int, priority: int) -> Rule:
     stamped = Dscp.of(outer) if action == PolicyAction.STAMP else None
     return Rule(stamped, priority if set_priority else None)
-
-
-def _wait_for_packets_in_flight() -> None:
-    """Return once every program that was running has ended: membarrier(2) waits for an RCU grace period."""
-    number = _MEMBARRIER.get(platform.machine())
-    if number is not None:
-        ctypes.CDLL(None).syscall(number, _MEMBARRIER_CMD_GLOBAL, 0, 0)
