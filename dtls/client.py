@@ -21,7 +21,7 @@ from qosctl.dtls.account import Account
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
 from qosctl.dtls.device import Device
-from qosctl.dtls.dial import Address, UnreachableError
+from qosctl.dtls.dial import UnreachableError, address_of
 from qosctl.dtls.ending import ENDINGS, reason_of
 from qosctl.dtls.establish import Opened, open_session
 from qosctl.dtls.events import Say, Severity
@@ -95,7 +95,8 @@ class _Client:
         self._account = Account(options.credentials)
         self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than its device
         self._too_small = False  # whether the last session ended on a path that was known to have no room for IPv6
-        self._known: Address | None = None  # where the server was the last time
+        # Where the server was the last time.
+        self._known = None if options.known is None else address_of(options.known, self._gateway.port)
 
     def run(self) -> None:
         """Connect and stay; returns after the stop."""

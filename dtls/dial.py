@@ -82,6 +82,11 @@ def dial(
     raise UnreachableError(f"{gateway}: {_words(failure)}", _hint(failure, gateway))
 
 
+def address_of(host: str, port: int) -> Address:
+    """Return a port of a numeric address as a socket takes it."""
+    return (socket.AF_INET6, (host, port, 0, 0)) if ":" in host else (socket.AF_INET, (host, port))
+
+
 def _candidates(gateway: Gateway, deadline: float, stop: Stop, known: Address | None) -> list[Address]:
     """Return where to try, in order."""
     if known is None:

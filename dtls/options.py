@@ -20,7 +20,8 @@ class ConnectOptions:
 
     `url` is https://HOST[:PORT][/path]; `tunnel_name` None lets the kernel choose; `numbering` is called with the first
     free record number of each new epoch; `timeout_s` bounds each step of connecting, in seconds; `reconnect_s` bounds how
-    long a session that ended is tried to be had back: 0 for not at all, infinity for as long as it takes.
+    long a session that ended is tried to be had back: 0 for not at all, infinity for as long as it takes. `known` is an
+    IP address where the server was the last time: tried where its name does not resolve, or still leads there.
     """
 
     url: str
@@ -30,6 +31,7 @@ class ConnectOptions:
     numbering: Callable[[int], Numbering] = PlainNumbering
     timeout_s: float = 30.0
     reconnect_s: float = math.inf
+    known: str | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "passtos": "switch the copying of marks on or off, or ask",
     "policy": "show or change what becomes of each inner class",
     "connect": "open a DTLS tunnel whose records are marked",
+    "unblock": "let out again what a tunnel that died has left blocked",
     "status": "what is attached, whether it is on, what it did",
     "flows": "the tunnels that are marked",
     "doctor": "why nothing changes: look at this machine and say what to mend",

@@ -103,6 +103,24 @@ class LockedFile:
             self._descriptor = self._folder = -1
 
 
+def is_claimed(name: str) -> bool:
+    """Whether a living process has the file."""
+    try:
+        folder = trusted.open_folder(_folder())
+    except (OSError, UntrustedError):
+        return False
+    try:
+        descriptor = os.open(f"{netns.cookie()}-{name}", _FLAGS, dir_fd=folder)
+    except OSError:
+        return False
+    finally:
+        os.close(folder)
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def orphans() -> Iterator[LockedFile]:
     """Yield this namespace's files that nobody owned any more, locked, each for as long as it is looked at."""
     mine = f"{netns.cookie()}-"

@@ -5,7 +5,8 @@
     attempt                  attempt-reconnect
     close                    disconnect
 
-Before a call that changes anything, what undoes it is in the memory (see `memory`); after the disconnect it goes.
+Before a call that changes anything, what undoes it is in the memory (see `memory`); after the disconnect it goes. What
+belongs inside is held there (see `kill_switch`) from before the first connect until the user wants the end.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from qosctl.bpf.errors import RefusedError, UsageError
+from qosctl.bpf.errors import InternalError, RefusedError, UsageError
 from qosctl.dtls.surroundings import Given
+from qosctl.supervisor.kill_switch.switch import KillSwitch
 from qosctl.supervisor.memory import Memory, Remains, dead
 from qosctl.supervisor.vpnc import environment
 
@@ -59,16 +62,19 @@ class Script:
     a fork.
     """
 
-    def __init__(self, path: str, memory: Memory | None, pid: int, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: str, memory: Memory | None, pid: int, warn: Callable[[str], None], switch: KillSwitch | None = None
+    ) -> None:
         """`memory` is the claimed device's, None where that is known only when it is there."""
         self._path = path
         self._memory = memory
         self._pid = pid
         self._warn = warn
+        self._switch = switch
         self._given: Given | None = None
         self._applied = False
         self._attempted = -_ATTEMPT_PAUSE_S
-        self._calls: queue.SimpleQueue[tuple[str, Given]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._open = 0
         self._idle = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -81,6 +87,7 @@ class Script:
         """Call for what the new session takes."""
         before, self._given = self._given, given
         self._remember(given)
+        self._hold(given)
         if before is None:
             if given.network.discarded:
                 self._warn(f"{given.network.discarded} of the server's routes are left out: none that a VPN may set")
@@ -90,6 +97,7 @@ class Script:
         else:
             self._call("disconnect", before)
             self._call("connect", given)
+        self._hold(given)  # a script that sets the device down has taken its routes away
 
     def attempt(self) -> None:
         """Call for an attempt, if the last call for one is not too recent."""
@@ -97,18 +105,22 @@ class Script:
         if self._given is not None and now - self._attempted >= _ATTEMPT_PAUSE_S:
             self._attempted = now
             self._call("attempt-reconnect", self._given)
+            self._hold(self._given)
 
     def settle(self, seconds: float) -> bool:
         """Wait until no call is open."""
         with self._idle:
             return self._idle.wait_for(lambda: not self._open, seconds)
 
-    def close(self, *, asked: bool) -> None:  # noqa: ARG002  (undone alike, whoever wanted the end)
-        """Undo, and forget what was to be undone."""
+    def close(self, *, asked: bool) -> None:
+        """Undo, and forget what was to be undone. What belongs inside is held on unless the end was `asked` for."""
         given, self._given = self._given, None
         if given is not None:
             self._call("disconnect", given)
-            if not self.settle(CLOSE_S):
+            settled = self.settle(CLOSE_S)
+            if self._switch is not None:
+                self._switch.lift() if asked else self._switch.leave()
+            if not settled:
                 return  # what is remembered stays, for the next start
         if self._memory is not None:
             self._memory.forget()
@@ -123,25 +135,39 @@ class Script:
             self._warn(f"routes and names would stay after a crash: {error}")
 
     def _call(self, reason: str, given: Given) -> None:
+        self._do(partial(self._run, reason, given))
+
+    def _hold(self, given: Given) -> None:
+        if self._switch is not None:
+            self._do(partial(self._switch.hold, given))
+
+    def _do(self, job: Callable[[], None]) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="script", daemon=True)
             self._thread.start()
         with self._idle:
             self._open += 1
-        self._calls.put((reason, given))
+        self._jobs.put(job)
 
     def _work(self) -> None:
         while True:
-            reason, given = self._calls.get()
+            job = self._jobs.get()
             try:
-                failure = run_script(self._path, reason, given, self._pid)
-            except OSError as error:
-                failure = error.strerror or str(error)
-            if failure:
-                self._warn(f"{self._path}: {reason}: {failure}")
-            with self._idle:
-                self._open -= 1
-                self._idle.notify_all()
+                job()
+            except Exception as error:  # the last place where a fault of ours can become one line
+                self._warn(str(InternalError.of(error)))
+            finally:
+                with self._idle:
+                    self._open -= 1
+                    self._idle.notify_all()
+
+    def _run(self, reason: str, given: Given) -> None:
+        try:
+            failure = run_script(self._path, reason, given, self._pid)
+        except OSError as error:
+            failure = error.strerror or str(error)
+        if failure:
+            self._warn(f"{self._path}: {reason}: {failure}")
 
 
 def run_script(path: str, reason: str, given: Given, pid: int, *, quiet: bool = False) -> str:

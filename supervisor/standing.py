@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from qosctl.dtls.surroundings import Surroundings
 from qosctl.supervisor import privileges, vpnc
+from qosctl.supervisor.kill_switch.held import ownerless
+from qosctl.supervisor.kill_switch.switch import KillSwitch
 from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.memory import Memory
 from qosctl.supervisor.remote import Remote, RemoteMarker, RemoteScript
@@ -26,23 +28,30 @@ class Standing:
 
     marker: FlowMarker | RemoteMarker
     surroundings: Surroundings | None
+    known: str | None
+    """The server's address, where an earlier client has left what belongs inside blocked: its name may be, too."""
 
 
 @contextmanager
-def stand(server: str, tunnel: str | None, script: str, warn: Callable[[str], None], *, apart: bool) -> Iterator[Standing]:
+def stand(  # noqa: PLR0913  (who, where, by which means)
+    server: str, tunnel: str | None, script: str, warn: Callable[[str], None], *, apart: bool, guarded: bool
+) -> Iterator[Standing]:
     """Undo for the dead, and claim the device; at the end, all that was done is undone.
 
     `script` is what `script.choose` returned. With `apart` a steward is begun, and this process may become whoever it
-    likes; secrets are better read afterwards. RefusedError when another client has the device `tunnel`.
+    likes; secrets are better read afterwards. With `guarded` what belongs inside is held there. RefusedError when another
+    client has the device `tunnel`.
     """
     undo_for_the_dead(warn)
+    known = _look_for_held(server, warn)
     memory = _claim(tunnel)
     marker = FlowMarker(server, warn)
-    runner = None if script == NONE else Script(script, memory, marker.pid, warn)
+    switch = KillSwitch(server, warn) if guarded else None
+    runner = None if script == NONE else Script(script, memory, marker.pid, warn, switch)
     privileges.keep_secrets()
     if not apart:
         try:
-            yield Standing(marker, runner)
+            yield Standing(marker, runner, known)
         finally:
             if runner is not None:
                 runner.close(asked=False)  # nothing happens where the client has closed it
@@ -52,9 +61,20 @@ def stand(server: str, tunnel: str | None, script: str, warn: Callable[[str], No
     steward = Steward.start(marker, runner, memory)
     try:
         remote = Remote(steward.connection, warn)
-        yield Standing(RemoteMarker(remote), None if runner is None else RemoteScript(remote))
+        yield Standing(RemoteMarker(remote), None if runner is None else RemoteScript(remote), known)
     finally:
         steward.end()
+
+
+def _look_for_held(server: str, warn: Callable[[str], None]) -> str | None:
+    """Return the address of a server whose tunnel is held for nobody; of another's, say that it is in the way."""
+    known = None
+    for _, owner in ownerless():
+        if owner is not None and owner.server == server:
+            known = str(owner.gateway)
+        elif owner is not None:
+            warn(f"what belonged in {owner.tunnel}, to {owner.server}, is still blocked (try: qosctl unblock)")
+    return known
 
 
 def _claim(tunnel: str | None) -> Memory | None:

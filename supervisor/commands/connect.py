@@ -28,7 +28,7 @@ from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust
 from qosctl.supervisor import privileges, secrets
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.log import Log
-from qosctl.supervisor.script import choose
+from qosctl.supervisor.script import NONE, USUAL, choose
 from qosctl.supervisor.standing import stand
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -62,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " none: only addresses",
     )
     parser.add_argument(
+        "--kill-switch",
+        choices=["on", "off"],
+        help="on: what the server's routes put inside the tunnel leaves by no other way, until you end it, whatever becomes"
+        " of the tunnel, the client and the machine's routes (the default where vpnc-script sets them)",
+    )
+    parser.add_argument(
         "-U",
         "--setuid",
         metavar="NAME",
@@ -90,11 +96,14 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     user = privileges.find_user(arguments.setuid) if arguments.setuid else None
     server = str(Gateway.parse(arguments.url))
     script = choose(arguments.script)
+    guarded = _is_guarded(arguments.kill_switch, script)
     log = Log(sys.stderr, os.environ, least=_least(arguments))
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_on_signals())
-        place = stack.enter_context(stand(server, arguments.interface, script, log.warning, apart=user is not None))
-        options = _options(arguments, stop)
+        place = stack.enter_context(
+            stand(server, arguments.interface, script, log.warning, apart=user is not None, guarded=guarded)
+        )
+        options = _options(arguments, stop, place.known)
         if user is not None:
             # For the device's addresses and MTU, and for sockets' buffers; nothing of the network has been read yet.
             privileges.drop_to(user, {privileges.CAP_NET_ADMIN})
@@ -113,7 +122,14 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     return Exit.FINE
 
 
-def _options(arguments: argparse.Namespace, stop: Stop) -> ConnectOptions:
+def _is_guarded(wanted: str | None, script: str) -> bool:
+    """Whether what belongs inside is held there. Other scripts than vpnc-script choose the routes themselves."""
+    if wanted == "on" and script == NONE:
+        raise UsageError("--kill-switch on: without a script no routes lead into the tunnel", "--script FILE")
+    return script in map(str, USUAL) if wanted is None else wanted == "on"
+
+
+def _options(arguments: argparse.Namespace, stop: Stop, known: str | None) -> ConnectOptions:
     return ConnectOptions(
         url=arguments.url,
         credentials=_credentials(arguments, stop),
@@ -121,6 +137,7 @@ def _options(arguments: argparse.Namespace, stop: Stop) -> ConnectOptions:
         tunnel_name=arguments.interface,
         numbering=_NUMBERINGS[arguments.numbering],
         reconnect_s=arguments.reconnect_timeout,
+        known=known,
     )
 
 

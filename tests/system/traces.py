@@ -11,14 +11,16 @@ from tests.lab import Namespace
 
 
 def traces(namespace: Namespace) -> dict[str, Any]:
-    """Return devices, addresses, routes, queues, filters and BPF pins, for comparison with another time."""
+    """Return devices, addresses, routes, rules, queues, filters and BPF pins, for comparison with another time."""
     # One shell: this runs twice a test.
-    said = namespace.run(["sh", "-c", "ip -j addr; ip -j -4 route; ip -j -6 route; tc -j qdisc"]).stdout
-    devices, routes4, routes6, qdiscs = (json.loads(row) for row in said.split("\n") if row.strip())
+    words = "ip -j addr; ip -j -4 route; ip -j -6 route; tc -j qdisc; ip -j -4 rule; ip -j -6 rule"
+    said = namespace.run(["sh", "-c", words]).stdout
+    devices, routes4, routes6, qdiscs, *rules = (json.loads(row) for row in said.split("\n") if row.strip())
     with_filters = {qdisc["dev"] for qdisc in qdiscs if qdisc["kind"] == "clsact"}
     return {
         "addresses": {d["ifname"]: sorted(a["local"] for a in d["addr_info"]) for d in devices},
         "routes": [(route["dst"], route["dev"]) for route in (*routes4, *routes6)],
+        "rules": rules,
         "qdiscs": qdiscs,
         "filters": {device: filters(namespace, device) for device in with_filters},
         "pins": pins(namespace),

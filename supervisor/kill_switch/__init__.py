@@ -1,0 +1,24 @@
+"""What belongs in the tunnel stays in it: policy routing that outlives the tunnel, its client and its routes.
+
+For each IP version of which the server's routes put something inside, in this order (P, Q and T are one tunnel's own):
+
+    P      lookup main, but believe no route as short as what is inside     the machine's LAN and other routes of its own
+    P + 1  lookup T:    default dev TUN        metric 2                      whatever is the default in main
+                        throw EXCLUDED         metric 1                      on to the rules that follow
+                        throw SERVER           metric 1
+                        unreachable default    metric 4294967295             what is left when the device is gone
+    Q      to SERVER: lookup main, but not the way into TUN                  the outer packets; never in a circle
+    Q + 1  to SERVER: unreachable
+
+(`default` stands for each network that the server names.) The kernel takes the route into TUN away with the device,
+however that ends, and `unreachable` remains. Nothing here is on the way of a packet but the route lookup.
+
+    plan      what there is to be, from what a session gives: no I/O
+    kernel    makes it so, over rtnetlink; the state is there and nowhere else
+    held      which process holds which table, and whose it was when that process is gone
+    switch    one client's: hold, lift, leave
+    blocked   what is held for nobody, for `qosctl unblock`, `status` and `doctor`
+
+Numbers: tables FIRST_TABLE to FIRST_TABLE + SLOTS - 1; rules' preferences from FIRST_TABLE on, 6 * SLOTS of them. Rules and
+routes are the kernel's by their protocol (RTPROT_KERNEL): systemd-networkd removes whatever else it does not know.
+"""

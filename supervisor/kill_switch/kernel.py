@@ -1,0 +1,204 @@
+"""Rules and routes in the kernel (rtnetlink: linux/fib_rules.h, linux/rtnetlink.h): what of ours is there, and changing it.
+
+What is new comes before what is old goes, so that a change leaves no moment without either.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from qosctl.dtls.routes import Net
+from qosctl.dtls.rtnetlink import conversation
+from qosctl.supervisor.kill_switch.plan import PREFERENCES, Kind, Plan, Route, Rule, slot_of, table_of
+
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_KERNELS_OWN = 2  # RTPROT_KERNEL
+_TYPES = {Kind.OUTSIDE: "throw", Kind.TUNNEL: "unicast", Kind.BLOCKED: "unreachable"}
+_UNICAST = 1  # RTN_UNICAST
+_NO_LIMIT = 0xFFFF_FFFF  # as the kernel shows prefix lengths and groups that nobody has named
+_GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV})
+
+
+def enforce(slot: int, wanted: Plan, device: int) -> list[int]:
+    """Make it so for the tunnel device with index `device`, 0 for none. OSError where the kernel refuses.
+
+    Returns the IP versions whose packets do not get into the tunnel, because the device takes no routes: it is down, or
+    that IP version is switched off on it.
+    """
+    refused: list[int] = []
+    with _asking() as ip:
+        if device:
+            _put_into_group(ip, device, table_of(slot))
+        for version in _versions():
+            routes = [route for route in wanted.routes if route.net.version == version]
+            there = _routes(ip, version, slot, device)
+            if not _add_routes(ip, slot, sorted(set(routes) - there, key=_last_the_tunnel), device):
+                refused.append(version)
+            rules = {rule for rule in wanted.rules if rule.version == version}
+            old = _rules(ip, version, slot)
+            for rule in sorted(rules - old, key=lambda rule: rule.preference):
+                _rule(ip, "add", rule)
+            for rule in old - rules:
+                _rule(ip, "del", rule)
+            for route in there - set(routes):
+                _route(ip, "del", slot, route, device)
+    return refused
+
+
+def lift(slot: int) -> None:
+    """Take all of it away. OSError where the kernel refuses."""
+    enforce(slot, Plan(frozenset(), frozenset()), 0)
+
+
+def held() -> dict[int, list[Net]]:
+    """Return what is held by each slot that has rules: the networks, none where only rules are left."""
+    with _asking() as ip:
+        slots = {slot for version in _versions() for slot in _slots(ip, version)}
+        return {
+            slot: [route.net for version in _versions() for route in _sorted_blocked(_routes(ip, version, slot, 0))]
+            for slot in sorted(slots)
+        }
+
+
+def carried(slot: int) -> bool:
+    """Whether a tunnel device is there to take what is held."""
+    with _asking() as ip:
+        return any(message["type"] == 1 for version in _versions() for message in _table(ip, version, slot))  # RTN_UNICAST
+
+
+def _sorted_blocked(routes: Iterable[Route]) -> list[Route]:
+    return sorted((route for route in routes if route.kind is Kind.BLOCKED), key=lambda route: route.net)
+
+
+def _last_the_tunnel(route: Route) -> int:
+    """What the device may refuse comes last."""
+    return 1 if route.kind is Kind.TUNNEL else 0
+
+
+def _add_routes(ip: IPRoute, slot: int, routes: list[Route], device: int) -> bool:
+    """Add them; False where the device would not take its own."""
+    for route in routes:
+        try:
+            _route(ip, "add", slot, route, device)
+        except NetlinkError:
+            if route.kind is not Kind.TUNNEL:
+                raise
+            return False
+    return True
+
+
+def _route(ip: IPRoute, do: str, slot: int, route: Route, device: int) -> None:
+    words: dict[str, Any] = {
+        "family": _FAMILIES[route.net.version],
+        "dst": str(route.net),
+        "type": _TYPES[route.kind],
+        "table": table_of(slot),
+        "priority": route.kind.value,
+        "proto": _KERNELS_OWN,
+    }
+    if route.kind is Kind.TUNNEL and do == "add":
+        words["oif"] = device
+    _change(ip.route, do, words)
+
+
+def _rule(ip: IPRoute, do: str, rule: Rule) -> None:
+    words: dict[str, Any] = {
+        "family": _FAMILIES[rule.version],
+        "priority": rule.preference,
+        "protocol": _KERNELS_OWN,
+    }
+    words |= {"action": "unreachable"} if rule.table is None else {"table": rule.table}
+    if rule.shorter_than:
+        words["suppress_prefixlen"] = rule.shorter_than - 1
+    if rule.device_group:
+        words["suppress_ifgroup"] = rule.device_group
+    if rule.to is not None:
+        words |= {"dst": str(rule.to.network_address), "dst_len": rule.to.prefixlen}
+    _change(ip.rule, do, words)
+
+
+def _change(ask: Any, do: str, words: dict[str, Any]) -> None:
+    """Add what may be there, delete what may be gone."""
+    try:
+        ask(do, **words)
+    except NetlinkError as error:
+        done = {errno.EEXIST} if do == "add" else _GONE
+        if error.code not in done:
+            raise
+
+
+def _routes(ip: IPRoute, version: int, slot: int, device: int) -> set[Route]:
+    """Return the routes of a slot's table; one into another device than `device` is none of these."""
+    kinds = {kind.value: kind for kind in Kind}
+    found = set()
+    for message in _table(ip, version, slot):
+        kind = kinds.get(message.get_attr("RTA_PRIORITY"))
+        if kind is not None and (kind is not Kind.TUNNEL or not device or message.get_attr("RTA_OIF") == device):
+            found.add(Route(_net(version, message.get_attr("RTA_DST"), message["dst_len"]), kind))
+    return found
+
+
+def _table(ip: IPRoute, version: int, slot: int) -> list[Any]:
+    table = table_of(slot)
+    return [each for each in ip.get_routes(family=_FAMILIES[version], table=table) if each.get_attr("RTA_TABLE") == table]
+
+
+def _rules(ip: IPRoute, version: int, slot: int) -> set[Rule]:
+    return {rule for rule in _all_rules(ip, version) if slot_of(rule.preference) == slot}
+
+
+def _slots(ip: IPRoute, version: int) -> set[int]:
+    return {slot_of(rule.preference) for rule in _all_rules(ip, version)}
+
+
+def _all_rules(ip: IPRoute, version: int) -> Iterator[Rule]:
+    for message in ip.get_rules(family=_FAMILIES[version]):
+        preference = message.get_attr("FRA_PRIORITY")
+        if preference in PREFERENCES:
+            suppressed, group = (_limit(message.get_attr(f"FRA_SUPPRESS_{what}")) for what in ("PREFIXLEN", "IFGROUP"))
+            to = message.get_attr("FRA_DST")
+            yield Rule(
+                version,
+                preference,
+                message.get_attr("FRA_TABLE") or None,
+                shorter_than=0 if suppressed is None else suppressed + 1,
+                device_group=group or 0,
+                to=None if to is None else _net(version, to, message["dst_len"]),
+            )
+
+
+def _limit(value: int | None) -> int | None:
+    return None if value in {None, _NO_LIMIT} else value
+
+
+def _net(version: int, address: str | None, length: int) -> Net:
+    return ip_network(f"{address or ('0.0.0.0' if version == 4 else '::')}/{length}")
+
+
+def _put_into_group(ip: IPRoute, device: int, group: int) -> None:
+    (link,) = ip.get_links(device)
+    if link.get_attr("IFLA_GROUP") != group:
+        ip.link("set", index=device, group=group)
+
+
+def _versions() -> list[int]:
+    """Return the IP versions that this kernel has: nothing leaves by one that it has not."""
+    return [4, 6] if Path("/proc/thread-self/net/if_inet6").exists() else [4]
+
+
+@contextmanager
+def _asking() -> Iterator[IPRoute]:
+    """Have a conversation, whose refusals are OSErrors."""
+    try:
+        with conversation() as ip:
+            yield ip
+    except NetlinkError as error:
+        raise OSError(error.code, str(error.args[1]) if len(error.args) > 1 else "refused") from error

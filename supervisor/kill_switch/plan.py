@@ -1,0 +1,129 @@
+"""What the kernel is to hold for one tunnel, from what its session gives. No I/O."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Final
+
+from qosctl.dtls.routes import Net, spare
+from qosctl.dtls.surroundings import Given
+
+FIRST_TABLE: Final = 24740
+SLOTS: Final = 16
+"""Tunnels at a time."""
+PREFERENCES: Final = range(FIRST_TABLE, FIRST_TABLE + 6 * SLOTS)
+MAIN: Final = 254  # RT_TABLE_MAIN
+_BROAD = {4: 7, 6: 15}
+"""Routes as short as these are never believed: a pair of halves is a default route by another name."""
+
+
+class Kind(enum.Enum):
+    """What becomes of packets to a network; the value is the route's metric."""
+
+    OUTSIDE = 1
+    TUNNEL = 2
+    BLOCKED = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route of the tunnel's own table."""
+
+    net: Net
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. `table` None makes its packets unreachable.
+
+    `shorter_than` is the shortest prefix that is believed of what the table says, 0 for any; `device_group` the group of
+    devices that no believed way leads to, 0 for none. `to` None is for every packet.
+    """
+
+    version: int
+    preference: int
+    table: int | None
+    shorter_than: int = 0
+    device_group: int = 0
+    to: Net | None = None
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What belongs inside, of one IP version, and what of that does not."""
+
+    nets: tuple[Net, ...]
+    outside: tuple[Net, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to be in the kernel for one tunnel."""
+
+    rules: frozenset[Rule]
+    routes: frozenset[Route]
+
+
+def inside(given: Given) -> dict[int, Inside]:
+    """Return what belongs inside by IP version: of a version that the session has no address of, nothing does."""
+    found: dict[int, Inside] = {}
+    for version in {address.version for address in given.addresses}:
+        named = [net for net in spare(given.network.include, given.gateway) if net.version == version]
+        own = [address.network for address in given.addresses if address.version == version]
+        nets = [*named, *own] if version in given.network.splits else [_everything(version)]
+        outside = [net for net in given.network.exclude if net.version == version and net not in nets]
+        found[version] = Inside(tuple(nets), tuple(outside))
+    return found
+
+
+def plan(slot: int, held: Mapping[int, Inside], carried: Iterable[int], gateway: IPv4Address | IPv6Address) -> Plan:
+    """Return what holds `held` for a tunnel that carries the IP versions `carried`, and whose server is `gateway`."""
+    rules, routes, server = set(), set(), ip_network(gateway)
+    for version, each in held.items():
+        rules |= _rules(slot, version, each)
+        for net in each.nets:
+            routes.add(Route(net, Kind.BLOCKED))
+            if version in carried:
+                routes.add(Route(net, Kind.TUNNEL))
+        routes |= {Route(net, Kind.OUTSIDE) for net in each.outside}
+    if gateway.version in held and not gateway.is_link_local:  # of which main has a route that is long enough
+        routes.add(Route(server, Kind.OUTSIDE))
+        rules |= _to_server(slot, server)
+    return Plan(frozenset(rules), frozenset(routes))
+
+
+def table_of(slot: int) -> int:
+    """Return the table of a slot, which is the group of its tunnel device, too."""
+    return FIRST_TABLE + slot
+
+
+def slot_of(preference: int) -> int:
+    """Return the slot that a rule of ours belongs to."""
+    return (preference - FIRST_TABLE) // 2 % SLOTS
+
+
+def _rules(slot: int, version: int, inside: Inside) -> set[Rule]:
+    shortest = max(min(net.prefixlen for net in inside.nets), _BROAD[version])
+    # What names networks comes before what takes everything, whichever tunnel came first.
+    everything = any(net.prefixlen == 0 for net in inside.nets)
+    preference = FIRST_TABLE + 2 * slot + (2 * SLOTS if everything else 0)
+    return {
+        Rule(version, preference, MAIN, shorter_than=shortest + 1),
+        Rule(version, preference + 1, table_of(slot)),
+    }
+
+
+def _to_server(slot: int, server: Net) -> set[Rule]:
+    preference = FIRST_TABLE + 4 * SLOTS + 2 * slot
+    return {
+        Rule(server.version, preference, MAIN, device_group=table_of(slot), to=server),
+        Rule(server.version, preference + 1, None, to=server),
+    }
+
+
+def _everything(version: int) -> Net:
+    return ip_network("0.0.0.0/0" if version == 4 else "::/0")
