@@ -5,7 +5,7 @@
 
 A part is a module here with `run() -> dict`: it prints its own table and returns what goes into the file, under keys of
 its own. Parts that did not run keep their earlier figures, and so do rows of the bottleneck that were not chosen. Those
-named in TAKE_OPTIONS have `run(Options)`.
+named in TAKE_OPTIONS have `run(Options)`. One that takes long yields such objects, and what it has is kept as it goes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import importlib
 import json
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def main() -> None:
     for name in wanted:
         print(f"\n{name}: {PARTS[name][1]}")
         part = importlib.import_module(PARTS[name][0])
-        _merge(part.run(options) if name in TAKE_OPTIONS else part.run())
+        found = part.run(options) if name in TAKE_OPTIONS else part.run()
+        for figures in found if isinstance(found, Iterator) else (found,):
+            _merge(figures)
 
 
 def _merge(figures: dict[str, Any]) -> None:

@@ -72,19 +72,19 @@ class _Counts:
     left: int
 
 
-def run(options: Options) -> Figures:
-    """Return {"bottleneck": [...]}: an object for each row and client, the medians and in `each` the runs."""
+def run(options: Options) -> Iterator[Figures]:
+    """Yield {"bottleneck": [...]} after each row: an object for each client, the medians and in `each` the runs."""
     rows = _chosen(options)
-    measured: dict[tuple[str, str], list[Figures]] = {}
     print("    " + _HEADING)
     with Topology() as net, Ocserv(net.server, [net.server4]) as server, _counting(net.server, server.port):
         for row in rows:
+            measured: dict[str, list[Figures]] = {side.name: [] for side in options.sides}
             for _ in range(options.runs):
                 for side in options.sides:  # in turn: what disturbs the machine for a while disturbs all of them
                     figures = _measure(net, server, side, row, options)
-                    measured.setdefault((row.name, side.name), []).append(figures)
+                    measured[side.name].append(figures)
                     print("    " + _line(figures), flush=True)
-    return {"bottleneck": [_median(each) for each in measured.values()]}
+            yield {"bottleneck": [_median(each) for each in measured.values()]}
 
 
 def joined(known: Iterable[Figures], rows: Iterable[Figures]) -> list[Figures]:
@@ -107,12 +107,12 @@ def _measure(net: Topology, server: Ocserv, side: Side, row: Row, options: Optio
     with contextlib.ExitStack() as stack:
         stack.enter_context(_path(net, server, row))
         client = stack.enter_context(connected(side, net, server))
-        idle = _idle(net)
+        idle = {} if row.bulk == "bursts" or row.hold_ms else _idle(net)  # a steady row is judged by it
         stack.enter_context(sharing(row.machine, client.pid))
         tap = stack.enter_context(Tap(net.server, net.server_if, server.port))
         figures = _loaded(net, server, row, seconds)
         figures |= _numbers(tap.records()) | {"suspected": client.suspected()}
-    return {"row": row.name, "client": side.name} | figures | {"idle_rtt_us": idle}
+    return {"row": row.name, "client": side.name} | figures | ({"idle_rtt_us": idle} if idle else {})
 
 
 def _path(net: Topology, server: Ocserv, row: Row) -> contextlib.AbstractContextManager[object]:
@@ -256,9 +256,10 @@ def _line(row: Figures) -> str:
     lost = f"{row['call_lost']}/{row['call_sent']}"
     replay = f"{row['replay_dropped']} {row['replay_dropped'] / max(1, row['outer_received']):.1%}"
     inside = f"{row['bulk_arrived'] / row['bulk_sent']:.1%}" if row["bulk_sent"] else ""
+    idle = f"{row['idle_rtt_us']['p99'] / 1000:.2f}" if "idle_rtt_us" in row else ""
     suspected = "" if row["suspected"] is None else row["suspected"]
     return (
         f"{row['row']:16} {row['client']:22} {lost:>9} {row['call_replayed']:9}"
-        f" {row['call_p50_ms']:7.2f} {row['call_p99_ms']:7.2f} {row['idle_rtt_us']['p99'] / 1000:8.2f}"
+        f" {row['call_p50_ms']:7.2f} {row['call_p99_ms']:7.2f} {idle:>8}"
         f" {row['bulk_mbit']:11.2f} {inside:>7} {row['retransmits']:7} {replay:>13} {suspected:>9}"
     )
