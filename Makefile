@@ -1,4 +1,5 @@
 # make venv     the command from this checkout, as .venv/bin/qosctl, and nothing more
+# make install  the command for everybody, as /usr/local/bin/qosctl: a copy in /opt/qosctl that is root's own  (root)
 # make demo     stamped packets from a bare Debian 12 machine, explained as it goes     (root)
 # make test     all checks and tests                                                   (root)
 # make audit    the hostile cases alone: what an attacker would try                     (root)
@@ -19,6 +20,7 @@
 # installed package, never the tree; a changed source reinstalls just that.
 
 VENV := .venv
+PREFIX := /opt/qosctl
 BIN := $(VENV)/bin
 PYTHON := $(BIN)/python
 PACKAGES := bpf dtls metrics supervisor
@@ -30,12 +32,20 @@ LEANING := $(addprefix tests/dtls/test_,handshake.py keys.py record.py client.py
 	tests/supervisor/test_attach.py::test_attach_twice_is_a_notice \
 	tests/supervisor/test_neighbours.py::test_somebody_took_the_program_off
 
-.PHONY: venv endurance demo test audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
+.PHONY: venv install endurance demo test audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/project
 	@echo "$(CURDIR)/$(BIN)/qosctl"
+
+# Not a link to this checkout: whoever may change that would change what root runs.
+install: root system
+	@/usr/bin/python3 -m venv --system-site-packages $(PREFIX)
+	@$(PREFIX)/bin/pip install -qq --disable-pip-version-check --require-hashes -r deploy/requirements.txt
+	@$(PREFIX)/bin/pip install -qq --disable-pip-version-check --no-deps --force-reinstall .
+	@ln -sfn $(PREFIX)/bin/qosctl /usr/local/bin/qosctl
+	@echo /usr/local/bin/qosctl
 
 demo: root $(VENV)/project
 	@$(PYTHON) -m tests.demo

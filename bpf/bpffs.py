@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import netns, trusted
-from .errors import BusyError, NoPermissionError, NotAttachedError, RefusedError, UntrustedError
+from .errors import PRIVILEGE, BusyError, NoPermissionError, NotAttachedError, RefusedError, UntrustedError
 
 MOUNT_POINT = Path("/sys/fs/bpf")
 ROOT = MOUNT_POINT / "qosctl"
@@ -39,14 +39,10 @@ def ensure_mounted() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"bpf", os.fsencode(MOUNT_POINT), b"bpf", 0, b"mode=0700") != 0:
         error = ctypes.get_errno()
-        raise (
-            no_permission()
-            if error in (1, 13)
-            else RefusedError(
-                f"cannot mount the BPF file system at {MOUNT_POINT}: {os.strerror(error)}",
-                f"mount -t bpf -o mode=0700 bpf {MOUNT_POINT}",
-            )
-        )
+        hint = f"mount -t bpf -o mode=0700 bpf {MOUNT_POINT}"
+        if error in (1, 13):
+            raise NoPermissionError(f"no BPF file system at {MOUNT_POINT}, and mounting it needs CAP_SYS_ADMIN", hint)
+        raise RefusedError(f"cannot mount the BPF file system at {MOUNT_POINT}: {os.strerror(error)}", hint)
 
 
 def is_bpffs(path: Path) -> bool:
@@ -57,7 +53,7 @@ def is_bpffs(path: Path) -> bool:
 
 def no_permission() -> NoPermissionError:
     """Return the error for a caller who lacks the privilege."""
-    return NoPermissionError("this needs CAP_SYS_ADMIN and CAP_NET_ADMIN", "run it as root")
+    return NoPermissionError(f"this needs {PRIVILEGE}", "run it as root")
 
 
 @contextmanager
@@ -157,7 +153,8 @@ def _sweep(root: int) -> None:
 def litter() -> bool:
     """Whether there are pins of a namespace that is gone: whoever takes the lock next sweeps them up."""
     try:
-        root = trusted.open_folder(ROOT)
+        with _hints():
+            root = trusted.open_folder(ROOT)
     except FileNotFoundError:
         return False
     try:
@@ -199,7 +196,8 @@ def _is_held(name: str, root: int) -> bool:
 def remove_tree(path: Path) -> None:
     """Remove a folder of pins with all in it; nothing there is fine."""
     try:
-        parent = trusted.open_folder(path.parent)
+        with _hints():
+            parent = trusted.open_folder(path.parent)
     except FileNotFoundError:
         return
     try:

@@ -1,13 +1,16 @@
 """What is pinned for one device: its counters, its program, and the link where the hook is TCX.
 
-Steps of an attach, each safe to be killed after: folder with counters (renamed into place whole), program loaded, hook
-pointed at it, program pinned (renamed over the old one). The kernel's answer, not a pin, says what is attached.
+Steps of an attach, each safe to be killed after: folder with counters (renamed into place whole), program loaded, pinned
+beside the one before, hook pointed at it, pin renamed over the old one. The kernel's answer, not a pin, says what is
+attached; but what is attached has a pin at every step, so that it can be read without CAP_SYS_ADMIN, which the kernel wants
+from whoever opens a program by its id.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from . import bpffs, syscall
 from .counters import SHAPE, DeviceCounters
 from .counters import read as read_counters
 from .state import folder
+from .syscall import ProgramInfo
 
 _CLSACT_IS_OURS = "clsact_is_ours"
 
@@ -41,6 +45,10 @@ class DevicePins:
         return self.path / "program"
 
     @property
+    def _announced(self) -> Path:
+        return self.path / "program_new"
+
+    @property
     def link(self) -> Path:
         """The pinned TCX link."""
         return self.path / "link"
@@ -52,7 +60,7 @@ class DevicePins:
 
     def note_clsact_is_ours(self) -> None:
         """Remember that the clsact qdisc is ours to remove."""
-        (self.path / _CLSACT_IS_OURS).mkdir(exist_ok=True)
+        (self.path / _CLSACT_IS_OURS).mkdir(mode=0o700, exist_ok=True)
 
     def forget_clsact(self) -> None:
         """The clsact qdisc is gone, or somebody else's from now on."""
@@ -62,12 +70,37 @@ class DevicePins:
         """Whether the device had this name when it was attached, as far as a map's name can tell."""
         return self.device_name() == syscall.object_name(name)
 
-    def pin_program(self, fd: int) -> None:
-        """Pin the device's program in the place of the one pinned there."""
-        new = self.path / "program_new"
-        new.unlink(missing_ok=True)
-        syscall.obj_pin(fd, str(new))
-        new.rename(self.program)
+    def announce_program(self, fd: int) -> None:
+        """Pin the program that the hook is to get, beside the one that it has."""
+        self._announced.unlink(missing_ok=True)
+        syscall.obj_pin(fd, str(self._announced))
+
+    def confirm_program(self, program_id: int) -> None:
+        """The hook has this program: let its pin take the place of the one before. Twice is fine."""
+        if _program_id(self._announced) == program_id:
+            self._announced.rename(self.program)
+        else:
+            self._announced.unlink(missing_ok=True)
+
+    def open_program(self, program_id: int) -> int | None:
+        """Open the pinned program that has this id, None where there is none."""
+        for pin in (self.program, self._announced):
+            with suppress(FileNotFoundError):
+                fd = syscall.obj_get(str(pin))
+                if syscall.program_info(fd).id == program_id:
+                    return fd
+                os.close(fd)
+        return None
+
+    def program_info(self, program_id: int) -> ProgramInfo:
+        """Describe the program at the hook; by no more than its id where somebody has taken its pin away."""
+        fd = self.open_program(program_id)
+        if fd is None:
+            return ProgramInfo(program_id, tag="", name="", loaded_at=0)
+        try:
+            return syscall.program_info(fd)
+        finally:
+            os.close(fd)
 
     def device_name(self) -> str:
         """Return the name the device had when it was attached (the counters map carries it, see object_name)."""
@@ -86,22 +119,40 @@ class DevicePins:
             os.close(fd)
 
     def create(self, name: str) -> None:
-        """Make the folder with zeroed counters where it is missing."""
-        if self.path.exists():
+        """Make the folder with zeroed counters where it is missing, or the counters where somebody took them away."""
+        if self.counters.exists():
             return
-        self.path.parent.mkdir(exist_ok=True)
+        if self.path.exists():
+            _pin_counters(self.counters, name)
+            return
+        self.path.parent.mkdir(mode=0o700, exist_ok=True)
         new = bpffs.building_place(self.path)
-        new.mkdir()
-        fd = syscall.map_create(SHAPE, name)
-        try:
-            syscall.obj_pin(fd, str(new / "counters"))
-        finally:
-            os.close(fd)
+        new.mkdir(mode=0o700)
+        _pin_counters(new / self.counters.name, name)
         new.rename(self.path)
 
     def remove(self) -> None:
         """Forget the device; its hook must be gone before."""
         bpffs.discard(self.path)
+
+
+def _pin_counters(pin: Path, name: str) -> None:
+    fd = syscall.map_create(SHAPE, name)
+    try:
+        syscall.obj_pin(fd, str(pin))
+    finally:
+        os.close(fd)
+
+
+def _program_id(pin: Path) -> int | None:
+    try:
+        fd = syscall.obj_get(str(pin))
+    except FileNotFoundError:
+        return None
+    try:
+        return syscall.program_info(fd).id
+    finally:
+        os.close(fd)
 
 
 def pins_of(index: int) -> DevicePins:

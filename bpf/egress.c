@@ -4,50 +4,44 @@
  * operator's policy say. Whatever is in doubt leaves as it was, under a counter that says why; always TC_ACT_UNSPEC, so
  * that everybody else's filters run after it.
  *
- * This file is all that is BCC's own way of declaring and reading maps (BCC rewrites the main file only, so the calls of
- * lookup() must stand here). STATE_DIR, DEVICE_DIR and LINK_ETHERNET come from loader.py; the maps pinned in those folders
- * were made by maps.py, with the limits of contract.h. Another loader replaces this file alone.
+ * This file is all that is BCC's own. It declares no maps: BCC opens pinned ones by their ids, for which the kernel wants
+ * CAP_SYS_ADMIN. loader.py opens them by their pins and hands over descriptors, *_MAP, and LINK_ETHERNET; their limits are
+ * contract.h's. Another loader replaces this file alone.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 
 #include "contract.h"
 
-BPF_TABLE_PINNED("array", __u32, struct control, control, 1, STATE_DIR "/control", BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", __u32, struct policy_entry, policy, POLICY_BANKS *DSCP_COUNT, STATE_DIR "/policy",
-		 BPF_F_MMAPABLE);
-/* What a ring looks like; the rings themselves are made by the clients. */
-BPF_F_TABLE("array", __u32, __u64, ring_template, RING_WORDS + FLOW_INFO_WORDS, BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", __u32, union flow_slot, flow_slots, FLOW_SLOTS, STATE_DIR "/flow_slots", BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array_of_maps$ring_template", __u32, int, rings, FLOW_SLOTS, STATE_DIR "/rings");
-BPF_TABLE_PINNED("percpu_array", __u32, struct device_counters, counters, 1, DEVICE_DIR "/counters");
+/* bpf_pseudo_fd() is BCC's name for the load of a map's address; the kernel puts it in for the descriptor. */
+#define MAP(descriptor) ((void *)bpf_pseudo_fd(BPF_PSEUDO_MAP_FD, descriptor))
 
 static __always_inline struct control *control_now(void)
 {
 	__u32 only = 0;
-	return control.lookup(&only);
+	return bpf_map_lookup_elem(MAP(CONTROL_MAP), &only);
 }
 
 static __always_inline struct device_counters *counters_of_device(void)
 {
 	__u32 only = 0;
-	return counters.lookup(&only);
+	return bpf_map_lookup_elem(MAP(COUNTERS_MAP), &only);
 }
 
 static __always_inline struct policy_entry *policy_for(__u32 bank, __u32 dscp)
 {
 	__u32 index = (bank & (POLICY_BANKS - 1)) * DSCP_COUNT + dscp;
-	return policy.lookup(&index);
+	return bpf_map_lookup_elem(MAP(POLICY_MAP), &index);
 }
 
 static __always_inline const union flow_slot *flow_slot_at(__u32 at)
 {
-	return flow_slots.lookup(&at);
+	return bpf_map_lookup_elem(MAP(FLOW_SLOTS_MAP), &at);
 }
 
 static __always_inline void *ring_at(__u32 at)
 {
-	return rings.lookup(&at);
+	return bpf_map_lookup_elem(MAP(RINGS_MAP), &at);
 }
 
 static __always_inline __u64 *word_in(void *ring, __u64 number)

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PRIVILEGE = "root with CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
+"""What everything together takes: root's files, and of root's capabilities these."""
+
 
 class QosctlError(Exception):
     """Something a user can understand and mend.
@@ -67,7 +70,7 @@ class DismissedError(NotAttachedError):
 
 
 class NoPermissionError(QosctlError):
-    """The caller lacks the privilege (root, or CAP_SYS_ADMIN with CAP_NET_ADMIN)."""
+    """The caller lacks the privilege: see PRIVILEGE."""
 
 
 class StoppedError(QosctlError):
@@ -92,6 +95,6 @@ def kernel_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise NoPermissionError(f"{doing} needs CAP_SYS_ADMIN and CAP_NET_ADMIN", "run it as root") from error
+        raise NoPermissionError(f"{doing} needs {PRIVILEGE}", "run it as root") from error
     except OSError as error:
         raise RefusedError(f"{doing}: the kernel refused: {error.strerror or error}", "qosctl status") from error

@@ -1,10 +1,13 @@
 """What the tunnels have carried and have queued, by inner class, and what carries it by name: see tunnels.py.
 
-Only classes that have carried something have series, so there are as many as there are classes in use.
+Only classes that have carried something have series, so there are as many as there are classes in use. A cipher goes by the
+name that OpenSSL has for it: a client that was taken over can say anything, and must not make ever new series.
 """
 
 from __future__ import annotations
 
+import functools
+import ssl
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -81,8 +84,17 @@ def info_family(tunnels: Tunnels) -> Metric:
         best = max(flows, key=_state)
         state = state_name(_state(best))
         channel = state if _state(best) in _CARRYING else ""
-        info.add_metric([device], {"state": state, "channel": channel, "cipher": best.suite})
+        cipher = best.suite if best.suite in _suites() else "other"
+        info.add_metric([device], {"state": state, "channel": channel, "cipher": cipher})
     return info
+
+
+@functools.cache
+def _suites() -> frozenset[str]:
+    """All names there are, and none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    return frozenset({"", *(cipher["name"] for cipher in context.get_ciphers())})
 
 
 def _by_class(flows: Sequence[Flow]) -> Mapping[Dscp, Sequence[ClassUse]]:

@@ -30,6 +30,8 @@ from qosctl.bpf.ring_pages import RingPages
 from qosctl.bpf.state import CONTROL_SHAPE, POLICY_SHAPE, flow_pins
 from qosctl.bpf.syscall import MapShape, ProgramInfo
 
+_LOOPBACK = 1  # in every network namespace
+
 
 @dataclass(frozen=True)
 class Attachment:
@@ -57,12 +59,13 @@ class Device:
 
 
 def require_privilege() -> None:
-    """Raise NoPermissionError where this process may not open kernel objects by their ids (0 is nobody's id)."""
+    """Raise NoPermissionError where this process may not read the pins, which are root's, or what stands at hooks."""
     try:
-        os.close(syscall.program_by_id(0))
+        bpffs.present(bpffs.ROOT)
+        syscall.tcx_programs(_LOOPBACK)
     except PermissionError as error:
-        raise NoPermissionError("reading flows and programs needs CAP_SYS_ADMIN", "run it as root") from error
-    except FileNotFoundError:
+        raise NoPermissionError("reading flows and programs needs root with CAP_NET_ADMIN", "run it as root") from error
+    except OSError:  # a kernel that does not know TCX; it asks for permission first
         return
 
 

@@ -142,11 +142,12 @@ def _hook_up(device: Interface, kind: HookKind, pins: DevicePins) -> Attached:
     program = loader.load(folder(), pins.path, ethernet=device.ethernet)
     try:
         change = "attached" if before is None else "replaced"
-        if _same_program(hook, program):
+        if _same_program(hook, pins, program):
             change = "already"
         else:
+            pins.announce_program(program)
             hook.attach(program)
-        _pin_what_is_attached(hook, pins)
+        _confirm_what_is_attached(hook, pins)
         for other in hooks.others(hook, pins):  # after ours stands: a packet may pass both, but never none
             if other.attached() is not None:
                 other.detach()
@@ -156,24 +157,23 @@ def _hook_up(device: Interface, kind: HookKind, pins: DevicePins) -> Attached:
     return Attached(device.name, hook.kind, change)
 
 
-def _pin_what_is_attached(hook: Hook, pins: DevicePins) -> None:
+def _confirm_what_is_attached(hook: Hook, pins: DevicePins) -> None:
     """Give the program at the hook its name; done each time, since an earlier attach may have been killed before."""
     present = hook.attached()
     if present is None:
         raise RefusedError("the program was taken off again at once", "qosctl status")
-    fd = syscall.program_by_id(present)
-    try:
-        pins.pin_program(fd)
-    finally:
-        os.close(fd)
+    pins.confirm_program(present)
 
 
-def _same_program(hook: Hook, program: int) -> bool:
-    """Whether the program at the hook has these very instructions and maps; a tag alone says nothing of the maps."""
+def _same_program(hook: Hook, pins: DevicePins, program: int) -> bool:
+    """Whether the program at the hook has these very instructions and maps; a tag alone says nothing of the maps.
+
+    One that is not pinned is taken for another: what is not known is replaced.
+    """
     present = hook.attached()
-    if present is None:
+    fd = None if present is None else pins.open_program(present)
+    if fd is None:
         return False
-    fd = syscall.program_by_id(present)
     try:
         same_code = syscall.program_info(fd).tag == syscall.program_info(program).tag
         return same_code and syscall.program_maps(fd) == syscall.program_maps(program)

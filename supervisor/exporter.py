@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client.registry import CollectorRegistry
-from qosctl.bpf import syscall
 from qosctl.bpf.device import DevicePins
 from qosctl.dtls.events import Say, Severity
 from qosctl.metrics.collector import KernelCollector, registry_of
@@ -34,11 +32,7 @@ def _attachment(pins: DevicePins) -> Attachment | None:
     program_id = hook.attached() if hook is not None else None
     if hook is None or program_id is None:
         return None
-    fd = syscall.program_by_id(program_id)
-    try:
-        return Attachment(hook.kind.value, syscall.program_info(fd), len(hook.ahead()))
-    finally:
-        os.close(fd)
+    return Attachment(hook.kind.value, pins.program_info(program_id), len(hook.ahead()))
 
 
 class _Complaints:

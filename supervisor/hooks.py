@@ -159,16 +159,19 @@ def _tcx_until(index: int, ours: int | None) -> list[Foreign]:
     if not TcxHook.supported(index):
         return []
     before = itertools.takewhile(lambda program: program != ours, syscall.tcx_programs(index))
-    return [Foreign(HookKind.TCX, f"program {program} ({_program_name(program)})") for program in before]
+    return [Foreign(HookKind.TCX, f"program {program}{_program_name(program)}") for program in before]
 
 
 def _program_name(program_id: int) -> str:
+    """Name somebody else's program, which has no pin of ours: only where we have CAP_SYS_ADMIN anyway."""
     try:
         fd = syscall.program_by_id(program_id)
     except FileNotFoundError:  # it left between the two calls
-        return "gone"
+        return " (gone)"
+    except PermissionError:
+        return ""
     try:
-        return syscall.program_info(fd).name or "unnamed"
+        return f" ({syscall.program_info(fd).name or 'unnamed'})"
     finally:
         os.close(fd)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import enum
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qosctl.bpf import bpffs, syscall
+from qosctl.bpf import bpffs
 from qosctl.bpf.counters import DeviceCounters
 from qosctl.bpf.device import DevicePins, pinned_devices
 from qosctl.bpf.errors import NotAttachedError, kernel_errors
@@ -98,7 +97,7 @@ def _device(pins: DevicePins) -> DeviceStatus:
         index=pins.index,
         state=_state(name, hook),
         hook=hook.kind if hook is not None else None,
-        program=_program(program_id) if program_id is not None else None,
+        program=pins.program_info(program_id) if program_id is not None else None,
         ahead=tuple(hook.ahead()) if hook is not None else (),
         counters=pins.read_counters(),
     )
@@ -108,11 +107,3 @@ def _state(name: str | None, hook: hooks.Hook | None) -> DeviceState:
     if name is None:
         return DeviceState.GONE
     return DeviceState.DETACHED if hook is None else DeviceState.ATTACHED
-
-
-def _program(program_id: int) -> ProgramInfo:
-    fd = syscall.program_by_id(program_id)
-    try:
-        return syscall.program_info(fd)
-    finally:
-        os.close(fd)

@@ -43,6 +43,13 @@ def test_the_exit_codes_are_documented(text: str, man_page: str) -> None:
     assert [int(number) for number in re.findall(r"\b\d+\b", line.group())] == [int(code) for code in Exit]
 
 
+@pytest.mark.audit
+def test_nobody_is_told_to_have_root_run_what_lies_in_a_checkout() -> None:
+    """Whoever may change the checkout would change what root runs (finding 20)."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert not re.search(r"ln -s[^\n]*\.venv", page.read_text(encoding="utf-8")), page
+
+
 def _options(parser: argparse.ArgumentParser) -> set[str]:
     """All long options of a parser and of its commands."""
     found: set[str] = set()

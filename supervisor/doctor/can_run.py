@@ -15,8 +15,10 @@ from . import netlink
 from .finding import Finding, failed, passed, warned
 from .netlink import Netlink, attribute
 
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
-_NEEDED = ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")  # bcc opens pinned maps by id, which CAP_BPF does not allow
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_NEEDED = {"CAP_NET_ADMIN": ("CAP_NET_ADMIN",), "CAP_BPF": ("CAP_BPF", "CAP_SYS_ADMIN"),
+           "CAP_PERFMON": ("CAP_PERFMON", "CAP_SYS_ADMIN")}  # fmt: skip
+"""What attaching takes, and what stands for it (capabilities(7))."""
 _LOOPBACK = 1  # in every network namespace
 _CLSACT_PARENT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _KIND = 1  # TCA_KIND
@@ -49,7 +51,7 @@ def _capabilities(root: Path) -> Finding:
     status = (root / "proc/self/status").read_text(encoding="utf-8", errors="replace")
     held = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
     has = {name for name, bit in _CAPABILITIES.items() if held >> bit & 1}
-    missing = [name for name in _NEEDED if name not in has and "CAP_SYS_ADMIN" not in has]
+    missing = [name for name, enough in _NEEDED.items() if has.isdisjoint(enough)]
     if missing:
         return warned(
             "capabilities", f"this process lacks {' and '.join(missing)}",

@@ -113,13 +113,13 @@ def wait_until_dead(pins: FlowPins, ring: int) -> None:
 
 @pytest.mark.parametrize("hidepid", [1, 2])
 def test_whom_proc_hides_keeps_the_flow(place: Namespace, pins: FlowPins, hidepid: int) -> None:
-    """A supervisor that is no process of the owner's user, and has no CAP_SYS_PTRACE, sees nothing of it in /proc."""
+    """A supervisor that is not in /proc's group (root's), and has no CAP_SYS_PTRACE, sees nothing of others there."""
     process, ring = owner(place)
     seen = place.run(
         [
             "unshare", "--mount", "sh", "-euc", f"mount -t proc -o hidepid={hidepid} proc /proc\n"
-            "exec setpriv --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace sh -euc '"
-            f"! ls /proc/{process.pid}/fd >/dev/null 2>&1; exec {COMMAND} flows --json'",
+            "exec setpriv --regid=65534 --clear-groups --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace sh -euc '"
+            f"! cat /proc/{process.pid}/stat 2>/dev/null; exec {COMMAND} flows --json'",
         ]
     )  # fmt: skip
     (flow,) = json.loads(seen.stdout)["flows"]

@@ -1,13 +1,16 @@
-"""The systemd units: how much they expose, and that what they leave is enough, tried with exactly what they say."""
+"""The systemd units: how much they expose, and that what they leave is enough, tried with exactly what they say.
+
+Findings 3 and 12: every pin is root's, and the user that a tunnel runs as can neither switch nor change the policy.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,12 @@ from tests.lab.qosctl import COMMAND
 FOLDER = DEPLOY / "systemd"
 UNITS = ("qosctl.service", "qosctl-connect@.service")
 EXPOSURE_TENTHS_MAX = 20
-SERVICE_ID = 64987  # stands for the user qosctl, which this machine need not have
+SERVICE = "nobody"  # stands for the user qosctl, which this machine need not have
+CAPABILITIES = {
+    "qosctl.service": {"CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"},
+    "qosctl-connect@.service": {"CAP_NET_ADMIN", "CAP_BPF", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"},
+}
+NO_PERMISSION = 4
 
 
 def settings(unit: str) -> dict[str, list[str]]:
@@ -51,10 +59,9 @@ def test_every_setting_is_known_to_systemd(unit: str) -> None:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_capabilities_are_few_and_the_password_is_nowhere(unit: str) -> None:
-    (bounding,), (ambient,) = settings(unit)["CapabilityBoundingSet"], settings(unit)["AmbientCapabilities"]
-    assert bounding == ambient
-    assert set(bounding.split()) <= {"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_BPF"}
-    assert settings(unit)["User"] == ["qosctl"]
+    (bounding,) = settings(unit)["CapabilityBoundingSet"]
+    assert set(bounding.split()) == CAPABILITIES[unit]
+    assert "AmbientCapabilities" not in settings(unit)
     assert not [line for line in settings(unit)["ExecStart"] if "--password" in line or "$QOSCTL_PASS" in line]
 
 
@@ -66,28 +73,47 @@ def test_what_waits_for_a_person_is_not_begun_again() -> None:
     assert all(settings(unit)["Restart"] == ["always"] for unit in UNITS)
 
 
-def test_users_and_folders_are_declared() -> None:
+@pytest.mark.audit
+def test_all_pins_are_roots_and_nothing_gives_them_away() -> None:
     assert "u qosctl -" in (FOLDER / "sysusers.conf").read_text()
-    assert "d /sys/fs/bpf/qosctl 0700 qosctl qosctl" in (FOLDER / "tmpfiles.conf").read_text()
+    folders = [line.split() for line in (FOLDER / "tmpfiles.conf").read_text().splitlines() if line.startswith("d ")]
+    assert [folder[1:5] for folder in folders] == [
+        ["/sys/fs/bpf/qosctl", "0700", "root", "root"],
+        ["/run/qosctl", "0755", "root", "root"],
+    ]
+    assert not [name for unit in UNITS for name in settings(unit) if name in ("ExecStartPre", "ExecStartPost")]
+    scripts = [path for path in DEPLOY.rglob("*") if path.is_file() and path.read_bytes()[:2] == b"#!"]
+    assert len(scripts) > 5
+    assert not [path for path in scripts if re.search(r"\bl?chown\b", path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.audit
+def test_what_reads_the_network_is_not_root() -> None:
+    (start,) = settings("qosctl-connect@.service")["ExecStart"]
+    assert start.startswith("!/usr/bin/qosctl connect --setuid qosctl ")  # begun as root, and gives it up by itself
+    assert settings("qosctl-connect@.service")["User"] == ["qosctl"]
+    assert "User" not in settings("qosctl.service")
 
 
 class AsUnit:
-    """Runs qosctl in a namespace as the unit would: its user, its capabilities, no new privileges."""
+    """Runs qosctl in a namespace as the unit would: as root, with its capabilities and no new privileges."""
 
     def __init__(self, namespace: Namespace, unit: str) -> None:
         self._namespace = namespace
-        capabilities = [one.removeprefix("CAP_").lower() for one in settings(unit)["CapabilityBoundingSet"][0].split()]
-        few = ",".join(["-all", *(f"+{name}" for name in capabilities)])
-        self._prefix = [
-            "setpriv", f"--reuid={SERVICE_ID}", f"--regid={SERVICE_ID}", "--clear-groups", "--no-new-privs",
-            f"--inh-caps={few}", f"--ambient-caps={few}", f"--bounding-set={few}",
-        ]  # fmt: skip
+        self._prefix = limited(settings(unit)["CapabilityBoundingSet"][0].split())
 
     def argv(self, *words: str) -> list[str]:
         return [*self._prefix, str(COMMAND), *words]
 
     def __call__(self, *words: str) -> str:
         return self._namespace.run(self.argv(*words)).stdout
+
+
+def limited(capabilities: Sequence[str], user: int = 0) -> list[str]:
+    """What runs a command with these capabilities and no others."""
+    few = ",".join(["-all", *(f"+{name.lower().removeprefix('cap_')}" for name in capabilities)])
+    become = [f"--reuid={user}", f"--regid={user}", "--clear-groups", f"--ambient-caps={few}"] if user else []
+    return ["setpriv", "--no-new-privs", f"--inh-caps={few}", f"--bounding-set={few}", *become]
 
 
 def wait_until(true: object, what: str, seconds: float = 20) -> None:
@@ -101,12 +127,16 @@ def wait_until(true: object, what: str, seconds: float = 20) -> None:
 
 @pytest.fixture(name="pins")
 def pins_fixture() -> Path:
-    """The folder of pins, owned by the services' user as tmpfiles makes it, with what own-pins does done."""
+    """The folder of pins, as tmpfiles makes it."""
     bpffs.ensure_mounted()
     bpffs.ROOT.mkdir(mode=0o700, exist_ok=True)
-    os.chown(bpffs.ROOT, SERVICE_ID, SERVICE_ID)
-    subprocess.run([FOLDER / "own-pins"], check=True)
     return bpffs.ROOT
+
+
+def strangers(pins: Path) -> list[Path]:
+    """What is not root's, or can be changed by others."""
+    found = [pins, *pins.rglob("*")]
+    return [path for path in found if path.lstat().st_uid or (not path.is_symlink() and path.lstat().st_mode & 0o022)]
 
 
 def test_the_supervisors_capabilities_are_enough(pins: Path, tmp_path: Path) -> None:
@@ -130,13 +160,12 @@ def test_the_supervisors_capabilities_are_enough(pins: Path, tmp_path: Path) -> 
             unit("policy", "fold", "2")
         finally:
             end(process)
+            assert strangers(pins) == []
             unit("detach", "--all")
-    assert pins.stat().st_uid == SERVICE_ID
 
 
 @pytest.mark.parametrize("tunnels", [1, 2], ids=["alone", "beside another tunnel"])
 def test_the_clients_capabilities_are_enough(tunnels: int, pins: Path) -> None:
-    """Another's flow can only be opened with CAP_SYS_ADMIN: it must not be in the way of one's own."""
     with (
         Namespace("client") as client,
         Namespace("server") as server,
@@ -145,14 +174,45 @@ def test_the_clients_capabilities_are_enough(tunnels: int, pins: Path) -> None:
         client.run(["ip", "address", "add", "10.91.8.1/24", "dev", "eth0"])
         server.run(["ip", "address", "add", "10.91.8.2/24", "dev", "eth0"])
         with Ocserv(server, ["10.91.8.2"]) as ocserv:
-            words = ["connect", f"https://10.91.8.2:{ocserv.port}", "-u", "alice", "--passwd-on-stdin"]
+            words = ["connect", f"https://10.91.8.2:{ocserv.port}", "-u", "alice", "--passwd-on-stdin", "--setuid", SERVICE]
             argv = AsUnit(client, "qosctl-connect@.service").argv(*words, "--servercert", ocserv.pin, "--script", "none")
             for number in range(1, tunnels + 1):
                 with ocserv.password_file("alice").open() as password:  # as StandardInput=file: hands it over
                     process = client.popen(argv, stdin=password)
                 wait_until(lambda: flows(client) == number or process.poll() is not None, "no marked tunnel")  # noqa: B023
                 assert process.poll() is None
-    assert pins.exists()
+            assert strangers(pins) == []
+
+
+@pytest.mark.audit
+@pytest.mark.usefixtures("pins")
+def test_a_client_that_was_taken_over_can_neither_switch_nor_change_the_policy() -> None:
+    """With all that its process has: user and capabilities are read from it while its tunnel is up."""
+    with (
+        Namespace("client") as client,
+        Namespace("server") as server,
+        veth(client, "eth0", server, "eth0"),
+    ):
+        client.run(["ip", "address", "add", "10.91.8.1/24", "dev", "eth0"])
+        server.run(["ip", "address", "add", "10.91.8.2/24", "dev", "eth0"])
+        qosctl = Qosctl(client)
+        qosctl("attach", "eth0")
+        qosctl("policy", "allow", "EF")
+        with Ocserv(server, ["10.91.8.2"]) as ocserv, ocserv.password_file("alice").open() as password:
+            words = ["connect", f"https://10.91.8.2:{ocserv.port}", "-u", "alice", "--passwd-on-stdin", "--setuid", SERVICE]
+            argv = AsUnit(client, "qosctl-connect@.service").argv(*words, "--servercert", ocserv.pin, "--script", "none")
+            process = client.popen(argv, stdin=password, stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("connected ")
+            as_client = limited(*standing_of(process.pid))
+            for tried in (["passtos", "on"], ["policy", "reset"], ["detach", "--all"], ["flows"], ["status"]):
+                done = client.run([*as_client, str(COMMAND), *tried], check=False)
+                assert (done.returncode, done.stdout) == (NO_PERMISSION, ""), tried
+            assert client.run([*as_client, "ls", str(bpffs.ROOT)], check=False).returncode != 0
+            assert client.run([*as_client, "flock", "--nonblock", str(bpffs.ROOT), "true"], check=False).returncode != 0
+            said = qosctl("status").stdout
+            assert "passtos off   policy custom   flows 1" in said
+        qosctl("detach", "--all")
 
 
 def test_the_pages_script_sets_routes_with_the_clients_capabilities(pins: Path, tmp_path: Path) -> None:
@@ -167,13 +227,22 @@ def test_the_pages_script_sets_routes_with_the_clients_capabilities(pins: Path, 
         client.run(["ip", "address", "add", "10.91.8.1/24", "dev", "eth0"])
         server.run(["ip", "address", "add", "10.91.8.2/24", "dev", "eth0"])
         with Ocserv(server, ["10.91.8.2"]) as ocserv, ocserv.password_file("alice").open() as password:
-            words = ["connect", "--script", "none", "--user", "alice", "--passwd-on-stdin", "--servercert", ocserv.pin]
+            words = ["connect", "--setuid", SERVICE, "--script", "none", "--user", "alice", "--passwd-on-stdin"]
+            words += ["--servercert", ocserv.pin]
             words += ["-i", "office0", "--script", str(script), f"https://10.91.8.2:{ocserv.port}"]  # as QOSCTL_OPTIONS
             process = client.popen(AsUnit(client, "qosctl-connect@.service").argv(*words), stdin=password)
             wait_until(lambda: "192.168.0.0/16 dev office0" in routes(client) or process.poll() is not None, "no route")
             assert process.poll() is None
             client.run(["ping", "-c", "1", "-W", "5", ocserv.inner4])
     assert pins.exists()
+
+
+def standing_of(pid: int) -> tuple[list[str], int]:
+    """The capabilities and the user of a process."""
+    rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = {name: values.split() for name, _, values in (row.partition(":") for row in rows)}
+    names = subprocess.run(["capsh", f"--decode={status['CapEff'][0]}"], capture_output=True, text=True, check=True).stdout
+    return [name for name in names.strip().partition("=")[2].split(",") if name], int(status["Uid"][1])
 
 
 def routes(namespace: Namespace) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -40,6 +40,10 @@ class Answer:
             for (sample, has), value in self._samples.items()
             if sample == name and wanted <= dict(has).items()
         }
+
+    def __iter__(self) -> Iterator[tuple[str, frozenset[tuple[str, str]]]]:
+        """Yield each sample's name and labels."""
+        return iter(self._samples)
 
     def __contains__(self, sample: tuple[str, frozenset[tuple[str, str]]]) -> bool:
         return sample in self._samples

@@ -150,8 +150,8 @@ def test_classes_have_series_where_they_have_carried_something_and_no_other() ->
     ("state", "name", "channel"), [(0, "reconnecting", ""), (1, "tls", "tls"), (2, "dtls", "dtls"), (9, "unknown", "")]
 )
 def test_what_carries_a_tunnel_goes_by_name(state: int, name: str, channel: str) -> None:
-    flows = [flow("tun0", 1), flow("tun0", 2, state=state)._replace(suite="AES")]
-    labels = {"state": name, "channel": channel, "cipher": "AES" if state else ""}
+    flows = [flow("tun0", 1), flow("tun0", 2, state=state)._replace(suite="AES128-SHA")]
+    labels = {"state": name, "channel": channel, "cipher": "AES128-SHA" if state else ""}
     assert tunnel(flows)("qosctl_tunnel_info", device="tun0", **labels) == 1
 
 

@@ -197,4 +197,4 @@ def test_an_address_in_use_is_refused_with_a_way_to_see_by_whom(exporter: Export
 def test_without_privilege_it_does_not_start(wired: Namespace) -> None:
     done = wired.run(["setpriv", "--bounding-set", "-all", "--", str(COMMAND), "metrics"], check=False)
     assert done.returncode == 4
-    assert done.stderr == "qosctl: reading flows and programs needs CAP_SYS_ADMIN (try: run it as root)\n"
+    assert done.stderr == "qosctl: reading flows and programs needs root with CAP_NET_ADMIN (try: run it as root)\n"

@@ -40,14 +40,13 @@ _STAND_IN = """
 #include <linux/if_ether.h>
 #include "contract.h"
 
-BPF_TABLE_PINNED("array", __u32, struct control, control, 1, STATE_DIR "/control", BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("percpu_array", __u32, struct device_counters, counters, 1, DEVICE_DIR "/counters");
+#define MAP(descriptor) ((void *)bpf_pseudo_fd(BPF_PSEUDO_MAP_FD, descriptor))
 
 int qosctl_egress(struct __sk_buff *skb)
 {
 	__u32 only = 0;
-	struct control *now = control.lookup(&only);
-	struct device_counters *counted = counters.lookup(&only);
+	struct control *now = bpf_map_lookup_elem(MAP(CONTROL_MAP), &only);
+	struct device_counters *counted = bpf_map_lookup_elem(MAP(COUNTERS_MAP), &only);
 	__u8 ef = 46 << 2;
 
 	if (!now || !counted || !now->passtos || skb->protocol != bpf_htons(ETH_P_IP))

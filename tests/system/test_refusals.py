@@ -31,6 +31,7 @@ class Refusal:
 LOGIN = "-u alice --password-file {password_file} --servercert {pin}"
 FED = "-u alice --passwd-on-stdin"
 COMPARE = ", after comparing it with what the server's operator says"
+NEEDS = "needs root with CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
 RUN_AS_ROOT = "(try: run it as root)"
 
 BEFORE_ATTACH = {
@@ -119,11 +120,11 @@ CONNECT = {
 }  # fmt: skip
 
 NOT_ROOT = {
-    "attach": Refusal("attach {device}", NO_PERMISSION, f"this needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
-    "detach": Refusal("detach {device}", NO_PERMISSION, f"detach needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
-    "passtos": Refusal("passtos on", NO_PERMISSION, f"this needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
-    "status": Refusal("status", NO_PERMISSION, f"status needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
-    "flows": Refusal("flows", NO_PERMISSION, f"this needs CAP_SYS_ADMIN and CAP_NET_ADMIN {RUN_AS_ROOT}"),
+    "attach": Refusal("attach {device}", NO_PERMISSION, f"this {NEEDS} {RUN_AS_ROOT}"),
+    "detach": Refusal("detach {device}", NO_PERMISSION, f"detach {NEEDS} {RUN_AS_ROOT}"),
+    "passtos": Refusal("passtos on", NO_PERMISSION, f"this {NEEDS} {RUN_AS_ROOT}"),
+    "status": Refusal("status", NO_PERMISSION, f"status {NEEDS} {RUN_AS_ROOT}"),
+    "flows": Refusal("flows", NO_PERMISSION, f"this {NEEDS} {RUN_AS_ROOT}"),
     "connect": Refusal("connect {url} " + FED + " --servercert {pin}", NO_PERMISSION,
                        f"tun: making a tunnel device needs CAP_NET_ADMIN {RUN_AS_ROOT}", stdin="{password}\n"),
 }  # fmt: skip
