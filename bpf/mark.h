@@ -89,6 +89,11 @@ static __always_inline void mark_and_count(struct __sk_buff *skb)
 	if (!counters || result >= OUTCOME_SLOTS)
 		return;
 	segments = skb->gso_segs ? skb->gso_segs : 1;
+	/*
+	 * Plain adds, for an atomic one would cost more than the rest of counting. Whoever transmits has softirqs off, so nobody
+	 * else counts on this CPU meanwhile. With PREEMPT_RT that took the lock behind local_bh_disable(); kernels built without
+	 * it (CONFIG_PREEMPT_RT_NEEDS_BH_LOCK, from 6.18) may preempt us here: then a count is lost, never a packet or a mark.
+	 */
 	counters->outcomes[result] += segments;
 	if (result == OUTCOME_STAMPED || result == OUTCOME_UNCHANGED) {
 		outer.value &= DSCP_COUNT - 1; /* known, but not to the verifier */

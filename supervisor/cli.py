@@ -107,7 +107,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: TextIO | None = None) -> int:
     """Run one command; returns the exit code. It raises nothing: what goes wrong is one line, with --debug and where."""
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:  # the process is ours
+        argv = sys.argv[1:]
+        _hush_what_dies_half_made(argv)
     out = out or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - who closed ours wants to hear nothing
     err = err or sys.stderr
     for stream in {out, err}:
@@ -119,6 +121,16 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
         if str(interrupt):
             Log(err, os.environ).error(str(interrupt))
         return Exit.INTERRUPTED
+
+
+def _hush_what_dies_half_made(argv: Sequence[str]) -> None:
+    """Let --debug alone show what Python can only print: objects of libraries that complain when they go.
+
+    One that got no descriptor was never finished, and says so in a dozen lines behind ours. The error that left it so is
+    raised in the ordinary way, and told. None of our own objects does anything when it goes.
+    """
+    if "--debug" not in argv:
+        sys.unraisablehook = lambda _: None
 
 
 def _run(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
