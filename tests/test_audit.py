@@ -1,0 +1,49 @@
+"""docs/security.md names the tests that hold its promises: all that are marked `audit`, and no others."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+(TABLE,) = re.findall(r"^\| \| promise .*?\n\n", PAGE, re.MULTILINE | re.DOTALL)
+NAMED = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", TABLE)
+
+
+def is_the_mark(node: ast.AST) -> bool:
+    return any(isinstance(each, ast.Attribute) and ast.unparse(each) == "pytest.mark.audit" for each in ast.walk(node))
+
+
+def marked(path: Path) -> set[str]:
+    """The tests of a file that are marked, by themselves, in a parameter, or with the whole file."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    marks = [node for node in module.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"]
+    whole = any(map(is_the_mark, marks))
+    return {test.name for test in tests if whole or any(map(is_the_mark, test.decorator_list))}
+
+
+AUDIT = {
+    str(path.relative_to(ROOT)): tests for path in sorted((ROOT / "tests").rglob("test_*.py")) if (tests := marked(path))
+}
+
+
+@pytest.mark.parametrize("file", AUDIT)
+def test_each_hostile_test_is_named(file: str) -> None:
+    names = {name for path, name in NAMED if path == file}
+    assert "" in names or AUDIT[file] <= names, "docs/security.md does not say what this holds"
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_each_named_test_is_there_and_marked(file: str, name: str) -> None:
+    assert file in AUDIT
+    assert not name or name in AUDIT[file]
+
+
+def test_each_finding_of_the_audit_has_its_line() -> None:
+    first = re.findall(r"^\| ([\d, ]+) \|", TABLE, re.MULTILINE)
+    assert sorted(int(number) for cell in first for number in cell.split(",")) == [*range(1, 21)]
