@@ -67,6 +67,8 @@ def _many(cases: int, seed: int, worst: int) -> int:
         print(f"{said}: {outcome.case}")
     print(table(outcomes))
     urgent = sum(outcome.urgent_excess > 0 for outcome in outcomes)
+    probes = sum(outcome.costs_of_probes for outcome in outcomes)
+    print(f"{probes} more would lose less if nobody sent probes: each takes a place in the window")
     print(f"{cases} cases in {took:.0f} s: {len(guilty)} break the law, {urgent} of them for an urgent class")
     return 1 if guilty else 0
 

@@ -4,7 +4,7 @@ A turn does what `qosctl.dtls.loop` does: hear the echoes that have come, read w
 are due, then number and send class by class, the most urgent first. While it works, or stops, packets wait in the device
 and echoes in the socket. A stop may lie between the choice of numbers and their sending.
 
-Beside it runs PlainNumbering: each record, but for probes, gets the number that it would have had.
+Beside it PlainNumbering numbers the same records, and once more without the probes, which only ours sends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Client:
         self.probes = 0
         self.numbers: set[int] = set()
         self.records = 0
-        self._plain = PlainNumbering(first=0)
+        self._plain, self._bare = PlainNumbering(first=0), PlainNumbering(first=0)
         self._machine, self._clock, self._rng, self._link = machine, clock, rng, link
         self._record_s = machine.record_us / 1e6
         self._device: deque[Packet] = deque()
@@ -108,17 +108,18 @@ class Client:
     def _number(self, dscp: Dscp, packets: Sequence[Packet], now: float) -> list[Record]:
         count = len(packets)
         numbers = self._take(dscp, count, now)
-        plain = self._plain.take(dscp, count, now)
+        plain, bare = self._plain.take(dscp, count, now), self._bare.take(dscp, count, now)
         return [
-            Record(number, other, dscp, size, now, flow, serial)
-            for number, other, (_, size, flow, serial) in zip(numbers, plain, packets, strict=True)
+            Record(number, other, alone, dscp, size, now, flow, serial)
+            for number, other, alone, (_, size, flow, serial) in zip(numbers, plain, bare, packets, strict=True)
         ]
 
     def _probe(self, dscp: Dscp, now: float) -> None:
         probe = self.numbering.probe_sent(dscp, now)
         (number,) = self._take(dscp, 1, now)
+        (plain,) = self._plain.take(dscp, 1, now)
         self.probes += 1
-        self._link.send(Record(number, -1, dscp, PROBE_SIZE, now, probe=probe))
+        self._link.send(Record(number, plain, -1, dscp, PROBE_SIZE, now, probe=probe))
 
     def _take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
         numbers = self.numbering.take(dscp, count, now)

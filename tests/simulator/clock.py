@@ -45,10 +45,15 @@ class Clock:
 
 @dataclass(slots=True)
 class Record:
-    """One sealed record. `plain` is the number that plain numbering would have given it, -1 for a probe: it sends none."""
+    """One sealed record.
+
+    `plain` is the number that plain numbering would have given the same records, `bare` the one that it would have given
+    without probes among them; of no meaning for a probe.
+    """
 
     number: int
     plain: int
+    bare: int
     dscp: Dscp
     size: int
     sent: float

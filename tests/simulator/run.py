@@ -2,10 +2,10 @@
 
 THE LAW: of no class does the receiver drop more records as replays than it would with consecutive numbers.
 
-Both are judged on the same arrivals. The server sees each record once, at one time; it keeps two windows, one for the
-numbers that the records have and one for the numbers that plain numbering gives the same records. So the two inputs
-cannot differ by chance, nor by what a flow makes of a loss. (Probes are in the path of both, but only in the window of
-the numbering that sends them.)
+Both are judged on the same arrivals. The server sees each record once, at one time; it keeps a window for the numbers that
+the records have, and one for the numbers that plain numbering gives the same records. So the two inputs cannot differ by
+chance, nor by what a flow makes of a loss. The same records: probes are among them. A third window knows plain numbers
+without any probe, for those who want to know what probes cost: each takes a number, and so a place in a window.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Fate:
     """Dropped by the server for their numbers."""
     plain_replayed: int = 0
     """The same, had they been numbered plainly."""
+    bare_replayed: int = 0
+    """The same without probes."""
     queue_dropped: int = 0
     path_lost: int = 0
 
@@ -83,6 +85,11 @@ class Outcome:
         return {name: fate.excess for name, fate in self.classes.items() if fate.excess > 0}
 
     @property
+    def costs_of_probes(self) -> bool:
+        """Whether some class is worse off than with plain numbers and no probes, though not than with the same records."""
+        return not self.violations and any(fate.replayed > fate.bare_replayed for fate in self.classes.values())
+
+    @property
     def guilty(self) -> bool:
         """Whether the numbering broke the law, used a number twice, or raised an error."""
         return bool(self.violations or self.error or self.numbers != self.records)
@@ -110,7 +117,7 @@ class Receiver:
         self._server, self._clock, self._rng = case.server, clock, rng
         self._fates = {Dscp.parse(name): fate for name, fate in outcome.classes.items()}
         self._outcome = outcome
-        self._window, self._plain = Window(case.server.window), Window(case.server.window)
+        self._window, self._plain, self._bare = (Window(case.server.window) for _ in range(3))
         self._count_from = case.count_from_s
         self._back = case.path.round_trip_ms / 2000
         self._stops_at = self._goes_on_at = 0.0
@@ -118,19 +125,20 @@ class Receiver:
 
     def receive(self, record: Record, now: float) -> None:
         """Judge a record that arrives at `now`, which is not the clock's time."""
-        accepted = self._window.accept(record.number)
+        accepted, plainly = self._window.accept(record.number), self._plain.accept(record.plain)
         if record.probe:
             if accepted:
                 self._echo(record.probe, now)
             else:
                 self._outcome.probes_replayed += 1
             return
-        plainly = self._plain.accept(record.plain)
+        barely = self._bare.accept(record.bare)
         if record.sent >= self._count_from:
             fate = self._fates[record.dscp]
             fate.arrived += 1
             fate.replayed += not accepted
             fate.plain_replayed += not plainly
+            fate.bare_replayed += not barely
         if accepted and record.flow is not None:
             self._clock.at(now + self._back, record.flow.acknowledged, (record.serial, record.sent))
 

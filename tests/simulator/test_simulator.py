@@ -64,7 +64,7 @@ class Line:
 
     def send(self, millisecond: float, *records: tuple[int, Dscp]) -> None:
         for number, dscp in records:
-            self.clock.at(millisecond / 1000, self.link.send, Record(number, number, dscp, 1000, 0.0))
+            self.clock.at(millisecond / 1000, self.link.send, Record(number, number, number, dscp, 1000, 0.0))
 
     def run(self, milliseconds: float = 1e6) -> dict[int, float]:
         self.clock.at(milliseconds / 1000, lambda _: None)
@@ -138,7 +138,7 @@ def test_a_queue_has_room_for_so_many_bytes_beside_the_record_that_leaves() -> N
 def test_a_queue_of_packets_has_no_more_room_for_small_ones() -> None:
     line = Line(Path(mbit=8.0, queue_kb=3 * BULK_SIZE / 1000, in_packets=True))
     for number in range(5):
-        line.clock.at(0.0, line.link.send, Record(number, number, DF, 100, 0.0))
+        line.clock.at(0.0, line.link.send, Record(number, number, number, DF, 100, 0.0))
     line.run()
     assert line.lost == [4]
 
@@ -214,14 +214,14 @@ def test_the_client_reads_what_is_there_and_numbers_the_most_urgent_class_first(
     assert ours.records == 4
 
 
-def test_a_probe_goes_in_front_and_has_no_plain_number() -> None:
+def test_a_probe_goes_in_front_and_has_a_plain_number_but_where_nobody_probes() -> None:
     sent: list[Record] = []
     line = Line(MBIT)
     line.link.send = sent.append  # type: ignore[method-assign, assignment]
     ours, _ = client(line, probes=1)
     ours.offer(DF, 2, 1000)
-    assert [(record.number, record.plain, record.probe, record.size) for record in sent] == [
-        (0, -1, 1, PROBE_SIZE), (1, 0, 0, 1000), (2, 1, 0, 1000)
+    assert [(record.number, record.plain, record.bare, record.probe, record.size) for record in sent] == [
+        (0, 0, -1, 1, PROBE_SIZE), (1, 1, 0, 0, 1000), (2, 2, 1, 0, 1000)
     ]  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def receiver(server: Server, round_trip_ms: float = 4.0) -> tuple[Receiver, Cloc
 
 
 def probe(number: int, name: int) -> Record:
-    return Record(number, -1, EF, PROBE_SIZE, 0.0, probe=name)
+    return Record(number, number, -1, EF, PROBE_SIZE, 0.0, probe=name)
 
 
 def test_a_probe_is_echoed_after_half_a_round_trip_unless_the_window_drops_it() -> None:
@@ -300,10 +300,10 @@ def test_a_server_may_be_mute_or_stop() -> None:
 
 def test_each_class_is_judged_by_its_own_numbers_and_by_plain_ones() -> None:
     server, _, outcome, _ = receiver(Server())
-    server.receive(Record(30, 100, EF, 100, 0.0), 0.0)  # a number taken from a gap
-    server.receive(Record(29, 36, DF, 100, 0.0), 0.0)
-    server.receive(Record(94, 37, DF, 100, 0.0), 0.0)
-    server.receive(Record(30, 101, EF, 100, 0.0), 0.0)
+    server.receive(Record(30, 100, 100, EF, 100, 0.0), 0.0)  # a number taken from a gap
+    server.receive(Record(29, 36, 36, DF, 100, 0.0), 0.0)
+    server.receive(Record(94, 37, 37, DF, 100, 0.0), 0.0)
+    server.receive(Record(30, 101, 101, EF, 100, 0.0), 0.0)
     assert outcome.classes["DF"].plain_replayed == 1 and outcome.classes["DF"].replayed == 0
     assert outcome.classes["EF"].plain_replayed == 0 and outcome.classes["EF"].replayed == 1
     assert outcome.violations == {"EF": 1} and outcome.urgent_excess == 1
