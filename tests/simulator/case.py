@@ -53,10 +53,12 @@ class Bursts(_Line):
 
 @dataclass(frozen=True, repr=False)
 class Call(_Line):
-    """A packet every 20 ms."""
+    """A packet every 20 ms; with silence suppressed, nothing for `silent_s` after each `talk_s` of it."""
 
     gap_ms: float = 20.0
     size: int = CALL_SIZE
+    talk_s: float = 0.0
+    silent_s: float = 0.0
     dscp: str = "EF"
     start_s: float = 0.0
 
@@ -114,6 +116,8 @@ class Path(_Line):
     second_loss: float = 0.0
     bulk_lag_ms: float = 0.0
     """By how much the way of DF is longer than that of other classes, whatever the queue."""
+    odd_from_s: float = 0.0
+    """When jitter, the second way and the longer one begin: a route that changes."""
 
 
 @dataclass(frozen=True, repr=False)

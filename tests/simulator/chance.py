@@ -13,6 +13,8 @@ from tests.simulator.case import BULK_SIZE, Bursts, Call, Case, Flow, Machine, P
 MOST_RECORDS = 8_000
 """Records offered in a run, about: what keeps it at some 50 ms."""
 LEAST_SECONDS, MOST_SECONDS = 0.5, 8.0
+LONG, LONGER = 0.05, 5
+"""The share of runs that are so many times as long: what is learnt, and forgotten, takes a while."""
 
 
 def draw(rng: random.Random) -> Case:
@@ -20,7 +22,7 @@ def draw(rng: random.Random) -> Case:
     path = _path(rng)
     sources = _sources(rng, path)
     offered = sum(_records_a_second(source, path) for source in sources)
-    seconds = max(LEAST_SECONDS, min(MOST_SECONDS, MOST_RECORDS / offered))
+    seconds = max(LEAST_SECONDS, min(MOST_SECONDS, MOST_RECORDS / offered)) * (LONGER if rng.random() < LONG else 1)
     seed = rng.randrange(1_000_000)
     return Case(sources, path, _machine(rng), _server(rng), seconds=round(seconds, 2), seed=seed)
 
@@ -70,9 +72,7 @@ def _path(rng: random.Random) -> Path:
 
 
 def _sources(rng: random.Random, path: Path) -> tuple[Source, ...]:
-    urgent: list[Source] = [
-        Call(gap_ms=rng.choice((20.0, 20.0, 20.0, 10.0, 60.0)), start_s=_start(rng)) for _ in range(_few(rng, 1, 3))
-    ]
+    urgent: list[Source] = [_call(rng) for _ in range(_few(rng, 1, 3))]
     if rng.random() < 0.3:
         urgent.append(
             Video(
@@ -116,6 +116,12 @@ def _sources(rng: random.Random, path: Path) -> tuple[Source, ...]:
             case _:
                 bulk += [_flow(rng, path) for _ in range(_few(rng, 1, 8))]
     return (*urgent, *bulk)
+
+
+def _call(rng: random.Random) -> Call:
+    spurts = (_between(rng, 0.3, 3), _between(rng, 0.2, 3)) if rng.random() < 0.25 else (0.0, 0.0)
+    gap = rng.choice((20.0, 20.0, 20.0, 10.0, 60.0))
+    return Call(gap_ms=gap, talk_s=spurts[0], silent_s=spurts[1], start_s=_start(rng))
 
 
 def _bursts(rng: random.Random, path: Path) -> Bursts:

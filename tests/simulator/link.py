@@ -101,6 +101,7 @@ class Link:
         self._waiting = 0
         self._delay = path.round_trip_ms / 2000
         self._straight = not (path.jitter_ms or path.second_way or path.bulk_lag_ms)
+        self._odd_from = path.odd_from_s
         self._flying: list[tuple[float, int, Record]] = []
         self._serial = itertools.count()
         self._latest = 0.0  # arrival, where jitter keeps the order
@@ -147,7 +148,7 @@ class Link:
                 self._dropped(record, True)
                 continue
             self._free_at += record.size * self._seconds_per_byte
-            if self._straight:
+            if self._straight or self._free_at < self._odd_from:
                 if self._path.loss and self._random() < self._path.loss:
                     self._dropped(record, False)
                     continue

@@ -183,6 +183,12 @@ def test_a_class_may_have_a_longer_way() -> None:
     assert line.run() == {2: 2, 1: 6}
 
 
+def test_a_route_may_change() -> None:
+    line = Line(Path(mbit=8.0, bulk_lag_ms=5.0, odd_from_s=0.0025, round_trip_ms=0.0))
+    line.send(0, *bulk([1, 2, 3]), (4, EF))
+    assert line.run() == {1: 1, 4: 2, 2: 8, 3: 9}
+
+
 @pytest.mark.parametrize("in_order", [True, False])
 def test_jitter_reorders_unless_the_path_keeps_the_order(in_order: bool) -> None:
     line = Line(Path(mbit=80.0, jitter_ms=20.0, in_order=in_order, round_trip_ms=0.0))
@@ -333,6 +339,7 @@ class Written:
         (Steady(mbit=10.224), 5 * 1000),
         (Steady(mbit=10.224, poisson=True), 5 * 1000),
         (Call(), 5 * 50),
+        (Call(talk_s=1.0, silent_s=1.0), 3 * 50),
         (Bursts(kilobytes=127.8, period_s=0.5), 10 * 100),
         (Bursts(kilobytes=127.8, period_s=0.5, spread_ms=10.0, varied=0.2), 10 * 100),
         (Video(mbit=10.0), 5 * 978),

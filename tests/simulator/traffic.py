@@ -51,8 +51,11 @@ class _Calling:
         self._dscp = Dscp.parse(source.dscp)
 
     def tick(self, _: object) -> None:
-        gap = self._source.gap_ms / 1000 * (0.98 + 0.04 * self._rng.random())  # a sender's own timer
-        self._clock.at(self._clock.now + gap, self.tick)
+        source, now = self._source, self._clock.now
+        gap = source.gap_ms / 1000 * (0.98 + 0.04 * self._rng.random())  # a sender's own timer
+        if source.talk_s and (now - source.start_s) % (source.talk_s + source.silent_s) + gap >= source.talk_s:
+            gap += source.silent_s
+        self._clock.at(now + gap, self.tick)
         self._sink.offer(self._dscp, 1, self._source.size)
 
 
