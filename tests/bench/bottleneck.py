@@ -84,7 +84,7 @@ def run(options: Options) -> Iterator[Figures]:
                     figures = _measure(net, server, side, row, options)
                     measured[side.name].append(figures)
                     print("    " + _line(figures), flush=True)
-            yield {"bottleneck": [_median(each) for each in measured.values()]}
+            yield {"bottleneck": [median_of(each) for each in measured.values()]}
 
 
 def joined(known: Iterable[Figures], rows: Iterable[Figures]) -> list[Figures]:
@@ -170,7 +170,7 @@ def _numbers(records: list[TappedRecord]) -> Figures:
     return {"call_reached": reached, "call_replayed": too_old}
 
 
-def _median(runs: list[Figures]) -> Figures:
+def median_of(runs: list[Figures]) -> Figures:
     """Return the runs as one: the median of each figure, and beside it all of them."""
     first = runs[0]
     if len(runs) == 1:
