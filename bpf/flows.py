@@ -168,9 +168,14 @@ class Flows:
         """Let the kernel find `ring` for packets of `key`; an entry of the same key gets the new ring.
 
         Its pins are there first, so that an entry is never without them. RefusedError where there is no room left near the
-        key's home.
+        key's home, and where the entry is somebody else's who lives: whoever shows a TCP socket may have chosen the numbers
+        of another's UDP socket, which the table does not tell apart.
         """
         at = self._slot_of(key)
+        if at is not None and self._is_anothers(at, ring):
+            raise RefusedError(
+                f"another tunnel goes from {key.local} to {key.remote}: this one stays unmarked", "qosctl flows"
+            )
         if at is None:
             at = next((slot for slot in _search(key) if self._state(slot) != FlowState.USED), None)
         if at is None:
@@ -250,6 +255,10 @@ class Flows:
         at = -1
         while (at := states.find(FlowState.USED, at + 1)) >= 0:
             yield at
+
+    def _is_anothers(self, at: int, ring: Ring) -> bool:
+        there = syscall.IndexReader(self._rings).read(at)
+        return there is not None and there != ring.id and self._pins.alive(there)
 
     def _living(self) -> set[int]:
         return {ring_id for ring_id in self._pins.ids() if self._pins.alive(ring_id)}

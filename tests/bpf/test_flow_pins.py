@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from qosctl.bpf import bpffs
+from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.flow_pins import NOBODY, FlowPins, Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.state import create_state, flow_pins, folder, open_state, release_state
@@ -145,6 +146,23 @@ def test_no_client_can_pose_as_another_or_as_another_tunnel(pins: FlowPins) -> N
         (flow,) = state.flows
         assert not flow.alive
         assert state.flows.reap() == 1
+
+
+def test_nobody_takes_the_flow_of_another_that_lives(pins: FlowPins) -> None:
+    """A client that was taken over shows a TCP socket with the numbers of another's UDP socket (finding 11)."""
+    victim, taker = (Ring(Owner(1, 0, name, "server.example")) for name in ("tun-victim", "tun-taker"))
+    with bpffs.locked(), open_state() as state:
+        state.flows.add(KEY, victim)
+        state.flows.add(KEY, victim)
+        with pytest.raises(RefusedError, match=r"^another tunnel goes from .* \(try: qosctl flows\)$"):
+            state.flows.add(KEY, taker)
+        assert [flow.owner.tunnel for flow in state.flows] == ["tun-victim"]
+        assert set(pins.ids()) == {victim.id}, "and leaves nothing"
+        victim.close()
+        state.flows.add(KEY, taker)
+        assert [flow.owner.tunnel for flow in state.flows] == ["tun-taker"]
+        taker.close()
+        state.flows.reap()
 
 
 def test_those_who_ask_keep_no_owner_alive_and_no_reaper_waiting(place: Namespace, pins: FlowPins) -> None:
