@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -52,6 +53,8 @@ def choose(wanted: str | None) -> str:
     path = Path(wanted).absolute()
     if not path.is_file() or not os.access(path, os.X_OK):
         raise RefusedError(f"{wanted}: no script that can be run", f"ls -l {wanted}")
+    if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise RefusedError(f"{wanted}: others than its owner can change it", f"chmod go-w {wanted}")
     return str(path)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,9 +60,11 @@ class Config:
 
 
 def load(path: Path) -> Config:
-    """Read the file; ConfigError, also where there is none."""
+    """Read the file; ConfigError, also where there is none, or where others than its owner can change it."""
     try:
         with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise ConfigError(f"{path}: others than its owner can change it", f"chmod go-w {path}")
             raw = file.read(_BYTES_MAX + 1)
     except PermissionError as error:
         raise NoPermissionError(f"{path}: {error.strerror}", "run it as root") from error

@@ -142,9 +142,6 @@ def strangers(pins: Path) -> list[Path]:
 def test_the_supervisors_capabilities_are_enough(pins: Path, tmp_path: Path) -> None:
     config = tmp_path / "qosctl.toml"
     config.write_text('interfaces = ["eth0"]\n')
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o111)
     with Namespace("unit") as here, Namespace("peer") as peer, veth(here, "eth0", peer, "eth0"):
         unit = AsUnit(here, "qosctl.service")
         process = here.popen(unit.argv("supervise", "--config", str(config)))
@@ -221,8 +218,6 @@ def test_the_pages_script_sets_routes_with_the_clients_capabilities(pins: Path, 
     script = tmp_path / "routes"
     script.write_text(textwrap.dedent(body))
     script.chmod(0o755)
-    for parent in script.parents[:4]:
-        parent.chmod(parent.stat().st_mode | 0o111)
     with Namespace("client") as client, Namespace("server") as server, veth(client, "eth0", server, "eth0"):
         client.run(["ip", "address", "add", "10.91.8.1/24", "dev", "eth0"])
         server.run(["ip", "address", "add", "10.91.8.2/24", "dev", "eth0"])

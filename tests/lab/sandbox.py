@@ -31,7 +31,7 @@ def enter_sandbox() -> None:
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "make / private")
     Path("/run/netns").mkdir(exist_ok=True)
-    _mount("tmpfs", "/run/netns")
+    _mount("tmpfs", "/run/netns", b"mode=0755")
     _mount("bpf", "/sys/fs/bpf", b"mode=0700")
 
 

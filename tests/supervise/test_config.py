@@ -134,3 +134,15 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     huge.write_bytes(b"#" * 70000)
     with pytest.raises(ConfigError, match="longer than"):
         load(huge)
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_file_that_others_can_change_is_not_read(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "qosctl.toml"
+    path.write_text("passtos = true\n")
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="others than its owner can change it"):
+        load(path)
+    path.chmod(0o644)
+    assert load(path).passtos

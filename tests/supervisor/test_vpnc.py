@@ -264,6 +264,16 @@ def test_a_folder_that_others_can_write_to_is_not_used(folder: Path) -> None:
         Memory.claim("vpn0")
 
 
+@pytest.mark.audit
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_a_script_that_others_can_change_is_not_run(mode: int, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.touch()
+    script.chmod(mode)
+    with pytest.raises(RefusedError, match="others than its owner can change it"):
+        choose(str(script))
+
+
 def test_which_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, runs = tmp_path / "plain", tmp_path / "runs"
     plain.touch(mode=0o600)
