@@ -42,8 +42,9 @@ venv: $(VENV)/project
 # Not a link to this checkout: whoever may change that would change what root runs.
 install: root system
 	@/usr/bin/python3 -m venv --system-site-packages $(PREFIX)
-	@$(PREFIX)/bin/pip install -qq --disable-pip-version-check --require-hashes -r deploy/requirements.txt
-	@$(PREFIX)/bin/pip install -qq --disable-pip-version-check --no-deps --force-reinstall .
+	@$(PREFIX)/bin/pip install -qq --disable-pip-version-check --only-binary :all: --require-hashes -r deploy/requirements.txt
+	@deploy/wheel . build/wheel
+	@$(PREFIX)/bin/pip install -qq --disable-pip-version-check --no-index --no-deps --force-reinstall build/wheel/*.whl
 	@ln -sfn $(PREFIX)/bin/qosctl /usr/local/bin/qosctl
 	@echo /usr/local/bin/qosctl
 

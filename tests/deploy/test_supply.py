@@ -29,11 +29,10 @@ def locked(path: Path) -> dict[str, tuple[Version, int]]:
     return {canonicalize_name(name): (Version(version), hashes.count("--hash=")) for name, version, hashes in blocks}
 
 
-def pip_calls(*files: str) -> list[str]:
-    """Each pip command of these files that gets something, as one line."""
-    text = "\n".join((DEPLOY / file).read_text(encoding="utf-8") for file in files).replace("\\\n", " ")
-    calls = re.findall(r"pip\W+(?:install|download|wheel)\b[^\n&]*", text)
-    return [call for call in calls if "--no-index" not in call and "wheel --" not in call]
+def pip_calls(text: str) -> list[str]:
+    """Each pip command in a script that gets something, as one line."""
+    calls = re.findall(r"pip\W+(?:install|download|wheel)\b[^\n&]*", text.replace("\\\n", " "))
+    return [call for call in calls if "--no-index" not in call and "--no-build-isolation" not in call]
 
 
 @pytest.mark.parametrize("need", requirements(), ids=str)
@@ -50,14 +49,25 @@ def test_each_line_of_a_lock_file_is_one_release_with_hashes() -> None:
     assert set(locked(BUILD)) == {"setuptools"}, "and nothing that builds is carried"
 
 
+SCRIPTS = {
+    name: (DEPLOY / name).read_text(encoding="utf-8")
+    for name in ("wheel", "debian/build", "debian/rules", "container/Containerfile")
+}
+(SCRIPTS["make install"],) = re.findall(r"^install:.*\n(?:\t.*\n)+", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
 @pytest.mark.audit
-def test_the_package_and_the_image_take_nothing_from_the_network_without_its_hash() -> None:
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_root_will_run_takes_nothing_from_the_network_without_its_hash(script: str) -> None:
     """Finding 16."""
-    calls = pip_calls("debian/build", "debian/rules", "container/Containerfile")
-    assert len(calls) == 4
-    for call in calls:
+    for call in pip_calls(SCRIPTS[script]):
         assert "--require-hashes" in call
         assert "--only-binary :all:" in call, "a source archive would run its own build, with what it likes"
+
+
+def test_these_are_the_calls_that_get_something() -> None:
+    counted = {script: len(pip_calls(text)) for script, text in SCRIPTS.items()}
+    assert counted == {"wheel": 1, "debian/build": 1, "debian/rules": 0, "container/Containerfile": 2, "make install": 1}
 
 
 def test_pip_refuses_what_has_another_hash(tmp_path: Path) -> None:
