@@ -66,7 +66,18 @@ class NoRoomError(RefusedError):
 
 
 class DismissedError(NotAttachedError):
-    """The server ended the connection, and meant to."""
+    """The server ended the session, and shows that it meant to: it takes the cookie no more."""
+
+
+class ShortageError(RefusedError):
+    """The system has no memory or no descriptors for it now; another time it may."""
+
+    @classmethod
+    def of(cls, what: str, error: OSError) -> ShortageError:
+        """Return the error for what the system said while `what` was at work, which becomes its cause."""
+        short = cls(f"{what}: {error.strerror or error}", "ulimit -n; free")
+        short.__cause__ = error
+        return short
 
 
 class NoPermissionError(QosctlError):

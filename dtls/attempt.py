@@ -14,7 +14,7 @@ from qosctl.dtls.udp import UdpSocket
 from qosctl.dtls.uplink import Batch
 
 ATTEMPT_S = 4.5
-"""ClientHellos at 0, 1 and 3 s; then another attempt, so that a path that opens is found within two seconds."""
+"""ClientHellos at 0, 1 and 3 s: a path that opens meanwhile is found within two seconds."""
 
 
 class Attempt:

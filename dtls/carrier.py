@@ -5,21 +5,30 @@
        ^                                                                       | nothing came of it
        +-----------------------------------------------------------------------+
 
+Each attempt has a port of its own, and costs the server, the path's NAT and its firewalls an entry. So they become rare
+while nothing comes of them: at once after the first, then 1, 2, 4 ... up to 60 s after the last (openconnect: 60 s always),
+each shortened by chance. An outage of ten seconds is over within two of its end, one of an hour within a minute. Only a
+channel that has lived for some seconds makes the next attempts quick again; neither what anybody can send does, nor a
+server that closes what it has opened. News of the network bring an attempt forward, within bounds.
+
 Sockets that are to be waited for are in the epoll object it is given.
 """
 
 from __future__ import annotations
 
+import math
+import random
 import select
 from collections.abc import Callable
 
 from qosctl.bpf.errors import RefusedError
-from qosctl.dtls.attempt import Attempt
+from qosctl.dtls.attempt import ATTEMPT_S, Attempt
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.link import Link, LinkLostError
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.parts import Parts
+from qosctl.dtls.reconnect import Backoff, Hurry
 from qosctl.dtls.tally import State, Tally
 
 RING_PATIENCE_S = 0.25
@@ -27,8 +36,12 @@ RING_PATIENCE_S = 0.25
 _RING_LOOK_S = 0.002
 _EARLY_MAX = 1024
 """Datagrams that may wait for it, too."""
+LIVED_S = 5.0
+"""A channel that has lived for so long has been one."""
+FIRST_WAIT_S, WAIT_MAX_S = 1.0, 60.0
+_HURRIES, _HURRY_AGAIN_S = 3, 60.0
 _NO_ROUTE_S = 1.0
-"""Until the next attempt where the kernel knows no way; news of the network brings it forward."""
+"""Until the next attempt where the kernel knows no way, which costs nobody anything."""
 _SMALL_PATH_S = 3600.0
 """The same where the path has no room for packets that IPv6 must be able to send: finding that out again costs some."""
 
@@ -63,6 +76,11 @@ class Carrier:
         self.too_small = opened.too_small
         """Whether the path takes too little for DTLS to carry IPv6; until it takes more, or is another."""
         self._next_attempt = now + (_SMALL_PATH_S if self.too_small else 0)
+        if opened.session.no_dtls:
+            self._next_attempt = math.inf
+        self._backoff = Backoff(random.random, FIRST_WAIT_S)
+        self._hurry = Hurry(_HURRIES, _HURRY_AGAIN_S)
+        self._began = self._linked = -math.inf
         self._ring_by: float | None = None
 
     def tend(self, now: float) -> float:
@@ -85,7 +103,7 @@ class Carrier:
             return now
         if not attempt.step(now):
             self._drop_attempt()
-            self._next_attempt = now
+            self._schedule(now)
         elif attempt.finished is not None:
             return self._register(attempt, now)
         else:
@@ -96,7 +114,8 @@ class Carrier:
         """Let TLS carry: nobody wants to wait for DTLS any longer."""
         if self._ring_by is None:  # else the entry is a new link's already
             self._entry.move(self._opened.channel.fileno())
-        self._changed(State.TLS, "the path is too small for IPv6 over UDP" if self.too_small else "no answer over UDP")
+        small = "the path is too small for IPv6 over UDP" if self.too_small else "no answer over UDP"
+        self._changed(State.TLS, self._opened.session.no_dtls or small)
 
     def lose(self, why: str, now: float) -> None:
         """Give the link up, let TLS carry, and try anew."""
@@ -106,7 +125,9 @@ class Carrier:
         link.close(now, goodbye=False)
         self._tally.dtls_lost += 1
         self._entry.move(self._opened.channel.fileno())
-        self._next_attempt = now
+        if now >= self._linked + LIVED_S:
+            self._backoff.reset()
+        self._schedule(now)
         self._changed(State.TLS, why)
 
     def doubt(self, now: float, *, moved: bool) -> None:
@@ -118,8 +139,8 @@ class Carrier:
             self.too_small = False
         if self.link is not None:
             self.link.life.doubt(now)
-        elif self.attempt is None and not self.too_small:
-            self._next_attempt = now
+        elif self.attempt is None and not self.too_small and not self._opened.session.no_dtls:
+            self._next_attempt = self._hurry.sooner(now, self._next_attempt)
 
     def close(self, now: float, *, goodbye: bool) -> None:
         """Close what is open; the poll object may be closed before."""
@@ -130,12 +151,17 @@ class Carrier:
             self.link.close(now, goodbye=goodbye)
             self.link = None
 
+    def _schedule(self, now: float) -> None:
+        """Say when the next attempt is due: never before the server hears another port, which is when one has run out."""
+        self._next_attempt = max(self._began + ATTEMPT_S, now + self._backoff.next_wait(WAIT_MAX_S))
+
     def _begin(self, now: float) -> None:
         try:
             self.attempt = Attempt(self._opened.dtls_remote, self._opened.psk, self._opened.session.app_id, now)
         except RefusedError:  # no way to the server: as good as no answer
             self._next_attempt = now + _NO_ROUTE_S
             return
+        self._began = now
         self._poll.register(self.attempt.udp.fileno(), select.EPOLLIN)
 
     def _drop_attempt(self) -> None:
@@ -173,5 +199,6 @@ class Carrier:
             now=now,
         )
         self.attempt = None
+        self._linked = now
         self.early += attempt.early
         self._changed(State.DTLS, "")

@@ -14,6 +14,8 @@ from qosctl.dtls import openssl
 
 RECORD_BYTES_MAX = 16384
 _READ_BYTES = 65536
+UNSENT_BYTES_MAX = 4 << 20
+"""More than we send before we look whether there is room. What grows beyond it, OpenSSL has been made to answer."""
 _MAY_BE_A_BAN = "again in some minutes: so does a server that has banned this address, after wrong passwords for example"
 
 
@@ -98,10 +100,13 @@ class Channel:
             try:
                 sent = self._socket.send(self._unsent)
             except BlockingIOError:
-                return
+                break
             except OSError as error:
                 raise self._lost(str(error.strerror).lower()) from None
             del self._unsent[:sent]
+        if len(self._unsent) > UNSENT_BYTES_MAX:
+            self._unsent.clear()
+            raise self._lost("the server asks and does not read the answers")
 
     def receive(self) -> bytes:
         """Return what has arrived, b"" when nothing has; ConnectionLostError when nothing will any more."""

@@ -16,7 +16,7 @@ import select
 import time
 from collections.abc import Callable
 
-from qosctl.bpf.errors import QosctlError
+from qosctl.bpf.errors import InternalError, NoRoomError, QosctlError, ShortageError
 from qosctl.dtls.account import Account
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
@@ -31,7 +31,7 @@ from qosctl.dtls.marker import Marker
 from qosctl.dtls.netwatch import NetWatch, source_towards
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.parts import PLAIN, Parts
-from qosctl.dtls.reconnect import Reason, Recovery
+from qosctl.dtls.reconnect import Hurry, Reason, Recovery
 from qosctl.dtls.session import LINK_MTU_MAX
 from qosctl.dtls.stop import Stop, StopRequestedError, wait
 from qosctl.dtls.surroundings import Surroundings
@@ -67,15 +67,20 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     `parts` may be trace.traced(...), which tells of each packet. Returns what was counted after a stop, which the server
     is told of.
 
-    UsageError for options that make no sense, RefusedError when the server or the kernel refuses, NotAttachedError
-    when the server cannot be reached at first or ends the session on purpose, NoPermissionError without CAP_NET_ADMIN.
+    UsageError for options that make no sense, RefusedError when the server or the kernel refuses (LoginRefusedError,
+    NoRoomError), NotAttachedError when the server cannot be reached at first or ends the session on purpose
+    (DismissedError), NoPermissionError without CAP_NET_ADMIN. What nobody expected costs a session or an attempt, is told
+    of, and is tried again; InternalError only where there was no session yet.
     However it ends, the tunnel device, the flow's entry and the sockets are gone.
     """
-    with contextlib.closing(Device(options.tunnel_name, marker, surroundings, stop)) as device:
+    with (
+        contextlib.closing(NetWatch()) as net,
+        contextlib.closing(Device(options.tunnel_name, marker, surroundings, stop)) as device,
+    ):
         tally = Tally()
         teller = Teller(tally, device, on_connected=on_connected, on_statistics=on_statistics, on_event=on_event)
         with contextlib.suppress(StopRequestedError):
-            _Client(options, stop, device=device, tally=tally, teller=teller, parts=parts).run()
+            _Client(options, stop, device=device, tally=tally, teller=teller, parts=parts, net=net).run()
         return teller.statistics()
 
 
@@ -83,7 +88,15 @@ class _Client:
     """What lives as long as the call."""
 
     def __init__(  # noqa: PLR0913  (what the call has made)
-        self, options: ConnectOptions, stop: Stop, *, device: Device, tally: Tally, teller: Teller, parts: Parts
+        self,
+        options: ConnectOptions,
+        stop: Stop,
+        *,
+        device: Device,
+        tally: Tally,
+        teller: Teller,
+        parts: Parts,
+        net: NetWatch,
     ) -> None:
         self._options = options
         self._stop = stop
@@ -91,23 +104,44 @@ class _Client:
         self._tally = tally
         self._teller = teller
         self._parts = parts
+        self._net = net
         self._gateway = Gateway.parse(options.url)
         self._account = Account(options.credentials)
         self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than its device
         self._too_small = False  # whether the last session ended on a path that was known to have no room for IPv6
         # Where the server was the last time.
         self._known = None if options.known is None else address_of(options.known, self._gateway.port)
+        self._recovery = Recovery(can_log_in=self._account.can_log_in, patience_s=options.reconnect_s, random=random.random)
+        self._hurry = Hurry()
 
     def run(self) -> None:
         """Connect and stay; returns after the stop."""
-        opened: Opened | None = self._open(self._options.timeout_s)
-        while opened is not None:
+        opened = self._first()
+        while True:
             began = time.monotonic()
             try:
                 self._carry(opened)
                 return
-            except ENDINGS as error:
-                opened = self._recover(error, reason_of(error, opened.session, time.monotonic() - began))
+            except StopRequestedError:
+                raise
+            except Exception as unexpected:
+                error = _ours(unexpected)
+                if not isinstance(error, ENDINGS):
+                    raise
+            lived_s = time.monotonic() - began
+            opened = self._recover(error, reason_of(error, opened.session, lived_s), lived_s)
+
+    def _first(self) -> Opened:
+        """Return the first session. What hinders it is the caller's to hear, but for a full server, which is waited for."""
+        try:
+            return self._open(self._options.timeout_s)
+        except NoRoomError as full:
+            if not self._options.reconnect_s:
+                raise
+            now = time.monotonic()
+            self._recovery.first(now)
+            self._wait_after(full, now)
+            return self._try_until_open(self._options.timeout_s)
 
     def _open(self, timeout_s: float) -> Opened:
         tun = self._device.tun
@@ -159,7 +193,6 @@ class _Client:
                 now=now,
             )
             self._teller.follow(opened, carrier)
-            net = session.enter_context(contextlib.closing(NetWatch()))
             watch = Watch(name, opened, control, carrier, now=now)
             loop = Loop(
                 stop=self._stop,
@@ -168,7 +201,7 @@ class _Client:
                 carrier=carrier,
                 control=control,
                 watch=watch,
-                net=net,
+                net=self._net,
                 poll=poll,
                 tally=self._tally,
                 report=self._teller.report if self._teller.wants_reports else None,
@@ -177,7 +210,7 @@ class _Client:
             goodbye = False
             try:
                 hold_s = FIRST_HOLD_S if first else HOLD_S
-                loop.run(now + (0 if opened.too_small else hold_s))
+                loop.run(now + (0.0 if opened.too_small or opened.session.no_dtls else hold_s))
                 goodbye = True
             finally:
                 if opened.too_small and not carrier.too_small:
@@ -195,8 +228,8 @@ class _Client:
             control.nudge.begin(time.monotonic())
         self._teller.changed(opened, state, why)
 
-    def _recover(self, error: QosctlError, reason: Reason) -> Opened | None:
-        """Get a session again, whatever it takes and for as long as is allowed; None after a stop."""
+    def _recover(self, error: QosctlError, reason: Reason, lived_s: float) -> Opened:
+        """Return another session, whatever it takes and for as long as is allowed."""
         now = time.monotonic()
         if not self._options.reconnect_s or not self._teller.announced:
             raise error
@@ -204,26 +237,40 @@ class _Client:
             self._path_mtu = error.mtu
         elif reason is not Reason.REKEY and not self._too_small:
             self._path_mtu = LINK_MTU_MAX  # it may be another path
-        self._teller.lost(error, reason, now)
-        recovery = Recovery(
-            reason,
-            error,
-            can_log_in=self._account.can_log_in,
-            patience_s=self._options.reconnect_s,
-            random=random.random,
-            now=now,
-        )
-        with contextlib.closing(NetWatch()) as net:
-            while True:
-                if recovery.log_in:
+        pause = self._recovery.lost(reason, error, lived_s=lived_s, now=now)
+        self._teller.lost(error, reason, lived_s=lived_s, pause=pause, now=now)
+        self._pause(now, pause)
+        return self._try_until_open(min(self._options.timeout_s, RETRY_TIMEOUT_S))
+
+    def _try_until_open(self, timeout_s: float) -> Opened:
+        while True:
+            try:
+                if self._recovery.must_log_in():
                     self._account.forget_cookie()
                 self._device.attempt()
-                try:
-                    return self._open(min(self._options.timeout_s, RETRY_TIMEOUT_S))
-                except QosctlError as failure:
-                    now = time.monotonic()
-                    pause = recovery.after(failure, now)
-                    self._teller.failed(failure, pause)
-                if pause and wait(self._stop, net.fileno(), select.POLLIN, now + pause):
-                    net.drain()
-                    recovery.backoff.reset()
+                return self._open(timeout_s)
+            except StopRequestedError:
+                raise
+            except Exception as unexpected:  # an attempt that failed, whatever it failed of
+                failure = _ours(unexpected)
+            self._wait_after(failure, time.monotonic())
+
+    def _wait_after(self, failure: QosctlError, now: float) -> None:
+        pause = self._recovery.after(failure, now)
+        self._teller.failed(failure, pause, now)
+        self._pause(now, pause)
+
+    def _pause(self, now: float, pause: float) -> None:
+        """Wait; news of the network bring the end forward, within bounds."""
+        until = now + pause
+        self._net.drain()
+        if pause and wait(self._stop, self._net.fileno(), select.POLLIN, until):
+            self._net.drain()
+            wait(self._stop, self._stop.fileno(), select.POLLIN, self._hurry.sooner(time.monotonic(), until))
+
+
+def _ours(error: Exception) -> QosctlError:
+    """Return the error as one of the family: another attempt may do better, whatever it was."""
+    if isinstance(error, QosctlError):
+        return error
+    return ShortageError.of("the system refused", error) if isinstance(error, OSError) else InternalError.of(error)

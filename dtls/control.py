@@ -8,7 +8,7 @@ import select
 import time
 from collections.abc import Sequence
 
-from qosctl.bpf.errors import DismissedError, NotAttachedError, RefusedError
+from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.dtls.anyconnect import printable
 from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel
 from qosctl.dtls.frames import Frame, FrameKind, encode_cstp
@@ -23,7 +23,7 @@ BACKLOG_BYTES = 64 << 10
 """What may wait for room in the TCP socket before the device is left alone."""
 
 
-class SessionEndedError(DismissedError):
+class SessionEndedError(NotAttachedError):
     """The server ended the session."""
 
 
@@ -48,6 +48,7 @@ class Control:
         self._name = name
         self._channel = channel
         self._tally = tally
+        self._owed: bytes | None = None
         self.life = Liveness(session.tls, now)
         self.nudge = Nudge(addresses)
 
@@ -58,6 +59,9 @@ class Control:
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again, possibly never (infinity). SilentError when TLS is dead."""
+        if self._owed is not None and not self._channel.unsent:
+            owed, self._owed = self._owed, None
+            self._send(FrameKind.DPD_RESP, owed, now)
         match self.life.due(now):
             case Due.DEAD:
                 raise SilentError(f"{self._name}: the server has stopped answering over TLS")
@@ -75,7 +79,7 @@ class Control:
         """Take a frame of TLS that is no packet. SessionEndedError when it is the server's goodbye."""
         self._tally.count_control(f"tls {frame.kind.name.lower()} received")
         if frame.kind == FrameKind.DPD_OUT:
-            self._send(FrameKind.DPD_RESP, frame.payload, now)
+            self._answer(frame.payload, now)
         elif frame.kind != FrameKind.DPD_RESP:
             self.judge(frame)
 
@@ -108,7 +112,22 @@ class Control:
         except (RefusedError, NotAttachedError):
             pass  # the server is gone: then there is nobody to tell
 
+    def _answer(self, payload: bytes, now: float) -> None:
+        """Answer a request at once, or the newest one when the socket has room again: a server that asks and does not
+        read would otherwise fill our memory with its own words.
+        """
+        if not self._channel.unsent:
+            self._send(FrameKind.DPD_RESP, payload, now)
+            return
+        if self._owed is not None:
+            self._tally.drop("dpd_unanswered")
+        self._owed = payload
+
     def _send(self, kind: FrameKind, payload: bytes, now: float) -> None:
+        if self.congested:  # whoever does not read hears no request either
+            self._tally.drop("control_without_room")
+            self.life.said = now
+            return
         self._tally.count_control(f"tls {kind.name.lower()} sent")
         frame = encode_cstp(kind, payload)
         if len(frame) > RECORD_BYTES_MAX:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qosctl.bpf.errors import QosctlError
+from qosctl.bpf.errors import InternalError, QosctlError, ShortageError
 from qosctl.dtls.channel import ConnectionLostError
 from qosctl.dtls.control import SessionEndedError, SilentError
 from qosctl.dtls.frames import FrameError
@@ -21,6 +21,8 @@ _REASONS: dict[type[QosctlError], Reason] = {
     RekeyDueError: Reason.REKEY,
     PathShrunkError: Reason.PATH_MTU,
     NumbersExhaustedError: Reason.REKEY,
+    ShortageError: Reason.BROKEN,
+    InternalError: Reason.BROKEN,
 }
 _BY_SERVER = {Reason.SERVER_GOODBYE, Reason.SERVER_CLOSED}
 ENDINGS = tuple(_REASONS)

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.errors import NoRoomError, RefusedError
 from qosctl.dtls import openssl
 from qosctl.dtls.account import Account
 from qosctl.dtls.anyconnect import Login
@@ -21,7 +21,15 @@ from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
 from qosctl.dtls.https import Response, ResponseReader
 from qosctl.dtls.marker import Endpoint
-from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD, Session, connect_request, outer_headers, parse_session
+from qosctl.dtls.session import (
+    IPV6_MTU_MIN,
+    RECORD_OVERHEAD,
+    CookieRefusedError,
+    Session,
+    connect_request,
+    outer_headers,
+    parse_session,
+)
 from qosctl.dtls.stop import Stop, wait
 from qosctl.dtls.tls import open_channel
 from qosctl.dtls.trust import Trust
@@ -74,9 +82,10 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
 ) -> Opened:
     """Connect to the server, log in where `account` has no cookie, and ask for the tunnel. The channel is the caller's.
 
-    RefusedError (CookieRefusedError, LoginError), NotAttachedError and UsageError say in one line what is wrong;
-    StopRequestedError when asked to stop. Each step takes `timeout_s` at most; `mtu_max` is what is known of the path,
-    `known` where the server was the last time. With `ipv6` the tunnel may have more than the path takes, for IPv6's sake.
+    RefusedError (CookieRefusedError, LoginError, NoRoomError), NotAttachedError and UsageError say in one line what is
+    wrong; StopRequestedError when asked to stop. Each step takes `timeout_s` at most; `mtu_max` is what is known of the
+    path, `known` where the server was the last time. With `ipv6` the tunnel may have more than the path takes, for IPv6's
+    sake.
     """
     openssl.require()
     tcp = dial(gateway, time.monotonic() + timeout_s, stop, known, mtu_max=mtu_max)
@@ -89,7 +98,7 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
         fits = min(fitting(channel, device), mtu_max)
         base = base_for(fits, device, outer, ipv6=ipv6)
         request = connect_request(gateway, cookie, socket.gethostname(), base)
-        session = parse_session(http.exchange(request, expect_body=False), gateway)
+        session = _session(http.exchange(request, expect_body=False), gateway, account)
         for interface in session.addresses:
             if outer in interface.network:
                 raise RefusedError(  # noqa: TRY301  (one way out closes the channel)
@@ -141,5 +150,21 @@ def _log_in(http: _Http, gateway: Gateway, account: Account) -> CookieLogin:
     while request is not None:
         request = login.answer(http.exchange(request))
     cookie = CookieLogin(login.cookie)
-    account.remember(cookie)
+    account.remember(cookie, time.monotonic())
     return cookie
+
+
+def _session(response: Response, gateway: Gateway, account: Account) -> Session:
+    """Read the answer to CONNECT. A cookie that the server itself gave a moment ago is not refused for being unknown."""
+    try:
+        session = parse_session(response, gateway)
+    except CookieRefusedError:
+        if not account.fresh(time.monotonic()):
+            raise
+        raise NoRoomError(
+            f"{gateway}: the server takes the login and gives no session: it may have too many of this user, no address"
+            " left, or a script of its own that failed",
+            "again later, or its operator",
+        ) from None
+    account.accepted()
+    return session

@@ -20,7 +20,7 @@ from qosctl.bpf.errors import RefusedError
 from qosctl.dtls import openssl
 from qosctl.dtls.keys import Cipher, RecordKeys, derive_keys
 from qosctl.dtls.numbering.plain import FIRST_NUMBER
-from qosctl.dtls.record import DTLS_1_2, HEADER_BYTES
+from qosctl.dtls.record import ALERT, DTLS_1_2, HEADER_BYTES
 
 PSK_EXPORTER_LABEL = b"EXPORTER-openconnect-psk"
 PSK_BYTES = 32
@@ -71,11 +71,16 @@ class Handshake:
         self._step(self._tls)
 
     def feed(self, datagram: bytes | memoryview) -> None:
-        """Take one datagram from the server. HandshakeError when that ends all hope."""
+        """Take one datagram from the server. HandshakeError when that ends all hope.
+
+        Alerts in clear are passed over, as any record may be that proves nothing (RFC 6347 section 4.1.2.7): anybody on
+        the way can write one. A server that really has refused says nothing more, which ends the attempt soon enough.
+        """
         if self._tls is None:
             return
-        if datagram:
-            self._tls.bio_write(bytes(datagram))
+        records = b"".join(record for record in _records(bytes(datagram)) if not _anybodys_alert(record))
+        if records:
+            self._tls.bio_write(records)
             self._step(self._tls)
 
     def datagrams_to_send(self) -> list[bytes]:
@@ -137,9 +142,14 @@ class Handshake:
             self._outgoing.append(datagram)
 
 
-def _records(written: bytes) -> Iterator[bytes]:
-    """Cut whole records apart (RFC 6347 section 4.1): they are OpenSSL's own, so the lengths are right."""
-    while written:
-        end = HEADER_BYTES + int.from_bytes(written[11:13])
-        yield written[:end]
-        written = written[end:]
+def _records(datagram: bytes) -> Iterator[bytes]:
+    """Cut records apart (RFC 6347 section 4.1). What is no whole record at the end comes as it is."""
+    while datagram:
+        end = HEADER_BYTES + int.from_bytes(datagram[11:13])
+        yield datagram[:end]
+        datagram = datagram[end:]
+
+
+def _anybodys_alert(record: bytes) -> bool:
+    """Whether this is an alert of epoch 0, which has no keys."""
+    return record[:1] == bytes([ALERT]) and record[3:5] == bytes(2)

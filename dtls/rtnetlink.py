@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from pyroute2 import IPRoute
+from qosctl.bpf.errors import ShortageError
 
 _DESCRIPTORS = 6
 """What a conversation takes, and two to spare."""
@@ -18,9 +19,12 @@ _DESCRIPTORS = 6
 
 @contextmanager
 def conversation() -> Iterator[IPRoute]:
-    """Yield a pyroute2.IPRoute. OSError (EMFILE, ENFILE) before anything is begun where there is no room for it."""
-    with ExitStack() as room:
-        for _ in range(_DESCRIPTORS):
-            room.callback(os.close, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    """Yield a pyroute2.IPRoute. ShortageError before anything is begun where there is no room for it."""
+    try:
+        with ExitStack() as room:
+            for _ in range(_DESCRIPTORS):
+                room.callback(os.close, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise ShortageError.of("rtnetlink", error) from None
     with IPRoute() as ip:
         yield ip

@@ -31,16 +31,6 @@ _PREFIX_MIN = {4: 8, 6: 16}
 _DECIMAL = re.compile(r"[0-9]{1,9}\Z")
 
 
-class NoDtlsError(RefusedError):
-    """The server carries the tunnel over TLS only, where there is nothing to mark."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}: server offers no DTLS, nothing could be marked",
-            "a server with udp-port and dtls-psk set, and a path that lets UDP pass",
-        )
-
-
 class CookieRefusedError(LoginRefusedError):
     """The server does not know the cookie, or not any more."""
 
@@ -55,7 +45,11 @@ class Timers:
 
 @dataclass(frozen=True)
 class Session:
-    """What the server gave; every value is checked. `app_id` names the session to the server's DTLS side."""
+    """What the server gave; every value is checked.
+
+    `app_id` names the session to the server's DTLS side; it is empty where there is none that we can speak to, and
+    `no_dtls` then says why.
+    """
 
     addresses: tuple[Interface, ...]
     mtu: int
@@ -71,6 +65,7 @@ class Session:
     """Seconds after which the server ends the session, and its cookie, whatever happens; 0 for never."""
     network: Network = field(default_factory=Network)
     """Routes and names; whoever sets them decides."""
+    no_dtls: str = ""
 
     def tunnel_mtu(self, outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
         """Return the largest inner packet in bytes, given the server's address and the bytes a record adds."""
@@ -127,8 +122,7 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
         addresses = tuple(address for address in addresses if address.version == 4)
     if not addresses:
         raise RefusedError(f"{gateway}: the server gives no address for the tunnel")
-    if response.first("x-dtls-ciphersuite") != "PSK-NEGOTIATE" or response.first("x-dtls-app-id") is None:
-        raise NoDtlsError(str(gateway))
+    no_dtls = _why_no_dtls(response)
     return Session(
         addresses=addresses,
         mtu=mtu,
@@ -136,12 +130,22 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
         tls=Timers(number("x-cstp-dpd", 0, 86400, 0), number("x-cstp-keepalive", 0, 10**9, 0)),
         dtls=Timers(number("x-dtls-dpd", 0, 86400, 0), number("x-dtls-keepalive", 0, 10**9, 0)),
         dtls_port=number("x-dtls-port", 1, 65535, gateway.port),
-        app_id=_app_id(response.first("x-dtls-app-id") or "", gateway),
+        app_id=b"" if no_dtls else _app_id(response.first("x-dtls-app-id") or "", gateway),
         server=printable(response.first("x-cstp-server-name") or ""),
         rekey_s=_rekey_s(response, number),
         timeout_s=_seconds(response, "x-cstp-session-timeout-remaining") or _seconds(response, "x-cstp-session-timeout"),
         network=parse_network(response),
+        no_dtls=no_dtls,
     )
+
+
+def _why_no_dtls(response: Response) -> str:
+    """Return why the session has no DTLS channel that we can speak to; empty where it has one."""
+    if response.first("x-dtls-ciphersuite") == "PSK-NEGOTIATE" and response.first("x-dtls-app-id") is not None:
+        return ""
+    if any(response.first(name) for name in ("x-dtls-session-id", "x-dtls-ciphersuite", "x-dtls12-ciphersuite")):
+        return "the server offers only a DTLS that qosctl does not speak (no PSK-NEGOTIATE)"
+    return "the server offers no DTLS"
 
 
 def _rekey_s(response: Response, number: Callable[[str, int, int, int], int]) -> int:

@@ -1,18 +1,28 @@
-"""What the client's caller is told: that the tunnel is up, what becomes of it, and what was counted."""
+"""What the client's caller is told: that the tunnel is up, what becomes of it, and what was counted.
+
+What happens again and again is told ever more seldom, and then how often it has happened; INFO has it each time.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from qosctl.bpf.errors import QosctlError
+from qosctl.bpf.errors import InternalError, NoRoomError, QosctlError
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.device import Device
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.events import Say, Severity
 from qosctl.dtls.options import ConnectedInfo
-from qosctl.dtls.reconnect import Reason
+from qosctl.dtls.pace import Pace
+from qosctl.dtls.reconnect import SETTLED_S, Reason
 from qosctl.dtls.tally import State, Statistics, Tally
+from qosctl.dtls.trust import UntrustedError
+
+STILL_S = 10.0
+"""An outage that has lasted for so long is told of with its reason, even where it is a usual one."""
+_UNUSUAL = (UntrustedError, NoRoomError, InternalError)
+"""What is told at once: somebody else may be answering, or no waiting of the usual kind will do."""
 
 
 class Teller:
@@ -36,7 +46,10 @@ class Teller:
         """Takes any other line for people."""
         self._carrier: Carrier | None = None
         self._tls_suite = ""
-        self._outage_began = 0.0
+        self._outage_began = time.monotonic()
+        self._events = Pace(free=3, first_s=30.0, longest_s=480.0, calm_s=600.0)
+        self._failures = Pace(free=1, first_s=60.0, longest_s=3600.0, calm_s=7200.0)
+        self._untold: dict[str, int] = {}
         self.announced = False
         """Whether the caller knows that the tunnel is up."""
 
@@ -65,25 +78,62 @@ class Teller:
             self._announce(opened, state)
         elif before is State.RECONNECTING:
             outage_s = time.monotonic() - self._outage_began
-            self.say(Severity.NOTICE, f"connected again over {state.name} after {outage_s:.1f} s")
+            self._event("again", Severity.NOTICE, f"connected again over {state.name} after {outage_s:.1f} s")
         elif state is State.DTLS:
-            self.say(Severity.NOTICE, "packets go over DTLS again")
+            self._event("dtls", Severity.NOTICE, "packets go over DTLS again")
         if state is State.TLS:
-            self.say(Severity.WARNING, f"{why}: packets go over TLS, unmarked, until DTLS works")
+            until = "" if opened.session.no_dtls else ", until DTLS works"
+            self._event("tls", Severity.WARNING, f"{why}: packets go over TLS, unmarked{until}")
         self.report()
 
-    def lost(self, error: QosctlError, reason: Reason, now: float) -> None:
-        """The session has ended with `error`, and another one is looked for."""
+    def lost(self, error: QosctlError, reason: Reason, *, lived_s: float, pause: float, now: float) -> None:
+        """The session has ended with `error` after `lived_s`, and another one is looked for in `pause` seconds."""
         self._outage_began = now
+        if lived_s >= SETTLED_S:
+            self._failures.forget_all()
         self._tally.reconnects[reason] = self._tally.reconnects.get(reason, 0) + 1
         self._tally.enter(State.RECONNECTING, time.time())
-        planned = reason is Reason.REKEY
-        self.say(Severity.NOTICE if planned else Severity.WARNING, f"{error.message}: connecting again")
+        severity = Severity.NOTICE if reason is Reason.REKEY else Severity.WARNING
+        words = str(error) if isinstance(error, InternalError) else error.message
+        self._event(reason.value, severity, f"{words}: connecting again{_in(pause)}")
+        self._show_where(error)
         self.report()
 
-    def failed(self, failure: QosctlError, pause: float) -> None:
-        """An attempt to get a session came to nothing; the next one is due in `pause` seconds."""
-        self.say(Severity.INFO, f"{failure.message}: trying again {f'in {pause:.1f} s' if pause else 'at once'}")
+    def failed(self, failure: QosctlError, pause: float, now: float) -> None:
+        """An attempt to get a session came to nothing; the next one is due in `pause` seconds.
+
+        Told once in each outage, and ever more seldom while it lasts: what is unusual at once, the rest when the outage
+        has lasted for STILL_S.
+        """
+        unusual = isinstance(failure, _UNUSUAL)
+        line = f"{failure if unusual else failure.message}: trying again{_in(pause) or ' at once'}"
+        kind = type(failure).__name__
+        lasts = now >= self._outage_began + STILL_S
+        if (unusual or lasts) and now >= self._failures.due(kind, now):
+            self._failures.tried(kind, now)
+            since = f"no session for {now - self._outage_began:.0f} s: " if lasts else ""
+            self.say(Severity.WARNING, since + line)
+        else:
+            self.say(Severity.INFO, line)
+        self._show_where(failure)
+
+    def _event(self, what: str, severity: Severity, line: str) -> None:
+        now = time.monotonic()
+        if now < self._events.due(what, now):
+            self._untold[what] = self._untold.get(what, 0) + 1
+            self.say(Severity.INFO, line)
+            return
+        self._events.tried(what, now)
+        untold = self._untold.pop(what, 0)
+        self.say(severity, f"{line} (and {untold} times before, untold)" if untold else line)
+
+    def _show_where(self, error: QosctlError) -> None:
+        """Show where a fault of ours came from, to those who look on."""
+        if isinstance(error, InternalError) and error.__cause__ is not None:
+            from traceback import format_exception  # noqa: PLC0415 - for what should not happen
+
+            for line in "".join(format_exception(error.__cause__)).splitlines():
+                self.say(Severity.DEBUG, line)
 
     def report(self) -> None:
         """Hand the statistics over."""
@@ -123,3 +173,7 @@ class Teller:
                 statistics=self.statistics,
             )
         )
+
+
+def _in(pause: float) -> str:
+    return f" in {pause:.1f} s" if pause else ""

@@ -17,7 +17,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
-from qosctl.bpf.errors import NoPermissionError, NotAttachedError, RefusedError, UsageError
+from qosctl.bpf.errors import NoPermissionError, NotAttachedError, RefusedError, ShortageError, UsageError
 from qosctl.dtls import readdress
 from qosctl.dtls.rtnetlink import conversation
 
@@ -133,7 +133,7 @@ class Tun:
             return
         self._fitted = size
         self.mtu = max(size, MIN_MTU_IPV6 if any(address.version == 6 for address in self._addresses) else MIN_MTU)
-        with suppress(NetlinkError, OSError), conversation() as ip:
+        with suppress(NetlinkError, OSError, ShortageError), conversation() as ip:
             ip.link("set", index=socket.if_nametoindex(self.name), mtu=self.mtu)
 
     def readdress(self, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
@@ -229,5 +229,5 @@ def _netlink_errors(name: str) -> Iterator[None]:
         if error.code == errno.EPERM:
             raise NoPermissionError(f"{name}: configuring it needs CAP_NET_ADMIN", "run it as root") from error
         raise RefusedError(f"{name}: {os.strerror(error.code)}") from error
-    except OSError as error:  # no descriptor or no memory left for the conversation itself
-        raise RefusedError(f"{name}: {error.strerror}", "ulimit -n") from error
+    except OSError as error:  # of the conversation itself
+        raise ShortageError.of(name, error) from None

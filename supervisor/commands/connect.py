@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TextIO
 
 from qosctl.bpf.errors import UsageError
@@ -195,11 +195,12 @@ def _say_connected(info: ConnectedInfo, out: TextIO) -> None:
     local, remote = (
         f"{address}:{port}" if ":" not in address else f"[{address}]:{port}" for address, port in (info.local, info.remote)
     )
-    print(f"connected {info.tunnel}: {addresses}, mtu {info.mtu}", file=out)
-    print(f"    outer {local} -> {remote}, {info.dtls or info.tls}", file=out)
+    lines = [f"connected {info.tunnel}: {addresses}, mtu {info.mtu}"]
+    lines.append(f"    outer {local} -> {remote}, {info.dtls or info.tls}")
     if info.marked:
-        print("    records are marked wherever the way out is attached and passtos is on (qosctl status)", file=out)
-    out.flush()
+        lines.append("    records are marked wherever the way out is attached and passtos is on (qosctl status)")
+    with suppress(OSError):  # a tunnel is there for others than whoever reads this
+        print("\n".join(lines), file=out, flush=True)
 
 
 @contextmanager

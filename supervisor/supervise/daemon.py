@@ -13,6 +13,7 @@ from contextlib import ExitStack
 
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError
 from qosctl.dtls.events import Say, Severity
+from qosctl.dtls.pace import Pace
 from qosctl.supervisor import interfaces
 from qosctl.supervisor.attach import detach
 
@@ -21,7 +22,6 @@ from .attaching import Answer, Attaching
 from .config import Config
 from .notify import Notifier
 from .observe import observe
-from .pace import Pace
 from .reconcile import Action, Attach, Detach, Forget, Memory, Observed, Rehook, Settle
 from .signals import Signals
 from .watch import KernelNews

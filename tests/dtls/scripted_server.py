@@ -12,10 +12,12 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from OpenSSL import SSL
+from qosctl.dtls.frames import FrameKind, encode_cstp
 from qosctl.dtls.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
 from qosctl.dtls.udp import SOL_UDP, UDP_SEGMENT
 
@@ -45,7 +47,8 @@ class ScriptedServer:
         self._udp.settimeout(PATIENCE_S)
         self._context = context
         self.closes_dtls = False
-        self._ready = threading.Event()
+        self.logins = self.sessions = 0
+        self._ready, self._ended = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -54,6 +57,9 @@ class ScriptedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes whoever waits there
         self._listener.close()
         self._udp.close()
         if self._ready.is_set():
@@ -91,22 +97,22 @@ class ScriptedServer:
             return self._dtls.open(datagram)
         return b""
 
+    def _datagrams(self) -> Iterator[tuple[bytes, tuple[str, int]]]:
+        """Yield what comes over UDP, and from whom, until the test ends; requests over TLS are answered meanwhile."""
+        self._udp.settimeout(0.1)
+        self._socket.setblocking(False)
+        request, response = (encode_cstp(kind) for kind in (FrameKind.DPD_OUT, FrameKind.DPD_RESP))
+        while not self._ended.is_set():
+            with contextlib.suppress(SSL.Error):
+                if self._tls.recv(20000) == request:
+                    self._tls.send(response)
+            with contextlib.suppress(TimeoutError):
+                yield self._udp.recvfrom(20000)
+
     def _serve(self) -> None:
         try:
-            self._socket, _ = self._listener.accept()
-            self._tls = SSL.Connection(self._context, self._socket)
-            self._tls.set_accept_state()
-            self._tls.do_handshake()
-            self._read_request()
-            self._answer("200 OK", "Set-Cookie: webvpn=c29tZQ==; Secure\r\nContent-Length: 0\r\n")
-            self._read_request()
-            self._answer(
-                "200 CONNECTED",
-                "X-CSTP-Address: 192.168.78.2\r\nX-CSTP-Netmask: 255.255.255.0\r\n"
-                f"X-CSTP-DPD: {DPD_S}\r\nX-DTLS-DPD: {DPD_S}\r\nX-CSTP-MTU: 1400\r\nX-DTLS-Port: {self.port}\r\n"
-                f"X-DTLS-App-ID: {APP_ID.hex()}\r\nX-DTLS-CipherSuite: PSK-NEGOTIATE\r\n",
-            )
-            self._dtls = PskServer(self._tls.export_keying_material(PSK_EXPORTER_LABEL, PSK_BYTES))
+            self._log_in()
+            self._dtls = PskServer(self._psk())
             while not self._dtls.done:
                 datagram, self._peer = self._udp.recvfrom(20000)
                 for answer in self._dtls.feed(datagram):
@@ -122,8 +128,29 @@ class ScriptedServer:
         except (OSError, SSL.Error, AssertionError) as error:
             self._failure = error
 
-    def _read_request(self) -> None:
-        """Read one request, header and body, however the client cut it into records."""
+    def _psk(self) -> bytes:
+        return self._tls.export_keying_material(PSK_EXPORTER_LABEL, PSK_BYTES)
+
+    def _log_in(self) -> None:
+        """Take a connection, let whoever asks log in, or come with a cookie, and give a session."""
+        self._socket, _ = self._listener.accept()
+        self._tls = SSL.Connection(self._context, self._socket)
+        self._tls.set_accept_state()
+        self._tls.do_handshake()
+        if not self._read_request().startswith(b"CONNECT"):
+            self.logins += 1
+            self._answer("200 OK", "Set-Cookie: webvpn=c29tZQ==; Secure\r\nContent-Length: 0\r\n")
+            self._read_request()
+        self._answer(
+            "200 CONNECTED",
+            "X-CSTP-Address: 192.168.78.2\r\nX-CSTP-Netmask: 255.255.255.0\r\n"
+            f"X-CSTP-DPD: {DPD_S}\r\nX-DTLS-DPD: {DPD_S}\r\nX-CSTP-MTU: 1400\r\nX-DTLS-Port: {self.port}\r\n"
+            f"X-DTLS-App-ID: {APP_ID.hex()}\r\nX-DTLS-CipherSuite: PSK-NEGOTIATE\r\n",
+        )
+        self.sessions += 1
+
+    def _read_request(self) -> bytes:
+        """Read one request, header and body, however the client cut it into records; return the header."""
         received = b""
         while b"\r\n\r\n" not in received:
             received += self._tls.recv(20000)
@@ -131,6 +158,7 @@ class ScriptedServer:
         lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
         while len(body) < sum(lengths):
             body += self._tls.recv(20000)
+        return head
 
     def _answer(self, status: str, fields: str) -> None:
         self._tls.send(f"HTTP/1.1 {status}\r\n{fields}\r\n".encode())

@@ -17,7 +17,6 @@ from qosctl.dtls.client import connect
 from qosctl.dtls.credentials import CookieLogin, PasswordLogin
 from qosctl.dtls.dial import UnreachableError
 from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.session import NoDtlsError
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.tally import State
 from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust, UntrustedError
@@ -225,10 +224,16 @@ def test_a_taken_device_name(lab: Topology, server: Ocserv) -> None:
 
 
 def test_a_server_without_dtls(lab: Topology) -> None:
-    with Ocserv(lab.server, [lab.server4], port=4445, dtls=False) as server:
-        error = refused(lab.client, options(url_of(lab, server), server))
-    assert isinstance(error, NoDtlsError)
-    assert "server offers no DTLS, nothing could be marked (try: " in str(error)
+    """QC-16: as openconnect, and as where UDP is dropped on the way: TLS carries it, unmarked."""
+    with (
+        Ocserv(lab.server, [lab.server4], port=4445, dtls=False) as server,
+        Tunnel(lab.client, options(url_of(lab, server), server)) as tunnel,
+    ):
+        assert tunnel.info.dtls == ""
+        assert not tunnel.info.marked
+        lab.client.run(["ping", "-c", "2", "-i", "0.05", "-W", "5", server.inner4])
+        assert tunnel.wait_for(lambda counts: counts.over_tls >= 4).standing.state is State.TLS
+    assert tunnel.error is None
 
 
 def test_a_path_without_udp_is_a_tunnel_over_tls(lab: Topology, server: Ocserv) -> None:

@@ -11,7 +11,7 @@ from qosctl.dtls.credentials import CookieLogin
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.https import Response
 from qosctl.dtls.liveness import Due, Liveness
-from qosctl.dtls.session import NoDtlsError, Session, Timers, connect_request, parse_session
+from qosctl.dtls.session import Session, Timers, connect_request, parse_session
 
 GATEWAY = Gateway.parse("https://vpn.example:4443")
 APP_ID = "d0be565d6dff51e0f8c498a9d719f739db7817d7137dcd642344de8aa5b78092"
@@ -91,10 +91,26 @@ def test_an_mtu_too_small_for_ipv6_leaves_ipv4() -> None:
     assert [address.version for address in parse({"X-CSTP-MTU": "1279"}).addresses] == [4]
 
 
-@pytest.mark.parametrize("field", ["X-DTLS-CipherSuite", "X-DTLS-App-ID"])
-def test_no_dtls_offer_is_said_plainly(field: str) -> None:
-    with pytest.raises(NoDtlsError, match=r"server offers no DTLS, nothing could be marked \(try:"):
-        parse({field: None})
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"X-DTLS-CipherSuite": None}, "the server offers no DTLS"),
+        ({"X-DTLS-App-ID": None}, "the server offers only a DTLS that qosctl does not speak (no PSK-NEGOTIATE)"),
+        (
+            {"X-DTLS-CipherSuite": "AES256-SHA", "X-DTLS-App-ID": None},
+            "the server offers only a DTLS that qosctl does not speak (no PSK-NEGOTIATE)",
+        ),
+        (
+            {"X-DTLS-CipherSuite": None, "X-DTLS12-CipherSuite": "ECDHE-RSA-AES256-GCM-SHA384"},
+            "the server offers only a DTLS that qosctl does not speak (no PSK-NEGOTIATE)",
+        ),
+    ],
+)
+def test_a_session_without_our_dtls_says_why(fields: dict[str, str | None], why: str) -> None:
+    session = parse(fields)
+    assert session.no_dtls == why
+    assert session.app_id == b""
+    assert parse({}).no_dtls == ""
 
 
 @pytest.mark.parametrize(

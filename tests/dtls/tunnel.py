@@ -9,8 +9,10 @@ from typing import Self
 
 from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.client import connect
+from qosctl.dtls.events import Say
 from qosctl.dtls.marker import Marker
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
+from qosctl.dtls.parts import PLAIN, Parts
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.tally import Statistics
 
@@ -22,10 +24,20 @@ PATIENCE_S = 30
 class Tunnel:
     """`with Tunnel(namespace, options) as tunnel:` is connected inside the block, and raises what `connect` raised."""
 
-    def __init__(self, namespace: Namespace, options: ConnectOptions, *, marker: Marker | None = None) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        options: ConnectOptions,
+        *,
+        marker: Marker | None = None,
+        on_event: Say = lambda _severity, _line: None,
+        parts: Parts = PLAIN,
+    ) -> None:
         self._namespace = namespace
         self._options = options
         self._marker = marker
+        self._on_event = on_event
+        self._parts = parts
         self._stop = Stop()
         self._connected = threading.Event()
         self._thread = threading.Thread(target=self._run, name="client", daemon=True)
@@ -80,7 +92,14 @@ class Tunnel:
     def _run(self) -> None:
         try:
             with self._namespace.entered():
-                self.final = connect(self._options, self._stop, marker=self._marker, on_connected=self._note)
+                self.final = connect(
+                    self._options,
+                    self._stop,
+                    marker=self._marker,
+                    on_connected=self._note,
+                    on_event=self._on_event,
+                    parts=self._parts,
+                )
         except QosctlError as error:
             self.error = error
         finally:

@@ -158,6 +158,15 @@ class Ocserv:
         self._process = self._start()
         self._wait_until_listening()
 
+    def reconfigure(self, *, dtls: bool) -> None:
+        """Offer DTLS or not, from the next restart on."""
+        self._dtls = dtls
+        self._write_configuration()
+
+    def change_password(self, user: str, password: str) -> None:
+        """Let the server want another password from now on; `users` and `password_file` know nothing of it."""
+        self._namespace.run(["ocpasswd", "-c", str(self.folder / "passwd"), user], stdin=f"{password}\n{password}\n")
+
     def _start(self) -> subprocess.Popen[str]:
         return self._namespace.popen(
             ["ocserv", "-f", "-c", str(self.folder / "ocserv.conf")], stdout=self._log, stderr=self._log
@@ -175,7 +184,7 @@ class Ocserv:
 
     def _write_users(self) -> None:
         for user, password in self.users.items():
-            self._namespace.run(["ocpasswd", "-c", str(self.folder / "passwd"), user], stdin=f"{password}\n{password}\n")
+            self.change_password(user, password)
 
     def _write_certificate(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())

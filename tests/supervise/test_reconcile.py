@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qosctl.dtls.pace import Pace
 from qosctl.supervisor.hooks import HookKind
 from qosctl.supervisor.supervise import reconcile
 from qosctl.supervisor.supervise.config import Config
-from qosctl.supervisor.supervise.pace import Pace
 from qosctl.supervisor.supervise.reconcile import (
     GONE_KEPT,
     GONE_KEPT_S,

@@ -25,7 +25,7 @@ from qosctl.supervisor.exits import Exit, exit_for
         (LoginError("wrong password"), 5),
         (CookieRefusedError("x"), 5),
         (DismissedError("x"), 6),
-        (SessionEndedError("x"), 6),
+        (SessionEndedError("x"), 3),
         (NoRoomError("x"), 7),
         (InternalError.of(KeyError("x")), 70),
         (QosctlError("x"), 2),

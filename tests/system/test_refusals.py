@@ -87,10 +87,6 @@ CONNECT = {
     "nobody listens": Refusal(
         "connect https://{address}:4440 " + LOGIN, NOT_ATTACHED,
         "{address}:4440: connection refused (try: another port, https://{address}:4443, or ask whether the server runs)"),
-    "server without DTLS": Refusal(
-        "connect {other_url} -u alice --password-file {password_file} --servercert {other_pin}", REFUSED,
-        "{other_host}: server offers no DTLS, nothing could be marked"
-        " (try: a server with udp-port and dtls-psk set, and a path that lets UDP pass)"),
     "device name taken": Refusal(
         "connect {url} " + LOGIN + " -i {device}", REFUSED,
         "{device}: name is taken (try: another name, or: ip link show {device})"),
