@@ -11,6 +11,10 @@ each shortened by chance. An outage of ten seconds is over within two of its end
 channel that has lived for some seconds makes the next attempts quick again; neither what anybody can send does, nor a
 server that closes what it has opened. News of the network bring an attempt forward, within bounds.
 
+Keys are renewed while the link lives: an attempt beside it, from another port and with randoms of its own. When that has
+finished, packets leave by the new link; what is on its way over the old one is received for a while, by us and by the
+server, which keeps the last channel open (ocserv has two places for them).
+
 Sockets that are to be waited for are in the epoll object it is given.
 """
 
@@ -25,6 +29,7 @@ from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.attempt import ATTEMPT_S, Attempt
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened
+from qosctl.dtls.keylife import KEY_LIFE, KeyLife
 from qosctl.dtls.link import Link, LinkLostError
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.parts import Parts
@@ -40,6 +45,11 @@ LIVED_S = 5.0
 """A channel that has lived for so long has been one."""
 FIRST_WAIT_S, WAIT_MAX_S = 1.0, 60.0
 _HURRIES, _HURRY_AGAIN_S = 3, 60.0
+RETIRED_S = 10.0
+"""How long a link that was replaced is listened to: longer than any queue that packets live through."""
+_RENEW_FIRST_WAIT_S, _RENEW_WAIT_MAX_S = 30.0, 600.0
+_LOOK_S = 1.0
+"""How often to look whether keys are worn."""
 _NO_ROUTE_S = 1.0
 """Until the next attempt where the kernel knows no way, which costs nobody anything."""
 _SMALL_PATH_S = 3600.0
@@ -60,6 +70,7 @@ class Carrier:
         parts: Parts,
         changed: Callable[[State, str], None],
         now: float,
+        key_life: KeyLife = KEY_LIFE,
     ) -> None:
         """`changed` is told what carries the packets from now on, and why the last channel does not any more."""
         self._opened = opened
@@ -69,8 +80,12 @@ class Carrier:
         self._poll = poll
         self._parts = parts
         self._changed = changed
+        self._key_life = key_life
         self.link: Link | None = None
         self.attempt: Attempt | None = None
+        self.retired: Link | None = None
+        """The link before, as long as something may come over it."""
+        self._retired_until = math.inf
         self.early: list[bytes] = []
         """Datagrams that came right behind the handshake of the link; whoever reads them empties it."""
         self.too_small = opened.too_small
@@ -79,19 +94,24 @@ class Carrier:
         if opened.session.no_dtls:
             self._next_attempt = math.inf
         self._backoff = Backoff(random.random, FIRST_WAIT_S)
+        self._renewals = Backoff(random.random, _RENEW_FIRST_WAIT_S)
         self._hurry = Hurry(_HURRIES, _HURRY_AGAIN_S)
         self._began = self._linked = -math.inf
         self._ring_by: float | None = None
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again."""
+        if now >= self._retired_until:
+            self._let_go(now)
         if self.link is not None:
             if self.link.path.whole:
                 self.too_small = False
             try:
-                return self.link.tend(now)
+                due = self.link.tend(now)
             except LinkLostError as error:
                 self.lose(str(error), now)
+            else:
+                return min(due, self._renew(self.link, now), self._retired_until)
         if self.attempt is None and now >= self._next_attempt:
             self._begin(now)
         return self._next_attempt if self.attempt is None else self.go_on(now)
@@ -103,12 +123,25 @@ class Carrier:
             return now
         if not attempt.step(now):
             self._drop_attempt()
-            self._schedule(now)
+            if self.link is None:
+                self._schedule(now)
+            else:
+                self._next_attempt = now + self._renewals.next_wait(_RENEW_WAIT_MAX_S)
         elif attempt.finished is not None:
             return self._register(attempt, now)
         else:
             return attempt.next_time(now)
         return now
+
+    def _renew(self, link: Link, now: float) -> float:
+        """See to new keys when those of the link are worn; return when to look again."""
+        if self.attempt is not None:
+            return self.go_on(now)
+        if now < self._next_attempt:
+            return self._next_attempt
+        if link.worn(self._key_life, now):
+            self._begin(now)
+        return now + _LOOK_S
 
     def take_over(self) -> None:
         """Let TLS carry: nobody wants to wait for DTLS any longer."""
@@ -116,6 +149,13 @@ class Carrier:
             self._entry.move(self._opened.channel.fileno())
         small = "the path is too small for IPv6 over UDP" if self.too_small else "no answer over UDP"
         self._changed(State.TLS, self._opened.session.no_dtls or small)
+
+    def lost(self, link: Link, why: str, now: float) -> None:
+        """The server has closed a link."""
+        if link is self.retired:
+            self._let_go(now)
+        elif link is self.link:
+            self.lose(why, now)
 
     def lose(self, why: str, now: float) -> None:
         """Give the link up, let TLS carry, and try anew."""
@@ -150,6 +190,16 @@ class Carrier:
         if self.link is not None:
             self.link.close(now, goodbye=goodbye)
             self.link = None
+        if self.retired is not None:
+            self.retired.close(now, goodbye=False)
+            self.retired = None
+
+    def _let_go(self, now: float) -> None:
+        """Listen to the last link no longer. No goodbye: the server would take it for the session's."""
+        if self.retired is not None:
+            self._poll.unregister(self.retired.udp.fileno())
+            self.retired.close(now, goodbye=False)
+        self.retired, self._retired_until = None, math.inf
 
     def _schedule(self, now: float) -> None:
         """Say when the next attempt is due: never before the server hears another port, which is when one has run out."""
@@ -168,6 +218,8 @@ class Carrier:
         assert self.attempt is not None
         self._poll.unregister(self.attempt.udp.fileno())
         self.attempt.close()
+        if self._ring_by is not None and self.link is not None:  # the entry was the attempt's already
+            self._entry.move(self.link.udp.fileno())
         self.attempt = self._ring_by = None
 
     def _register(self, attempt: Attempt, now: float) -> float:
@@ -186,7 +238,7 @@ class Carrier:
         """Make the finished attempt the link; its socket is watched already."""
         finished = attempt.finished
         assert finished is not None
-        session = self._opened.session
+        session, before = self._opened.session, self.link
         self.link = Link(
             udp=attempt.udp,
             finished=finished,
@@ -197,8 +249,17 @@ class Carrier:
             tally=self._tally,
             parts=self._parts,
             now=now,
+            path=None if before is None or before.suite != finished.suite else before.path,
         )
         self.attempt = None
-        self._linked = now
+        self._linked = self._next_attempt = now
         self.early += attempt.early
-        self._changed(State.DTLS, "")
+        if before is None:
+            self._changed(State.DTLS, "")
+            return
+        self._let_go(now)
+        before.retire(now)
+        self.retired, self._retired_until = before, now + RETIRED_S
+        self._renewals.reset()
+        self._tally.count_control("dtls keys renewed")
+        self._changed(State.DTLS, "new keys")

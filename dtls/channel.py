@@ -31,6 +31,7 @@ class Channel:
         self._tls = tls
         self._name = name
         self._unsent = bytearray()
+        self._sent = self._received = 0
         try:  # now, because the kernel knows no far end any more once that has reset the connection
             self._local, self._remote = sock.getsockname(), sock.getpeername()
         except OSError as error:
@@ -49,6 +50,11 @@ class Channel:
     def unsent_bytes(self) -> int:
         """How much waits for room in the socket."""
         return len(self._unsent)
+
+    @property
+    def records(self) -> int:
+        """How many records of data its keys have served for, in the direction with more of them."""
+        return max(self._sent, self._received)
 
     @property
     def local(self) -> tuple[str, int]:
@@ -91,6 +97,7 @@ class Channel:
             self._tls.send(data)
         except SSL.Error as error:
             raise self._lost(openssl.reason(error)) from None
+        self._sent += 1
         self.flush()
 
     def flush(self) -> None:
@@ -174,7 +181,8 @@ class Channel:
         pieces = []
         try:
             while True:
-                pieces.append(self._tls.recv(_READ_BYTES))
+                pieces.append(self._tls.recv(_READ_BYTES))  # of one record at a time
+                self._received += 1
         except SSL.WantReadError:
             return b"".join(pieces)
         except SSL.Error as error:

@@ -111,6 +111,8 @@ class _Client:
         self._too_small = False  # whether the last session ended on a path that was known to have no room for IPv6
         # Where the server was the last time.
         self._known = None if options.known is None else address_of(options.known, self._gateway.port)
+        self._over_tls = False  # whether the last session ended without DTLS
+        self._hold_s = FIRST_HOLD_S  # for how long the next one's packets wait for it
         self._recovery = Recovery(can_log_in=self._account.can_log_in, patience_s=options.reconnect_s, random=random.random)
         self._hurry = Hurry()
 
@@ -163,7 +165,6 @@ class _Client:
 
     def _carry(self, opened: Opened) -> None:
         """Carry packets through one session. Returns after the stop; raises what ended the session otherwise."""
-        first = not self._teller.announced
         with contextlib.ExitStack() as session:
             session.callback(opened.channel.close)
             had_ipv6 = self._device.carries_ipv6
@@ -191,9 +192,10 @@ class _Client:
                 parts=self._parts,
                 changed=lambda state, why: self._changed(opened, control, state, why),
                 now=now,
+                key_life=self._options.key_life,
             )
             self._teller.follow(opened, carrier)
-            watch = Watch(name, opened, control, carrier, now=now)
+            watch = Watch(name, opened, control, carrier, key_life=self._options.key_life, now=now)
             loop = Loop(
                 stop=self._stop,
                 opened=opened,
@@ -209,13 +211,13 @@ class _Client:
             )
             goodbye = False
             try:
-                hold_s = FIRST_HOLD_S if first else HOLD_S
-                loop.run(now + (0.0 if opened.too_small or opened.session.no_dtls else hold_s))
+                loop.run(now + (0.0 if opened.too_small or opened.session.no_dtls else self._hold_s))
                 goodbye = True
             finally:
                 if opened.too_small and not carrier.too_small:
                     self._path_mtu = LINK_MTU_MAX
                 self._too_small = carrier.too_small
+                self._over_tls = carrier.link is None
                 carrier.close(time.monotonic(), goodbye=goodbye)
                 if goodbye:
                     control.say_goodbye()
@@ -237,6 +239,8 @@ class _Client:
             self._path_mtu = error.mtu
         elif reason is not Reason.REKEY and not self._too_small:
             self._path_mtu = LINK_MTU_MAX  # it may be another path
+        # New keys change nothing about a path that lets no UDP through.
+        self._hold_s = 0.0 if reason is Reason.REKEY and self._over_tls else HOLD_S
         pause = self._recovery.lost(reason, error, lived_s=lived_s, now=now)
         self._teller.lost(error, reason, lived_s=lived_s, pause=pause, now=now)
         self._pause(now, pause)

@@ -15,6 +15,7 @@ from qosctl.dtls.asked import ASKED_BYTES, Asked
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.frames import Frame, FrameKind, decode_dtls, encode_dtls
 from qosctl.dtls.handshake import Finished
+from qosctl.dtls.keylife import KeyLife
 from qosctl.dtls.liveness import Due, Liveness
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.numbering.probe import ProbingNumbering, probe_of, probe_payload
@@ -55,11 +56,16 @@ class Link:
         tally: Tally,
         parts: Parts,
         now: float,
+        path: PathMtu | None = None,
     ) -> None:
-        """`entry` is this flow's by now, though its ring may come later; `outer` is the server's address."""
+        """`entry` is this flow's by now, though its ring may come later; `outer` is the server's address.
+
+        `path` is what an earlier link of the session has found out about it.
+        """
         keys = finished.keys
         sealer = RecordSealer(keys.cipher, keys.client_key, keys.client_iv)
         self.udp = udp
+        self.descriptor = udp.fileno()
         self.suite = finished.suite
         self.opener = parts.opener(keys.cipher, keys.server_key, keys.server_iv)
         self.uplink = parts.uplink(sealer, numbering, None, sent=tally.sent)
@@ -68,17 +74,24 @@ class Link:
         self._asked: Asked | None = None
         self._adopt_memory()
         self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
-        self.path = PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
+        self.path = path or PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
         self._headers = self._overhead + (20 if outer.version == 4 else 40) + 8
         self._tally = tally
+        self._retired = False
+        self._sent_before = sum(tally.sent.packets)
         self._dpd_id = 0
-        self._dpd_asked = now
+        self._dpd_asked = self._began = now
 
     @property
     def outer_mtu(self) -> int:
         """The IP packets that the path takes, as far as is known, in bytes."""
         return self.path.size + self._headers
+
+    def worn(self, life: KeyLife, now: float) -> bool:
+        """Whether the keys have been used for long enough."""
+        sealed = sum(self._tally.sent.packets) - self._sent_before
+        return max(sealed, self.opener.counts.opened) >= life.records or now >= self._began + life.seconds
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again. LinkLostError when the channel is dead."""
@@ -165,9 +178,18 @@ class Link:
         if goodbye:
             with contextlib.suppress(RefusedError):  # no number is left to say it with
                 self.udp.send(self.uplink.seal_alert(CLOSE_NOTIFY, now))
-        self._tally.absorb(self.opener, self.udp, None if self.prober is None else self.prober.snapshot(now))
-        self._tally.black_holes += self.path.black_holes
+        if not self._retired:
+            self._hand_over_counts(now)
+            self._tally.black_holes += self.path.black_holes
         self.udp.close()
+
+    def retire(self, now: float) -> None:
+        """Another link of the session has taken over, and knows the path; what is on its way here is still received."""
+        self._hand_over_counts(now)
+        self._retired = True
+
+    def _hand_over_counts(self, now: float) -> None:
+        self._tally.absorb(self.opener, self.udp, None if self.prober is None else self.prober.snapshot(now))
 
     def _take_echo(self, payload: bytes, now: float) -> None:
         probe = probe_of(payload)

@@ -189,7 +189,7 @@ class Loop:
             if descriptor == self._tun_descriptor:
                 packets = True
             elif descriptor not in self._others:
-                self._serve_udp(events, now, len(ready))
+                self._serve_udp(descriptor, events, now, len(ready))
             elif descriptor == self._channel.fileno():
                 self._read_channel(now)
             elif descriptor == self._net.fileno():
@@ -199,9 +199,12 @@ class Loop:
         if packets:  # last: the echoes that have come tell which numbers they need
             self._read_tun(now, len(ready))
 
-    def _serve_udp(self, events: int, now: float, ready: int) -> None:
-        link = self._carrier.link
-        if link is None:
+    def _serve_udp(self, descriptor: int, events: int, now: float, ready: int) -> None:
+        link, retired = self._carrier.link, self._carrier.retired
+        if retired is not None and descriptor == retired.udp.fileno():
+            self._take_datagrams(retired, retired.udp.arrivals(), now)
+            return
+        if link is None or descriptor != link.descriptor:
             self._carrier.go_on(now)
             self._due = now
             return
@@ -270,7 +273,7 @@ class Loop:
                             if frame is not None:
                                 self._control.judge(frame)
         except LinkLostError as error:
-            self._carrier.lose(str(error), now)
+            self._carrier.lost(link, str(error), now)
             self._due = now
 
     def _read_channel(self, now: float) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qosctl.dtls.credentials import Credentials
+from qosctl.dtls.keylife import KEY_LIFE, KeyLife
 from qosctl.dtls.marker import Endpoint
 from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
 from qosctl.dtls.session import Interface
@@ -21,7 +22,8 @@ class ConnectOptions:
     `url` is https://HOST[:PORT][/path]; `tunnel_name` None lets the kernel choose; `numbering` is called with the first
     free record number of each new epoch; `timeout_s` bounds each step of connecting, in seconds; `reconnect_s` bounds how
     long a session that ended is tried to be had back: 0 for not at all, infinity for as long as it takes. `known` is an
-    IP address where the server was the last time: tried where its name does not resolve, or still leads there.
+    IP address where the server was the last time: tried where its name does not resolve, or still leads there. `key_life`
+    says when keys are renewed though the server did not ask for it.
     """
 
     url: str
@@ -32,6 +34,7 @@ class ConnectOptions:
     timeout_s: float = 30.0
     reconnect_s: float = math.inf
     known: str | None = None
+    key_life: KeyLife = KEY_LIFE
 
 
 @dataclass(frozen=True)

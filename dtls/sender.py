@@ -14,6 +14,7 @@ from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.classes import Held, by_class
 from qosctl.dtls.link import Link
 from qosctl.dtls.tally import Tally
+from qosctl.dtls.udp import UdpSocket
 from qosctl.dtls.uplink import Batch
 
 CATCH_UP_PACKETS = 16
@@ -25,7 +26,7 @@ class Sender:
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._sealed: deque[Batch] = deque()  # one class's
+        self._sealed: deque[tuple[UdpSocket, Batch]] = deque()  # one class's, each with the socket whose keys sealed it
         self._held = Held()
 
     @property
@@ -46,14 +47,15 @@ class Sender:
             return
         batch = link.uplink.seal_one(packet, now)
         if not link.udp.send(batch):
-            self._sealed.append(batch)
+            self._sealed.append((link.udp, batch))
         link.life.said = now
 
     def catch_up(self, link: Link, now: float) -> None:
         """Send what waits, as far as the socket has room."""
         while True:
             while self._sealed:
-                if not link.udp.send(self._sealed[0]):
+                udp, batch = self._sealed[0]
+                if udp.fileno() >= 0 and not udp.send(batch):
                     return
                 self._sealed.popleft()
             classes = self._held.take(CATCH_UP_PACKETS)
@@ -75,7 +77,7 @@ class Sender:
             batches = link.uplink.seal(dscp, packets, now)
             for index, batch in enumerate(batches):
                 if not send(batch):
-                    self._sealed.extend(batches[index:])
+                    self._sealed.extend((link.udp, left) for left in batches[index:])
                     break
         if lost:
             self._tally.drop("udp_full", lost)

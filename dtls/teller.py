@@ -79,6 +79,8 @@ class Teller:
         elif before is State.RECONNECTING:
             outage_s = time.monotonic() - self._outage_began
             self._event("again", Severity.NOTICE, f"connected again over {state.name} after {outage_s:.1f} s")
+        elif state is State.DTLS and before is State.DTLS:
+            self.say(Severity.INFO, f"{why} for DTLS")
         elif state is State.DTLS:
             self._event("dtls", Severity.NOTICE, "packets go over DTLS again")
         if state is State.TLS:

@@ -8,6 +8,7 @@ from qosctl.bpf.errors import NotAttachedError
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
 from qosctl.dtls.establish import Opened
+from qosctl.dtls.keylife import KeyLife
 from qosctl.dtls.netwatch import sources
 
 SETTLE_S = 0.1
@@ -21,7 +22,7 @@ class AddressChangedError(NotAttachedError):
 
 
 class RekeyDueError(NotAttachedError):
-    """The server wants another session, with new keys."""
+    """The server wants another session, with new keys; or we do, where TLS has carried for long."""
 
 
 class PathShrunkError(NotAttachedError):
@@ -35,8 +36,11 @@ class PathShrunkError(NotAttachedError):
 class Watch:
     """Looks after one session from outside. Call `tend` when due, `news` and `woke` when something has happened."""
 
-    def __init__(self, name: str, opened: Opened, control: Control, carrier: Carrier, *, now: float) -> None:
+    def __init__(  # noqa: PLR0913  (what it looks after)
+        self, name: str, opened: Opened, control: Control, carrier: Carrier, *, key_life: KeyLife, now: float
+    ) -> None:
         """`name` is what to call the server in an error."""
+        self._key_life = key_life
         session = opened.session
         self._name = name
         self._channel = opened.channel
@@ -58,7 +62,7 @@ class Watch:
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again. AddressChangedError and the like when the session is over."""
-        if now >= self._rekey_at:
+        if now >= self._rekey_at or self._channel.records >= self._key_life.records:
             raise RekeyDueError(f"{self._name}: time for new keys")
         link = self._carrier.link
         if link is not None and link.path.shrunk:
