@@ -13,6 +13,8 @@ from qosctl.dtls.netwatch import sources
 
 SETTLE_S = 0.1
 """News of the network come in bursts: an address goes, a route goes, another comes."""
+DOUBT_EVERY_S = 1.0
+"""How often news that change nothing about our way to the server make the channels prove that they live."""
 ANSWER_S = 1.5
 """How long the old address may take to prove that it still works when another one has become the better one."""
 
@@ -48,6 +50,7 @@ class Watch:
         self._carrier = carrier
         self._rekey_at = now + session.rekey_s if session.rekey_s else math.inf
         self._look_at = self._judge_at = math.inf
+        self._doubted = -math.inf
         self._seen: tuple[bool, str | None] = (True, opened.channel.local[0])
 
     def news(self, now: float) -> None:
@@ -84,9 +87,12 @@ class Watch:
         moved, self._seen = seen != self._seen, seen
         if not works and best is not None:
             raise AddressChangedError(f"{self._name}: our address has changed")
-        if works:  # even if another is better now: what works stays, what is dead is found out soon
+        if works and not moved and now < self._doubted + DOUBT_EVERY_S:
+            self._look_at = self._doubted + DOUBT_EVERY_S  # somebody makes links all day, and each costs two requests
+        elif works:  # even if another is better now: what works stays, what is dead is found out soon
+            self._doubted = now
             self._control.life.doubt(now)
             self._carrier.doubt(now, moved=moved)
-            if best != local[0]:
-                self._judge_at = now + ANSWER_S
+        if works and best != local[0]:
+            self._judge_at = now + ANSWER_S
         return best == local[0]

@@ -337,3 +337,19 @@ def test_a_strangers_certificate_at_a_reconnect_is_said_once_an_outage(lab: Topo
         assert len(warned) == 1
         assert other.pin in warned[0]
         assert "trying again" in warned[0]
+
+
+@pytest.mark.audit
+def test_links_of_others_that_come_and_go_cost_a_request_a_second(lab: Topology, identity: Ocserv) -> None:
+    """QC-14: nine requests a second on each channel, for as long as somebody makes links."""
+    with Tunnel(lab.client, options(lab, identity.port, identity)) as tunnel:
+        before = dict(tunnel.info.statistics().control)
+        began = time.monotonic()
+        while time.monotonic() < began + COUNTED_S:
+            lab.client.run(["ip", "link", "add", "churn0", "type", "veth", "peer", "name", "churn1"])
+            lab.client.run(["ip", "link", "del", "churn0"])
+        counts = tunnel.info.statistics()
+        asked = counts.control.get("tls dpd_out sent", 0) - before.get("tls dpd_out sent", 0)
+        assert 1 <= asked <= (time.monotonic() - began) / 1.0 + 2
+        assert counts.standing.state is State.DTLS
+        assert not counts.standing.reconnects

@@ -212,3 +212,16 @@ def test_the_journal_gets_a_level_with_each_line(stand: Stand, tmp_path: Path) -
         supervisor.reload("nonsense")
         heard = {line[3:].split()[0]: line[:3] for line in supervisor.log}
     assert heard == {"supervising:": "<5>", f"{NEAR}:": "<5>", "switch": "<5>", "metrics:": "<4>", "reload": "<3>"}
+
+
+@pytest.mark.audit
+def test_a_device_name_that_is_no_text_ends_nothing(stand: Stand, tmp_path: Path) -> None:
+    """Finding 19: a traceback, exit status 1, and no device guarded any more."""
+    name = os.fsdecode(b"ev\xff")
+    stand.sender.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "peer0"])
+    try:
+        with Supervised(stand.sender, tmp_path, f'interfaces = ["{NEAR}", "ev*"]\n') as supervised:
+            supervised.wait(lambda: set(devices()) == {NEAR, name})
+            assert supervised.process.poll() is None
+    finally:
+        stand.sender.run(["ip", "link", "del", "peer0"])
