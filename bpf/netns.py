@@ -26,7 +26,12 @@ _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, Linux 5.14
 def cookie() -> int:
     """Return the 64-bit cookie of the calling thread's network namespace; 1 for the machine's own."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        (value,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
+        return cookie_of(probe)
+
+
+def cookie_of(made: socket.socket) -> int:
+    """Return the cookie of the network namespace that a socket was made in, which it never leaves."""
+    (value,) = struct.unpack("=Q", made.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
     return int(value)
 
 

@@ -36,8 +36,8 @@ from qosctl.dtls.parts import Parts
 from qosctl.dtls.reconnect import Backoff, Hurry
 from qosctl.dtls.tally import State, Tally
 
-RING_PATIENCE_S = 0.25
-"""How long a finished handshake waits for its flow's ring, so that the first record is marked. Marking is worth no more."""
+RING_PATIENCE_S = 1.0
+"""How long a finished handshake waits for its ring, so that the first record is marked: as long as packets wait anyway."""
 _RING_LOOK_S = 0.002
 _EARLY_MAX = 1024
 """Datagrams that may wait for it, too."""
@@ -101,6 +101,9 @@ class Carrier:
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again."""
+        return min(self._entry.tend(now), self._tend(now))
+
+    def _tend(self, now: float) -> float:
         if now >= self._retired_until:
             self._let_go(now)
         if self.link is not None:
@@ -164,7 +167,8 @@ class Carrier:
         self._poll.unregister(link.udp.fileno())
         link.close(now, goodbye=False)
         self._tally.dtls_lost += 1
-        self._entry.move(self._opened.channel.fileno())
+        if self._ring_by is None:  # else the entry is a new link's already
+            self._entry.move(self._opened.channel.fileno())
         if now >= self._linked + LIVED_S:
             self._backoff.reset()
         self._schedule(now)

@@ -6,7 +6,12 @@ its ring stays empty. The old entry goes before the new one comes.
 
 from __future__ import annotations
 
+import math
+
 from qosctl.dtls.marker import FlowMemory, Marker
+
+LOOK_S = 0.05
+"""How often to look for memory that is late, when nothing else happens."""
 
 
 class FlowEntry:
@@ -22,6 +27,10 @@ class FlowEntry:
         if self._marker is not None:
             self._marker.flow_opened(outer, self._tunnel)
             self._open = True
+
+    def tend(self, now: float) -> float:
+        """Look whether the memory has come; return when to look again."""
+        return now + LOOK_S if self.waiting and self.memory is None else math.inf
 
     @property
     def memory(self) -> FlowMemory | None:

@@ -31,8 +31,6 @@ CLOSE_NOTIFY = b"\x01\x00"
 QUIET_S = 2.0
 """How long we speak without hearing anything before we ask; after PATIENCE requests without an answer TLS takes over."""
 PATIENCE = 8
-MEMORY_LOOK_S = 0.25
-"""How often to look for a ring that is late, when nothing else happens."""
 _FATAL = 2
 _DPD_ID_BYTES = 4  # unlike a probe's, which is echoed in the same kind of frame
 
@@ -109,8 +107,6 @@ class Link:
             self._tally.count_control("dtls mtu probe sent")
             self.life.said = said  # a lost probe says nothing about the channel
         due = min(self.life.next_time(), self.path.next_time(), self._answer(now))
-        if self._asked is None and self._entry.waiting:
-            due = min(due, now + MEMORY_LOOK_S)
         return due if self.prober is None else min(due, self.probe(self.prober, now))
 
     def probe(self, prober: ProbingNumbering, now: float) -> float:

@@ -5,100 +5,108 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from qosctl.bpf import bpffs
+from qosctl.bpf import bpffs, netns
 from qosctl.bpf.control import SwitchReader
-from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.errors import QosctlError, kernel_errors
-from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
-from qosctl.bpf.flow_info import Statistic, TunnelState, statistics_in, write_suite
+from qosctl.bpf.errors import BusyError, NotAttachedError, QosctlError, RefusedError, kernel_errors
 from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
-from qosctl.bpf.state import create_state, open_state, open_switch, release_state
+from qosctl.bpf.state import State, create_state, open_state, open_switch, release_state
 from qosctl.dtls.marker import FlowMemory
-from qosctl.dtls.numbering.snapshot import Snapshot
-from qosctl.dtls.reconnect import Reason
-from qosctl.dtls.tally import State, Statistics
-from qosctl.dtls.traffic import Traffic
 
-_MICROSECONDS = 1_000_000
-_DROPS = {
-    "forged": Statistic.DROPPED_FORGED,
-    "replayed": Statistic.DROPPED_REPLAYED,
-    "udp_lost": Statistic.DROPPED_SOCKET_FULL,
-    "tls_full": Statistic.DROPPED_SOCKET_FULL,
-    "udp_full": Statistic.DROPPED_SOCKET_FULL,
-    "tun_refused": Statistic.DROPPED_TUNNEL_FULL,
-    "ecn": Statistic.DROPPED_ECN,
+_SOON_S, _LATE_S = 0.02, 0.25
+"""How long to wait with the next try of the lock: at first, and when somebody has had it for a second."""
+_SILENT_S = 20.0
+"""How long somebody may have it before we tell."""
+_OUTER = {
+    (family, kind, protocol)
+    for family in (socket.AF_INET, socket.AF_INET6)
+    for kind, protocol in ((socket.SOCK_DGRAM, socket.IPPROTO_UDP), (socket.SOCK_STREAM, socket.IPPROTO_TCP))
 }
-_NOTHING = Traffic(0, 0)
-_RECONNECTS = {reason: Statistic[f"RECONNECTS_{reason.name}"] for reason in Reason}
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """The flow to have entered, and since when (time.monotonic())."""
+
+    key: FlowKey
+    tunnel: str
+    since: float
 
 
 class FlowMarker:
-    """Registers one flow for this process; satisfies qosctl.dtls.marker.Marker.
+    """Keeps one flow registered on behalf of process `pid`; satisfies qosctl.dtls.marker.Marker.
 
+    Where another command holds the lock of the maps, nothing waits: call `step` now and then until `waiting` is False.
     Where BPF is not to be had, `warn` gets one line and the tunnel works unmarked: fail open.
     """
 
-    def __init__(self, server: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, server: str, pid: int, warn: Callable[[str], None]) -> None:
         self._server = server
+        self._pid = pid
         self._warn = warn
-        self.pid = os.getpid()
-        """The owner's, whoever registers on its behalf."""
+        self._wish: _Wish | None = None
         self._ring: Ring | None = None
         self.switch: SwitchReader | None = None
         self._key: FlowKey | None = None
+        self.waiting = False
+        """Whether what is in the maps is not what is wished yet."""
+        self._complained = False
 
     def flow_opened(self, outer: int, tunnel: str) -> None:
-        """Make the maps if nobody has, clear flows of dead owners, and enter this one.
-
-        An entry from before goes first, in the same breath, so that the maps stay.
-        """
-        try:
-            with kernel_errors("marking"):
-                key = key_of(outer)
-                ring, switch = self._register(key, tunnel)
-        except QosctlError as error:
-            self._warn(f"nothing will be marked: {error}")
-            self.flow_closed()
-            return
-        self._let_go()
-        self._ring, self.switch, self._key = ring, switch, key
+        """Enter this flow, now if nobody is in the way. OSError or RefusedError for a socket that is no tunnel's."""
+        self._wish = _Wish(key_of(outer), tunnel, time.monotonic())
+        self._begin()
 
     def memory(self) -> FlowMemory | None:
         """Return where to mark."""
-        return None if self._ring is None else FlowMemory(self._ring.marks, self._ring.inquiry)
-
-    @property
-    def waiting(self) -> bool:
-        """Nothing is waited for: `flow_opened` does it all."""
-        return False
+        return None if self._ring is None or self.waiting else FlowMemory(self._ring.marks, self._ring.inquiry)
 
     def flow_closed(self) -> None:
         """Take the flow out, and the maps with it if this was their last use."""
-        if self._key is None or self._ring is None:
+        self._wish = None
+        if self._key is not None or self.waiting:
+            self._begin()
+
+    def close(self, patience_s: float) -> None:
+        """Take the flow out, if need be after waiting for so long."""
+        self.flow_closed()
+        deadline = time.monotonic() + patience_s
+        while self.waiting and time.monotonic() < deadline:
+            time.sleep(_SOON_S)
+            self.step()
+        if self.waiting:
+            self._warn("the flow's entry stays until the next attach or connect: another qosctl is at work")
+
+    def step(self) -> None:
+        """Do what is left to do, if nobody is in the way."""
+        if not self.waiting:
             return
         try:
-            with kernel_errors("marking"), bpffs.locked():
-                with open_state() as state:
-                    state.flows.remove(self._key)
-                    state.flows.forget(self._ring)
-                release_state()
+            with kernel_errors("marking"):
+                self._enter(self._wish) if self._wish is not None else self._leave()
+        except BusyError as error:
+            self._complain_of(error)
+            return
         except QosctlError as error:
-            self._warn(f"the flow entry stays until the next attach or connect: {error}")
-        self._let_go()
-        self._key = None
+            if self._wish is not None:
+                self._warn(f"nothing will be marked: {error}")
+            elif not isinstance(error, NotAttachedError):  # nothing there is as good as taken out
+                self._warn(f"the flow's entry stays until the next attach or connect: {error}")
+            self._let_go()
+        self.waiting = False
+
+    def next_step_s(self) -> float:
+        """Return how long to wait with the next step."""
+        waited = 0.0 if self._wish is None else time.monotonic() - self._wish.since
+        return _SOON_S if waited < 1 else _LATE_S
 
     def passtos(self) -> bool:
         """Whether marks leave at present."""
-        return passtos_of(self.switch)
-
-    def publish(self, now: Statistics) -> None:
-        """Show what the client counted to `qosctl flows` and the metrics."""
-        if self._ring is not None:
-            store(now, self._ring.page)
+        return not self.waiting and passtos_of(self.switch)
 
     @property
     def descriptors(self) -> list[int]:
@@ -106,43 +114,90 @@ class FlowMarker:
 
         None without a ring.
         """
-        return [] if self._ring is None or self.switch is None else [self._ring.fd, self.switch.fd]
+        return [] if self._ring is None or self.switch is None or self.waiting else [self._ring.fd, self.switch.fd]
+
+    def _begin(self) -> None:
+        self.waiting, self._complained = True, False
+        self.step()
+
+    def _complain_of(self, error: BusyError) -> None:
+        if self._wish is not None and not self._complained and time.monotonic() - self._wish.since > _SILENT_S:
+            self._complained = True
+            self._warn(f"nothing is marked until that ends: {error}")
+
+    def _enter(self, wish: _Wish) -> None:
+        """Make the maps if nobody has, clear flows of dead owners, and enter this one.
+
+        An entry from before goes first, in the same breath, so that the maps stay.
+        """
+        owner = Owner(self._pid, time.time_ns(), wish.tunnel, self._server)
+        bpffs.ensure_mounted()
+        with bpffs.locked(wait=False):
+            create_state()
+            try:
+                with open_state() as state:
+                    state.flows.reap()
+                    self._remove_from(state)
+                    ring = Ring(owner)
+                    try:
+                        state.flows.add(wish.key, ring)
+                        self.switch = open_switch()
+                    except BaseException:
+                        ring.close()
+                        raise
+                    self._ring, self._key = ring, wish.key
+            except BaseException:
+                release_state()
+                raise
+
+    def _leave(self) -> None:
+        if self._key is None:
+            return
+        with bpffs.locked(wait=False):
+            with open_state() as state:
+                self._remove_from(state)
+            release_state()
+
+    def _remove_from(self, state: State) -> None:
+        if self._key is not None and self._ring is not None:
+            state.flows.remove(self._key)
+            state.flows.forget(self._ring)
+        self._let_go()
 
     def _let_go(self) -> None:
         if self._ring is not None:
             self._ring.close()
         if self.switch is not None:
             self.switch.close()
-        self._ring = self.switch = None
-
-    def _register(self, key: FlowKey, tunnel: str) -> tuple[Ring, SwitchReader]:
-        owner = Owner(self.pid, time.time_ns(), tunnel, self._server)
-        bpffs.ensure_mounted()
-        with bpffs.locked():
-            create_state()
-            try:
-                with open_state() as state:
-                    state.flows.reap()
-                    if self._key is not None and self._ring is not None:
-                        state.flows.remove(self._key)
-                        state.flows.forget(self._ring)
-                    ring = Ring(owner)
-                    try:
-                        state.flows.add(key, ring)
-                        return ring, open_switch()
-                    except BaseException:
-                        ring.close()
-                        raise
-            except BaseException:
-                release_state()
-                raise
+        self._ring = self.switch = self._key = None
 
 
 def key_of(outer: int) -> FlowKey:
-    """Return the five-tuple of a connected UDP or TCP socket, as the kernel says; OSError where it is none."""
-    with socket.socket(fileno=os.dup(outer)) as asked:
-        local, remote = asked.getsockname(), asked.getpeername()
+    """Return the five-tuple of a connected socket, as the kernel says.
+
+    Whoever shows it need not be believed: RefusedError for a socket that no tunnel in this network namespace has, and
+    OSError for what is no socket, or not connected.
+    """
+    with socket_of(outer) as shown:
+        if (shown.family, shown.type, shown.proto) not in _OUTER:
+            raise RefusedError("a socket that carries no tunnel")
+        if netns.cookie_of(shown) != netns.cookie():  # whoever makes a namespace chooses any addresses in it
+            raise RefusedError("a socket of another network namespace")
+        local, remote = shown.getsockname(), shown.getpeername()
     return FlowKey(local[:2], remote[:2])
+
+
+@contextmanager
+def socket_of(descriptor: int) -> Iterator[socket.socket]:
+    """Yield a socket by a descriptor that stays the caller's; OSError for what is none."""
+    own = os.dup(descriptor)
+    try:
+        shown = socket.socket(fileno=own)
+    except BaseException:
+        os.close(own)
+        raise
+    with shown:
+        yield shown
 
 
 def passtos_of(switch: SwitchReader | None) -> bool:
@@ -151,79 +206,3 @@ def passtos_of(switch: SwitchReader | None) -> bool:
         return switch is not None and switch.passtos
     except OSError:
         return False
-
-
-def store(now: Statistics, page: memoryview) -> None:
-    """Store what the client counted into its flow's page, a view of 64-bit words: a few of them, and no system call."""
-    statistics = statistics_in(page)
-    for statistic, value in _words(now).items():
-        statistics[statistic] = value
-    write_suite(page, now.standing.cipher)
-    write_classes(page, _classes(now))
-
-
-def _words(now: Statistics) -> dict[Statistic, int]:
-    """Say it in the statistics of the flow's page; what has no word of its own there counts as malformed."""
-    dropped = dict.fromkeys(_DROPS.values(), 0) | {Statistic.DROPPED_MALFORMED: 0}
-    for reason, count in now.dropped.items():
-        dropped[_DROPS.get(reason, Statistic.DROPPED_MALFORMED)] += count
-    return {
-        Statistic.PACKETS_SENT: now.sent.packets,
-        Statistic.BYTES_SENT: now.sent.bytes,
-        Statistic.PACKETS_RECEIVED: now.received.packets,
-        Statistic.BYTES_RECEIVED: now.received.bytes,
-        Statistic.DPD_ROUND_TRIP_US: round((now.dpd_round_trip_s or 0) * _MICROSECONDS),
-        Statistic.STATE: TunnelState[now.standing.state.name],
-        Statistic.STATE_SINCE_S: int(now.standing.since_s),
-        **{word: now.standing.reconnects.get(reason, 0) for reason, word in _RECONNECTS.items()},
-        Statistic.DTLS_LOST: now.standing.dtls_lost,
-        Statistic.BLACK_HOLES: now.standing.black_holes,
-        Statistic.RECORDS_LOST: now.lost,
-        Statistic.PACKETS_OVER_TLS: now.over_tls,
-        Statistic.INNER_MTU: now.standing.mtu,
-        Statistic.CIPHER_KEY_BYTES: _key_bytes(now.standing.suite),
-        Statistic.CIPHER_CHACHA20: int("CHACHA20" in now.standing.suite),
-        **dropped,
-        **({} if now.numbering is None else _numbering_words(now.numbering)),
-    }
-
-
-def _numbering_words(now: Snapshot) -> dict[Statistic, int]:
-    """The backlog is that of the class that the others overtake."""
-    slow = None if now.slow is None else now.backlog.get(now.slow)
-    return {
-        Statistic.NUMBERING_SAFE: int(now.mode == "safe"),
-        Statistic.PROBES_SENT: now.probes_sent,
-        Statistic.PROBES_ECHOED: now.probes_echoed,
-        Statistic.PROBES_LOST: now.probes_lost,
-        Statistic.BACKLOG_RECORDS: 0 if slow is None else slow.records,
-        Statistic.BACKLOG_MS: 0 if slow is None else round(slow.milliseconds),
-        Statistic.GAPS_USED: now.gaps_used,
-        Statistic.REPLAY_LOSSES_SUSPECTED: now.suspected_replay_losses,
-    }
-
-
-def _classes(now: Statistics) -> dict[Dscp, ClassUse]:
-    """Say what each class has carried. Over TLS, and where numbers are plain, nobody knows what is queued."""
-    sent, received = now.sent_by_class, now.received_by_class
-    known = now.numbering is not None and now.standing.state is State.DTLS
-    return {
-        dscp: ClassUse(
-            *(sent.get(dscp, _NOTHING).packets, sent.get(dscp, _NOTHING).bytes),
-            *(received.get(dscp, _NOTHING).packets, received.get(dscp, _NOTHING).bytes),
-            backlog_word(_queued(now.numbering, dscp) if known else None),
-        )
-        for dscp in sorted({*sent, *received})
-    }
-
-
-def _queued(numbering: Snapshot | None, dscp: Dscp) -> Queued:
-    """Return what is queued in a class; nothing in one that has not sent for a while."""
-    backlog = None if numbering is None else numbering.backlog.get(dscp)
-    return Queued(0, 0) if backlog is None else Queued(backlog.records, round(backlog.milliseconds * 1000))
-
-
-def _key_bytes(suite: str) -> int:
-    if not suite:
-        return 0
-    return 16 if "AES128" in suite else 32

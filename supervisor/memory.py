@@ -22,6 +22,16 @@ class Remains:
     given: Given
 
 
+class TakenError(RefusedError):
+    """Another process has the device: `pid`, None where that is not known."""
+
+    def __init__(self, tunnel: str, pid: int | None) -> None:
+        who = "another process" if pid is None else f"process {pid}"
+        hint = "another name with -i" + ("" if pid is None else f", or: kill {pid}")
+        super().__init__(f"{tunnel}: qosctl connect runs on it already, as {who}", hint)
+        self.pid = pid
+
+
 class Memory:
     """One device's file. `claim` makes it, `write` says what is to be undone, `forget` ends it."""
 
@@ -30,14 +40,12 @@ class Memory:
 
     @classmethod
     def claim(cls, tunnel: str) -> Memory:
-        """Take the device `tunnel`. RefusedError when another process has it; OSError where there is no place for it."""
+        """Take the device `tunnel`. TakenError when another process has it; OSError where there is no place for it."""
         try:
             file = LockedFile.claim(tunnel)
         except HeldError as error:
             owner = error.document.get("pid")
-            who = f"process {owner}" if isinstance(owner, int) else "another process"
-            hint = f"another name with -i, or: kill {owner}" if isinstance(owner, int) else "another name with -i"
-            raise RefusedError(f"{tunnel}: qosctl connect runs on it already, as {who}", hint) from None
+            raise TakenError(tunnel, owner if isinstance(owner, int) else None) from None
         try:
             file.store({"pid": os.getpid()})
         except BaseException:

@@ -1,13 +1,19 @@
-"""What the client uses in place of its own marker and script when another process has the privilege: see `steward`."""
+"""What the client has of its steward: a marker and somebody who sets routes, each of which only asks.
+
+Nothing here waits while packets pass: requests for the flow are sent if there is room, and what comes of them is looked for
+at the next chore. Between sessions, and at the end, waiting is bounded.
+"""
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
+import select
 import socket
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from qosctl.bpf.control import SwitchReader
 from qosctl.bpf.flow_info import page_words
@@ -16,36 +22,117 @@ from qosctl.bpf.layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 from qosctl.dtls.marker import FlowMemory
 from qosctl.dtls.surroundings import Given
 from qosctl.dtls.tally import Statistics
-from qosctl.supervisor import vpnc
-from qosctl.supervisor.marker import passtos_of, store
-from qosctl.supervisor.steward import MESSAGE_BYTES_MAX
+from qosctl.supervisor import dialogue, vpnc
+from qosctl.supervisor.marker import passtos_of
+from qosctl.supervisor.page import store
+from qosctl.supervisor.script import CLOSE_S
 
 _MARKS_BYTES = RING_WORDS * WORD.size
-_DESCRIPTORS = 2  # at the most: a ring and the switch
+_RING_BYTES = _MARKS_BYTES + FLOW_INFO_WORDS * WORD.size
+_ANSWER_S = 5.0
+"""How long a steward may take for what costs it nothing."""
+
+
+class Answer(NamedTuple):
+    """What the steward answered, and the descriptors beside it, which are the reader's to close."""
+
+    value: Any
+    descriptors: list[int]
 
 
 class Remote:
-    """Asks the steward, one question at a time. Where it is gone `warn` gets one line, and the answer is None."""
+    """The client's end of the dialogue. Where the steward is gone, `warn` gets one line, and there are no answers."""
 
     def __init__(self, connection: socket.socket, warn: Callable[[str], None]) -> None:
         self._connection = connection
         self._warn = warn
-        self._gone = False
+        self._number = 0
+        self._expected: dict[int, Answer | None] = {}
+        self.gone = False
 
-    def ask(self, kind: str, *arguments: Any, descriptors: Sequence[int] = ()) -> tuple[Any, list[int]]:
-        """Return the answer and the descriptors that came with it, which are the caller's to close."""
-        message = json.dumps({"kind": kind, "arguments": arguments}).encode()
+    def ask(self, kind: str, wait_s: float = _ANSWER_S, **arguments: Any) -> Any:
+        """Return the answer, None where there is none within `wait_s`."""
+        deadline = time.monotonic() + wait_s
+        number = self._tell_by(deadline, kind, arguments)
+        while (answer := self.answer_to(number)) is None:
+            if not self._wait(select.POLLIN, deadline):
+                self.forget(number)
+                return None
+        return answer.value
+
+    def order(self, kind: str, **arguments: Any) -> None:
+        """Send a request whose answer nobody needs, waiting for room only."""
+        self.forget(self._tell_by(time.monotonic() + _ANSWER_S, kind, arguments))
+
+    def tell(self, kind: str, descriptors: Sequence[int] = (), **arguments: Any) -> int:
+        """Send a request without waiting; returns its number, for `answer_to` or `forget`, or 0 where there is no room."""
+        self._hear()
+        self._number += 1
+        if not self._send({"number": self._number, "kind": kind, "arguments": arguments}, descriptors):
+            return 0
+        self._expected[self._number] = None
+        return self._number
+
+    def answer_to(self, number: int) -> Answer | None:
+        """Return what a request was answered, once; None as long as it is not."""
+        self._hear()
+        answer = self._expected.get(number)
+        if answer is not None:
+            del self._expected[number]
+        return answer
+
+    def forget(self, number: int) -> None:
+        """Nobody wants to know any more what that request is answered."""
+        answer = self._expected.pop(number, None)
+        _close(answer.descriptors if answer is not None else ())
+
+    def _tell_by(self, deadline: float, kind: str, arguments: dict[str, Any]) -> int:
+        while not (number := self.tell(kind, **arguments)):
+            if not self._wait(select.POLLOUT, deadline):
+                return 0
+        return number
+
+    def _send(self, message: dict[str, Any], descriptors: Sequence[int]) -> bool:
         try:
-            socket.send_fds(self._connection, [message], descriptors)
-            answer, given, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES_MAX, _DESCRIPTORS)
+            dialogue.send(self._connection, message, descriptors)
+        except BlockingIOError:
+            return False
         except OSError:
-            answer, given = b"", []
-        if not answer:
-            if not self._gone:
-                self._warn("the process that keeps the privilege is gone: nothing will be marked after a reconnect")
-            self._gone = True
-            return None, []
-        return json.loads(answer), given
+            self._lose()
+            return False
+        return True
+
+    def _hear(self) -> None:
+        """Take what has been said."""
+        with suppress(BlockingIOError):
+            while not self.gone:
+                try:
+                    message, descriptors, _ = dialogue.receive(self._connection)
+                except ConnectionError:
+                    message, descriptors = b"", []
+                if not message:
+                    self._lose()
+                    return
+                said = dialogue.parse_answer(message)
+                if said["number"] in self._expected:
+                    self._expected[said["number"]] = Answer(said.get("answer"), descriptors)
+                else:
+                    _close(descriptors)
+
+    def _wait(self, events: int, deadline: float) -> bool:
+        """Wait for room or for words; False when it is not worth waiting any longer."""
+        left = deadline - time.monotonic()
+        if self.gone or left <= 0:
+            return False
+        poll = select.poll()
+        poll.register(self._connection, events)
+        poll.poll(left * 1000 + 1)
+        return True
+
+    def _lose(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self._warn("the steward is gone: no marks after a reconnect, and routes and names stay until the next connect")
 
 
 class RemoteMarker:
@@ -53,54 +140,78 @@ class RemoteMarker:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
+        self._asked = 0  # the request whose ring is awaited
+        self._unsent: tuple[int, str] | None = None  # a flow there was no room to ask for: descriptor and tunnel
+        self._last: Statistics | None = None
         self._page: memoryview | None = None
         self._memory: FlowMemory | None = None
         self.switch: SwitchReader | None = None
 
     def flow_opened(self, outer: int, tunnel: str) -> None:
-        """Have the flow entered; where that fails, the steward tells."""
+        """Ask for the flow to be entered; where that fails, the steward tells."""
         self._let_go()
-        _, descriptors = self._remote.ask("flow_opened", tunnel, descriptors=[outer])
-        if len(descriptors) != _DESCRIPTORS:
-            return
-        descriptor, switch = descriptors
-        self.switch = SwitchReader(switch)
-        size = _MARKS_BYTES + FLOW_INFO_WORDS * WORD.size
-        try:
-            whole = memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
-        finally:
-            os.close(descriptor)
-        self._page = page_words(whole[_MARKS_BYTES:])
-        self._memory = FlowMemory(whole[:_MARKS_BYTES].cast("Q"), inquiry_words(whole[_MARKS_BYTES:]))
+        self._unsent = os.dup(outer), tunnel
+        self._look()
 
     def memory(self) -> FlowMemory | None:
         """Return where to mark."""
+        if self.waiting:
+            self._look()
         return self._memory
 
     @property
     def waiting(self) -> bool:
-        """Nothing is waited for: `flow_opened` does it all."""
-        return False
+        """Whether the ring may still come."""
+        return not self._remote.gone and (self._asked != 0 or self._unsent is not None)
 
     def flow_closed(self) -> None:
         """Have the flow taken out."""
         self._let_go()
-        self._remote.ask("flow_closed")
+        self._remote.forget(self._remote.tell("no flow"))
 
     def passtos(self) -> bool:
         """Whether marks leave at present."""
         return passtos_of(self.switch)
 
-    def _let_go(self) -> None:
-        self._page = self._memory = None
-        if self.switch is not None:
-            self.switch.close()
-        self.switch = None
-
     def publish(self, now: Statistics) -> None:
-        """Show what the client counted."""
+        """Show what the client counted, now or when there is a ring to show it in."""
+        self._last = now
         if self._page is not None:
             store(now, self._page)
+
+    def _look(self) -> None:
+        """Ask, if there was no room to ask before, and look for the answer."""
+        if self._unsent is not None:
+            outer, tunnel = self._unsent
+            self._asked = self._remote.tell("flow", [outer], tunnel=tunnel)
+            if not self._asked:
+                return
+            os.close(outer)
+            self._unsent = None
+        answer = self._remote.answer_to(self._asked)
+        if answer is not None:
+            self._asked = 0
+            if answer.value:
+                self._take(*answer.descriptors)
+
+    def _take(self, ring: int, switch: int) -> None:
+        self.switch = SwitchReader(switch)
+        try:
+            whole = memoryview(mmap.mmap(ring, _RING_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+        finally:
+            os.close(ring)
+        self._page = page_words(whole[_MARKS_BYTES:])
+        if self._last is not None:
+            store(self._last, self._page)
+        self._memory = FlowMemory(whole[:_MARKS_BYTES].cast("Q"), inquiry_words(whole[_MARKS_BYTES:]))
+
+    def _let_go(self) -> None:
+        self._remote.forget(self._asked)
+        if self._unsent is not None:
+            os.close(self._unsent[0])
+        if self.switch is not None:
+            self.switch.close()
+        self._asked, self._unsent, self._page, self._memory, self.switch = 0, None, None, None, None
 
 
 class RemoteScript:
@@ -111,21 +222,29 @@ class RemoteScript:
 
     def prepare(self, given: Given) -> None:
         """Have pre-init called."""
-        self._remote.ask("prepare", vpnc.document(given))
+        self._remote.order("prepare", given=vpnc.document(given))
 
     def apply(self, given: Given) -> None:
         """Have what the new session takes called."""
-        self._remote.ask("apply", vpnc.document(given))
+        self._remote.order("apply", given=vpnc.document(given))
 
     def attempt(self) -> None:
         """Have attempt-reconnect called."""
-        self._remote.ask("attempt")
+        self._remote.order("attempt")
 
     def settle(self, seconds: float) -> bool:
         """Wait until no call is open."""
-        answer, _ = self._remote.ask("settle", seconds)
-        return answer is not False
+        deadline = time.monotonic() + seconds
+        while self._remote.ask("settle") is False:
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     def close(self, *, asked: bool) -> None:
         """Have all undone, and wait."""
-        self._remote.ask("close", asked)
+        self._remote.ask("close", CLOSE_S + _ANSWER_S, asked=asked)
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for each in descriptors:
+        os.close(each)

@@ -110,6 +110,11 @@ class Script:
             self._call("attempt-reconnect", self._given)
             self._hold(self._given)
 
+    @property
+    def open_calls(self) -> int:
+        """How many calls are begun or wait."""
+        return self._open
+
     def settle(self, seconds: float) -> bool:
         """Wait until no call is open."""
         with self._idle:

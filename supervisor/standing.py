@@ -1,12 +1,14 @@
-"""Where a client stands: what it marks with, who sets routes and names, whose it is, and what the dead left undone before.
+"""Where a client stands: what it marks with, who sets routes and names, and what the dead left undone before.
 
-root, no --setuid    marker and script in this process
-root, --setuid       marker and script in a steward, which stays root; this process becomes the user
-another user         marker and script in this process, with the capabilities it was started with
+client      the network, the packets, the secrets
+steward     the flow's entry, routes and names (see `steward`): whoever the client is, and whatever becomes of it
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,49 +18,43 @@ from qosctl.supervisor import privileges, vpnc
 from qosctl.supervisor.kill_switch.held import ownerless
 from qosctl.supervisor.kill_switch.switch import KillSwitch
 from qosctl.supervisor.marker import FlowMarker
-from qosctl.supervisor.memory import Memory
+from qosctl.supervisor.memory import Memory, TakenError
 from qosctl.supervisor.remote import Remote, RemoteMarker, RemoteScript
 from qosctl.supervisor.script import NONE, Script, undo_for_the_dead
 from qosctl.supervisor.steward import Steward
+
+UNDOING_S = 10.0
+"""How long to wait for a dead client's steward."""
+_LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
 class Standing:
     """What the client is given. `surroundings` is None for only an address."""
 
-    marker: FlowMarker | RemoteMarker
+    marker: RemoteMarker
     surroundings: Surroundings | None
     known: str | None
     """The server's address, where an earlier client has left what belongs inside blocked: its name may be, too."""
 
 
 @contextmanager
-def stand(  # noqa: PLR0913  (who, where, by which means)
-    server: str, tunnel: str | None, script: str, warn: Callable[[str], None], *, apart: bool, guarded: bool
+def stand(
+    server: str, tunnel: str | None, script: str, warn: Callable[[str], None], *, guarded: bool
 ) -> Iterator[Standing]:
-    """Undo for the dead, and claim the device; at the end, all that was done is undone.
+    """Undo for the dead, claim the device, and begin a steward; at the end, all that was done is undone.
 
-    `script` is what `script.choose` returned. With `apart` a steward is begun, and this process may become whoever it
-    likes; secrets are better read afterwards. With `guarded` what belongs inside is held there. RefusedError when another
-    client has the device `tunnel`.
+    `script` is what `script.choose` returned. This process may become whoever it likes; secrets are better read afterwards.
+    With `guarded` what belongs inside is held there. RefusedError when another client has the device `tunnel`.
     """
-    undo_for_the_dead(warn)
+    memory = _claim(tunnel, warn)
     known = _look_for_held(server, warn)
-    memory = _claim(tunnel)
-    marker = FlowMarker(server, warn)
+    owner = os.getpid()
+    marker = FlowMarker(server, owner, warn)
     switch = KillSwitch(server, warn) if guarded else None
-    runner = None if script == NONE else Script(script, memory, marker.pid, warn, switch)
+    runner = None if script == NONE else Script(script, memory, owner, warn, switch)
     privileges.keep_secrets()
-    if not apart:
-        try:
-            yield Standing(marker, runner, known)
-        finally:
-            if runner is not None:
-                runner.close(asked=False)  # nothing happens where the client has closed it
-            elif memory is not None:
-                memory.forget()
-        return
-    steward = Steward.start(marker, runner, memory)
+    steward = Steward.start(marker, runner, memory, warn)
     try:
         remote = Remote(steward.connection, warn)
         yield Standing(RemoteMarker(remote), None if runner is None else RemoteScript(remote), known)
@@ -77,11 +73,29 @@ def _look_for_held(server: str, warn: Callable[[str], None]) -> str | None:
     return known
 
 
-def _claim(tunnel: str | None) -> Memory | None:
-    """Take the device that was asked for. Without a place for the file the kernel alone keeps others off the device."""
-    if tunnel is None or not vpnc.DEVICE.match(tunnel):  # the client will say what is wrong with it
-        return None
+def _claim(tunnel: str | None, warn: Callable[[str], None]) -> Memory | None:
+    """Undo for the dead, and take the device that was asked for.
+
+    Without a place for the file the kernel alone keeps others off the device.
+    """
+    deadline = time.monotonic() + UNDOING_S
+    while True:
+        undo_for_the_dead(warn)
+        if tunnel is None or not vpnc.DEVICE.match(tunnel):  # the client will say what is wrong with it
+            return None
+        try:
+            return Memory.claim(tunnel)
+        except OSError:
+            return None
+        except TakenError as taken:
+            if taken.pid is None or _is_there(taken.pid) or time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK_S)  # for the steward of a client that has just been killed: it undoes what that has done
+
+
+def _is_there(pid: int) -> bool:
     try:
-        return Memory.claim(tunnel)
-    except OSError:
-        return None
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True

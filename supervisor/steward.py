@@ -1,34 +1,33 @@
-"""The process that keeps root when the client gives it up, for what needs root: the flow's entry and the script.
+"""The process that holds what a tunnel has done to the machine, and undoes it when its client goes, however it went.
 
-    client (another user, CAP_NET_ADMIN) ----- requests: one JSON object a packet -----> steward (root)
-                                         <---- answers, with the ring and the switch  -----
+    client ----- requests, its sockets ------> steward
+           <---- answers, ring and switch ----
 
-It hears nothing but that socket, and believes nothing it hears: addresses are parsed anew, and neither the script nor the
-process id in its environment can be chosen. When the client is gone, however it went, the steward undoes everything.
+Everybody's client has one, forked before any byte of the network or of a secret is read: the flow's entry, routes and names
+are the steward's to keep. It is in a session of its own, so neither Ctrl-C nor a terminal that closes reaches it; it hears
+nothing but the socket (`duties`), and when that ends, so does it, after bounded time.
 """
 
 from __future__ import annotations
 
-import json
+import gc
 import os
 import signal
 import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from contextlib import ExitStack, suppress
 
-from qosctl.supervisor import vpnc
-from qosctl.supervisor.log import Log
+from qosctl.bpf.errors import InternalError
+from qosctl.supervisor import dialogue
+from qosctl.supervisor.duties import Duties
 from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.memory import Memory
 from qosctl.supervisor.script import CLOSE_S, Script
 
-MESSAGE_BYTES_MAX = 1 << 17
-_SETTLE_MAX_S = 1.0
-_END_S = CLOSE_S + 5
+_ENTRY_PATIENCE_S = 5.0
+"""How long the flow's entry may keep the end waiting, where another command holds the lock."""
+_END_S = CLOSE_S + _ENTRY_PATIENCE_S + 5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,31 +39,26 @@ class Steward:
         self.connection = connection
 
     @classmethod
-    def start(cls, marker: FlowMarker, script: Script | None, memory: Memory | None) -> Steward:
-        """Fork: the objects work on in the child alone. No thread may run yet."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for each in (ours, theirs):
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES_MAX)
+    def start(
+        cls, marker: FlowMarker, script: Script | None, memory: Memory | None, warn: Callable[[str], None]
+    ) -> Steward:
+        """Fork: the objects work on in the child alone, which tells `warn`. No thread may run yet."""
+        ours, theirs = dialogue.pair()
+        gc.freeze()  # what both have by now they go on sharing, as long as nobody writes its marks into it
         pid = os.fork()
         if pid:
             theirs.close()
             if memory is not None:
                 memory.leave()
             return cls(pid, ours)
-        status = 1
+        status = os.EX_SOFTWARE
         try:
             ours.close()
-            # Whoever stops the client by a signal to the group reaches us too: we go when it has gone. Not SIG_IGN, which
-            # the script would inherit.
-            for number in _SIGNALS:
-                signal.signal(number, lambda *_: None)
-            _serve(theirs, marker, script)
-            if memory is not None:
-                memory.forget()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-            raise
+            _settle_down()
+            _work(theirs, marker, script, memory, warn)
+            status = os.EX_OK
+        except Exception as error:  # the last place where a fault of ours can become one line
+            warn(f"its steward has ended: {InternalError.of(error)}")
         finally:
             os._exit(status)
 
@@ -77,48 +71,26 @@ class Steward:
                 time.sleep(0.005)
 
 
-def _serve(connection: socket.socket, marker: FlowMarker, script: Script | None) -> None:
-    try:
-        with suppress(ConnectionError):  # gone with something unread: an end like any other
-            while True:
-                message, shown, _, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX, 1)
-                if not message:
-                    break
-                try:
-                    answer, descriptors = _answer(message, shown, marker, script)
-                finally:
-                    for each in shown:
-                        os.close(each)
-                with suppress(OSError):  # gone meanwhile: the next read says so
-                    socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
-    finally:
+def _settle_down() -> None:
+    """Be nobody's foreground process: in a session of our own, and without the terminal or pipes of whoever started us."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for each in (0, 1):  # the password comes from one; who reads the other waits for its end
+        os.dup2(nothing, each)
+    os.close(nothing)
+    # Whoever stops all of a unit's processes reaches us too: we go when the client has gone. Not SIG_IGN, which the script
+    # would inherit.
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+
+
+def _work(
+    connection: socket.socket, marker: FlowMarker, script: Script | None, memory: Memory | None, warn: Callable[[str], None]
+) -> None:
+    with ExitStack() as undo:
+        undo.callback(marker.close, _ENTRY_PATIENCE_S)
         if script is not None:
-            script.close(asked=False)  # nothing happens where the client has closed it, as it does at every end it knows of
-        marker.flow_closed()
-
-
-def _answer(message: bytes, shown: list[int], marker: FlowMarker, script: Script | None) -> tuple[Any, list[int]]:
-    """Do what is asked; returns the answer and descriptors. A request that makes no sense gets None."""
-    try:
-        asked = json.loads(message)
-        kind, arguments = asked["kind"], asked["arguments"]
-        if kind in _FOR_SCRIPT and script is not None:
-            return _FOR_SCRIPT[kind](script, arguments), []
-        if kind == "flow_opened":
-            (outer,), (tunnel,) = shown, arguments
-            marker.flow_opened(outer, str(tunnel))
-            return True, marker.descriptors
-        if kind == "flow_closed":
-            marker.flow_closed()
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        Log(sys.stderr, os.environ).warning(f"a request that makes no sense: {type(error).__name__}")
-    return None, []
-
-
-_FOR_SCRIPT: dict[str, Callable[[Script, Any], Any]] = {
-    "prepare": lambda script, arguments: script.prepare(vpnc.from_document(arguments[0])),
-    "apply": lambda script, arguments: script.apply(vpnc.from_document(arguments[0])),
-    "attempt": lambda script, _: script.attempt(),
-    "settle": lambda script, arguments: script.settle(min(float(arguments[0]), _SETTLE_MAX_S)),
-    "close": lambda script, arguments: script.close(asked=arguments[0] is True),
-}
+            undo.callback(script.close, asked=False)  # nothing happens where the client has closed it
+        elif memory is not None:
+            undo.callback(memory.forget)
+        Duties(connection, marker, script, warn).serve()

@@ -17,7 +17,8 @@ from qosctl.dtls.surroundings import Given
 OURS = re.compile(r"(CISCO_|INTERNAL_IP|VPN|X-)|(reason|TUNDEV|IDLE_TIMEOUT|LOG_LEVEL)\Z")
 """Variables that mean something to the script; those of whoever started us must not get through."""
 _LOG_LEVEL_INFO = "1"
-DEVICE = re.compile(r"[^/:%\s\0]{0,15}\Z")
+DEVICE = re.compile(r"(?![-.])[A-Za-z0-9_.-]{0,15}\Z")
+"""A device's name, or nothing before there is one: no sign of any shell's, whatever a script does with it."""
 
 
 def environment(reason: str, given: Given, pid: int, base: Mapping[str, str]) -> dict[str, str]:
@@ -94,7 +95,7 @@ def from_document(read: object) -> Given:
     if not isinstance(read, dict):
         raise ValueError("no object")  # noqa: TRY004  (one kind of error for one kind of mistake)
     tunnel = _text(read, "tunnel")
-    if not DEVICE.match(tunnel) or tunnel in {".", ".."}:
+    if not DEVICE.match(tunnel):
         raise ValueError("no device name")
     gateway, addresses = _text(read, "gateway"), _texts(read, "addresses")
     if any("%" in text for text in addresses):

@@ -100,9 +100,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     log = Log(sys.stderr, os.environ, least=_least(arguments))
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_on_signals())
-        place = stack.enter_context(
-            stand(server, arguments.interface, script, log.warning, apart=user is not None, guarded=guarded)
-        )
+        place = stack.enter_context(stand(server, arguments.interface, script, log.warning, guarded=guarded))
         options = _options(arguments, stop, place.known)
         if user is not None:
             # For the device's addresses and MTU, and for sockets' buffers; nothing of the network has been read yet.

@@ -96,6 +96,18 @@ class Connection:
         """What it has printed on stderr."""
         return _text(self._err)
 
+    @property
+    def steward(self) -> int:
+        """The process that keeps what this one has done to the machine: its only child."""
+        (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(child)
+
+    def kill_both(self) -> None:
+        """Kill it with its steward: nobody is left to undo anything."""
+        os.kill(self.steward, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+
     def stop(self, sign: signal.Signals = signal.SIGINT) -> int:
         """End it and return its exit status."""
         status = end(self.process, sign)

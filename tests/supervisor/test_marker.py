@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,7 +29,7 @@ def warn(line: str) -> None:
 
 @contextmanager
 def near_marker() -> Iterator[FlowMarker]:
-    marker = FlowMarker("vpn.example:443", warn)
+    marker = FlowMarker("vpn.example:443", os.getpid(), warn)
     try:
         yield marker
     finally:
@@ -36,7 +38,7 @@ def near_marker() -> Iterator[FlowMarker]:
 
 @contextmanager
 def remote_marker() -> Iterator[RemoteMarker]:
-    steward = Steward.start(FlowMarker("vpn.example:443", warn), None, None)
+    steward = Steward.start(FlowMarker("vpn.example:443", os.getpid(), warn), None, None, warn)
     try:
         yield RemoteMarker(Remote(steward.connection, warn))
     finally:
@@ -59,28 +61,36 @@ def outer(stand: Stand) -> Iterator[socket.socket]:
         yield made
 
 
+def register(marker: AnyMarker, outer: socket.socket) -> None:
+    """Have a flow registered, and wait for it."""
+    marker.flow_opened(outer.fileno(), "vpn0")
+    deadline = time.monotonic() + 10
+    while marker.memory() is None:
+        assert marker.waiting
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def switch(*, on: bool) -> None:
     with open_state() as state:
         state.control.passtos = on
 
 
 def test_a_client_sees_the_switch_whenever_it_looks(marker: AnyMarker, outer: socket.socket) -> None:
-    marker.flow_opened(outer.fileno(), "vpn0")
-    assert marker.memory() is not None
+    register(marker, outer)
     assert not marker.passtos()
     for on in (True, False, True):
         switch(on=on)
         assert marker.passtos() is on
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as another:
         another.connect((ADDRESSES[6][1], 4443))
-        marker.flow_opened(another.fileno(), "vpn0")
-    assert marker.memory() is not None
+        register(marker, another)
     assert marker.passtos(), "the next flow's is the same switch"
 
 
 def test_without_a_flow_there_is_nothing_to_switch(marker: AnyMarker, outer: socket.socket) -> None:
     assert not marker.passtos()
-    marker.flow_opened(outer.fileno(), "vpn0")
+    register(marker, outer)
     switch(on=True)
     marker.flow_closed()
     assert not marker.passtos()
@@ -89,7 +99,7 @@ def test_without_a_flow_there_is_nothing_to_switch(marker: AnyMarker, outer: soc
 @pytest.mark.audit
 def test_who_may_look_at_the_switch_cannot_turn_it(marker: AnyMarker, outer: socket.socket) -> None:
     """Finding 12: the switch is the operator's, not the client's."""
-    marker.flow_opened(outer.fileno(), "vpn0")
+    register(marker, outer)
     reader = marker.switch
     assert reader is not None
     with pytest.raises(PermissionError):

@@ -133,6 +133,10 @@ def test_a_document_says_it_all() -> None:
 BAD = {
     "device with a slash": {"tunnel": "../../x"},
     "device with a blank": {"tunnel": "a b"},
+    "device that is an option": {"tunnel": "-x"},
+    "device that is a folder": {"tunnel": ".."},
+    "device that is a command": {"tunnel": ";>owned"},
+    "device that is not ASCII": {"tunnel": "tün0"},
     "no gateway": {"gateway": "$(reboot)"},
     "address with a zone": {"addresses": ["fd77::1%$(reboot)/64"]},
     "addresses as text": {"addresses": "10.0.0.1"},

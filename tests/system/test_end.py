@@ -35,11 +35,6 @@ def _sessions(line: Line) -> int:
     return sum(device["ifname"].startswith(SERVER_TUNNEL) for device in ip(line.server_namespace, "link"))
 
 
-def _kill(connection: Connection) -> None:
-    connection.process.kill()
-    connection.process.wait()
-
-
 @pytest.mark.audit
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sign: sign.name)
 def test_a_signal_ends_it_with_a_goodbye_and_no_traces(line: Line, tap: Wiretap, sign: signal.Signals) -> None:
@@ -113,11 +108,24 @@ def test_the_server_forgets_the_cookie_after_a_goodbye(line: Line, tmp_path: Pat
     assert again.stderr.startswith(f"qosctl: {address}:{server.port}: the server ")
 
 
-def test_a_killed_client_leaves_a_flow_that_is_shown_as_dead_and_cleared_by_the_next(
+@pytest.mark.audit
+def test_a_killed_client_leaves_nothing_since_its_steward_undoes_it(line: Line) -> None:
+    """Finding 6 and its kind: the OOM killer, a traceback, SIGKILL."""
+    before = traces(line.client)
+    with Connection(line.client, line.words("--script", str(USUAL[0]), "--kill-switch", "off")) as connection:
+        assert traces(line.client) != before
+        steward = Path(f"/proc/{connection.steward}")
+        connection.process.kill()
+        connection.process.wait()
+        assert _eventually(lambda: not steward.exists(), 10)
+        assert traces(line.client) == before
+
+
+def test_a_client_killed_with_its_steward_leaves_a_flow_that_is_shown_as_dead_and_cleared_by_the_next(
     attached: Line, inside: Inside
 ) -> None:
     with attached.connected() as connection:
-        _kill(connection)
+        connection.kill_both()
         pid = connection.process.pid
         assert TUNNEL not in _devices(attached)
         assert f"{TUNNEL}: 10.91.2.2:4443, pid {pid} is dead" in attached.qosctl("flows").stdout
@@ -131,9 +139,9 @@ def test_a_killed_client_leaves_a_flow_that_is_shown_as_dead_and_cleared_by_the_
         assert inside.works_both_ways(b"after the dead one")
 
 
-def test_a_killed_client_without_a_program_leaves_pins_that_the_next_one_takes_away(line: Line) -> None:
+def test_without_a_program_they_leave_pins_that_the_next_one_takes_away(line: Line) -> None:
     with line.connected() as connection:
-        _kill(connection)
+        connection.kill_both()
     assert pins(line.client) != []
     with line.connected():
         assert len(line.qosctl.read("flows")["flows"]) == 1
@@ -146,7 +154,7 @@ def test_the_server_going_away_ends_it_with_one_line_where_that_is_wanted(line: 
         status = connection.process.wait(10)
         errors = connection.errors
     line.restart_server()
-    assert status == 3
+    assert status == 6
     assert errors.startswith("qosctl: 10.91.2.2:4443: the server ")
     assert errors.count("\n") == 1
     assert TUNNEL not in _devices(line)

@@ -42,12 +42,6 @@ def access(pid: int, descriptor: str) -> int:
     return int(flags, 8) & os.O_ACCMODE
 
 
-def steward(connection: Connection) -> int:
-    """The process that stays root: the client's only child."""
-    (child,) = Path(f"/proc/{connection.process.pid}/task/{connection.process.pid}/children").read_text().split()
-    return int(child)
-
-
 def reconnected(line: Line) -> bool:
     """Whether the one tunnel has had another session before."""
     said = line.qosctl("flows", "--json", check=False).stdout
@@ -134,7 +128,7 @@ def test_whom_to_trust_is_read_once_and_by_root(line: Line, tmp_path: Path) -> N
 def test_the_end_leaves_nothing_whatever_end_it_is(line: Line, sign: signal.Signals) -> None:
     """Even a kill: whoever kept root for the client sees it go."""
     with Connection(line.client, words(line, "--script", "/usr/share/vpnc-scripts/vpnc-script")) as connection:
-        keeper = steward(connection)
+        keeper = connection.steward
         assert pins(line.client)
         connection.process.send_signal(sign)
         connection.process.wait(10)
@@ -148,9 +142,7 @@ def test_the_end_leaves_nothing_whatever_end_it_is(line: Line, sign: signal.Sign
 def test_when_both_were_killed_the_next_start_cleans_up(line: Line) -> None:
     script = ("--script", "/usr/share/vpnc-scripts/vpnc-script")
     with Connection(line.client, words(line, *script)) as connection:
-        os.kill(steward(connection), signal.SIGKILL)
-        connection.process.kill()
-        connection.process.wait()
+        connection.kill_both()
     assert pins(line.client)
     with Connection(line.client, words(line, *script)) as connection:
         assert f"undoing the routes and names of {TUNNEL}, whose client was killed" in connection.errors
@@ -160,11 +152,11 @@ def test_when_both_were_killed_the_next_start_cleans_up(line: Line) -> None:
 
 def test_without_its_steward_a_client_goes_on_unmarked(line: Line) -> None:
     with Connection(line.client, words(line)) as connection, Inside(line) as inside:
-        os.kill(steward(connection), signal.SIGKILL)
+        os.kill(connection.steward, signal.SIGKILL)
         line.restart_server()
         until(lambda: "connected again over DTLS" in connection.errors)
         assert inside.works_both_ways(b"through")
-        assert connection.errors.count("the process that keeps the privilege is gone") == 1
+        assert connection.errors.count("the steward is gone") == 1
     assert line.qosctl("flows", check=False).stdout.count("is dead") == 1
     with line.connected():  # and this one clears it
         pass
@@ -174,7 +166,7 @@ def test_whoever_stays_root_never_knew_the_password(line: Line) -> None:
     secret = line.server.users["alice"].encode()
     with Connection(line.client, words(line)) as connection:
         assert remembers(connection.process.pid, secret)  # it must log in again after a restart of the server
-        assert not remembers(steward(connection), secret)
+        assert not remembers(connection.steward, secret)
 
 
 def test_a_steward_that_nobody_listens_to_still_cleans_up(line: Line) -> None:

@@ -98,11 +98,6 @@ def way(line: Line, address: str) -> str:
     return str(route["dev"])
 
 
-def kill(connection: Connection) -> None:
-    connection.process.kill()
-    connection.process.wait()
-
-
 def like_openconnects(environment: dict[str, str]) -> dict[str, object]:
     """Return what the script is told, without what may differ: names, numbers, and the order of the server's lists."""
     told = {key: value for key, value in environment.items() if key.startswith(("CISCO_", "INTERNAL_", "IDLE", "LOG_"))}
@@ -198,7 +193,7 @@ def test_what_a_killed_client_left_is_undone_by_the_next(line: Line, full: Ocser
     before = traces(line.client)
     server = full if next_one else line.server
     with Connection(line.client, words(line, server)) as connection:
-        kill(connection)
+        connection.kill_both()
     assert traces(line.client)["routes"] != before["routes"]
     (orphan,) = line.qosctl.read("flows")["flows"]
     assert orphan["owner"]["alive"] is False

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.lab import Connection
+from tests.lab.lock import somebody_holds_the_lock
 from tests.lab.relay import Relay
 from tests.system.flowing import EF_BYTE, Flowing, Row, note
 from tests.system.line import TUNNEL, Line
@@ -221,6 +222,34 @@ def test_a_client_that_was_stopped(line: Line) -> None:
     note(Row("stopped (SIGSTOP) until the server gave up", words, "continued", seconds, lost, kept))
     assert kept
     assert seconds < BOUND_S
+
+
+@pytest.mark.audit
+def test_udp_that_goes_and_comes_back_while_another_command_holds_the_lock(attached: Line, tap: Wiretap) -> None:
+    """Finding 13: the client waited for the lock, and the session died meanwhile. Marking waits; packets do not."""
+    attached.qosctl("passtos", "on")
+    with attached.connected() as connection, Flowing(attached.client, attached.server_namespace) as flow:
+        with somebody_holds_the_lock():
+            with no_udp(attached):
+                seconds = flow.wait(time.monotonic())
+                assert flow.tcp_works()
+            until(lambda: "packets go over DTLS again" in connection.errors)
+            flow.wait(time.monotonic())
+            kept = flow.tcp_works()
+            tap.forget()
+            flow.wait(time.monotonic())
+            unmarked = {r.frame.dscp for r in tap.sent() if r.inner and r.inner.traffic_class == EF_BYTE}
+        until(lambda: state(attached) == 2)
+        flow.wait(time.monotonic())
+        tap.forget()
+        flow.wait(time.monotonic())
+        marked = {r.frame.dscp for r in tap.sent() if r.inner and r.inner.traffic_class == EF_BYTE}
+        lost = flow.lost()
+        assert "connecting again" not in connection.errors
+    assert (unmarked, marked) == ({0}, {46})
+    words = "no answer over UDP any more: packets go over TLS, unmarked ... packets go over DTLS again"
+    note(Row("UDP blocked and open again while another command hangs", words, "blocked", seconds, lost, kept))
+    assert kept
 
 
 def test_a_client_that_was_killed_is_followed_by_one_that_connects(line: Line) -> None:

@@ -1,0 +1,85 @@
+"""What a client and its steward say to each other: a JSON object a packet, descriptors beside it.
+
+    client -> steward    {"number": N, "kind": "...", "arguments": {...}}
+    steward -> client    {"number": N, "answer": ...} or {"number": N, "refused": "why"}, to each once it is done
+
+The steward believes nothing it hears. Reading is total: what makes no sense is a ValueError and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MESSAGE_BYTES_MAX = 1 << 17
+DESCRIPTORS_MAX = 2
+_NUMBER_MAX = 1 << 53
+_DESCRIPTOR = "i"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks for. Nothing is known of the arguments but that they have names."""
+
+    number: int
+    kind: str
+    arguments: dict[str, Any]
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a new connection."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for each in ends:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES_MAX)
+    return ends
+
+
+def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Send a message without waiting. BlockingIOError when there is no room now, ConnectionError when nobody is there."""
+    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array(_DESCRIPTOR, descriptors))] if descriptors else []
+    connection.sendmsg([json.dumps(message).encode()], beside, socket.MSG_DONTWAIT)
+
+
+def receive(connection: socket.socket) -> tuple[bytes, list[int], bool]:
+    """Return a message's bytes, its descriptors, which are the caller's to close, and whether it was whole.
+
+    Empty bytes mean that nobody is at the other end any more. BlockingIOError when nothing has come.
+    """
+    # socket.recv_fds of Python 3.11 forgets its flags.
+    room = socket.CMSG_SPACE(DESCRIPTORS_MAX * array(_DESCRIPTOR).itemsize)
+    message, beside, told, _ = connection.recvmsg(MESSAGE_BYTES_MAX, room, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+    descriptors = array(_DESCRIPTOR)
+    for _level, _kind, data in beside:  # nothing else was asked for
+        descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return message, list(descriptors), not told & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+
+
+def parse_request(message: bytes) -> Request:
+    """Read a request; ValueError for what is none."""
+    read = _parse(message)
+    number, kind, arguments = read.get("number"), read.get("kind"), read.get("arguments")
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < _NUMBER_MAX:
+        raise ValueError("number")
+    if not isinstance(kind, str) or not isinstance(arguments, dict):
+        raise ValueError("kind or arguments")  # noqa: TRY004  (one kind of error for one kind of mistake)
+    return Request(number, kind, arguments)
+
+
+def parse_answer(message: bytes) -> dict[str, Any]:
+    """Read what the steward says."""
+    return _parse(message)
+
+
+def _parse(message: bytes) -> dict[str, Any]:
+    try:
+        read: object = json.loads(message)
+        json.dumps(read, ensure_ascii=False).encode()  # half a surrogate pair is text for JSON, and for nobody else
+    except RecursionError:  # brackets in brackets, by the thousand
+        raise ValueError("too deep") from None
+    if not isinstance(read, dict):
+        raise ValueError("no object")  # noqa: TRY004  (as above)
+    return read
