@@ -88,7 +88,7 @@ class Login:
         body = (
             '<?xml version="1.0" encoding="UTF-8"?>\n<config-auth client="vpn" type="auth-reply">'
             f"<auth><{element}>{escape(value, quote=False)}</{element}></auth></config-auth>"
-        ).encode()
+        ).encode(errors="surrogateescape")  # what was typed in another encoding leaves as it was typed
         fields = [*common_fields(self._gateway), ("Content-Type", "application/xml; charset=utf-8")]
         if self._context:
             fields.append(("Cookie", f"{_CONTEXT_COOKIE}={self._context}"))

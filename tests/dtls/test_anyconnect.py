@@ -1,5 +1,7 @@
 """Logging in, without a network: which requests follow which answers."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,3 +220,8 @@ def test_a_server_that_takes_no_logins_now_is_no_verdict_on_the_user() -> None:
         machine.answer(answer(status=503))
     assert not isinstance(caught.value, LoginError)
     assert not asked
+
+
+def test_what_was_typed_in_another_encoding_leaves_as_it_was_typed() -> None:
+    machine = Login(Gateway.parse("https://vpn.example"), PasswordLogin(os.fsdecode(b"al\xffice"), str))
+    assert b"<username>al\xffice</username>" in machine.first_request()
