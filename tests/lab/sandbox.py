@@ -1,8 +1,8 @@
 """A mount namespace of our own, so that names and pins cannot leak into the machine.
 
 The process moves itself (no second process that Ctrl-C could miss), and only what it starts afterwards follows. In
-the sandbox /run/netns is an empty tmpfs and /sys/fs/bpf an empty BPF file system; both go when the last process
-in it has ended, and with them every namespace and every pinned object that nothing else holds.
+the sandbox /run/netns and /run/qosctl are an empty tmpfs each, and /sys/fs/bpf an empty BPF file system; all go when the
+last process in it has ended, and with them every namespace and every pinned object that nothing else holds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @functools.cache
 def enter_sandbox() -> None:
-    """Give this process its own mounts for namespace names and BPF pins; the second call does nothing.
+    """Give this process its own mounts for namespace names, BPF pins and what is to be undone; a second call does nothing.
 
     Call it before threads are started: they would stay outside. PermissionError when not root.
     """
@@ -30,8 +30,9 @@ def enter_sandbox() -> None:
         raise PermissionError("the lab builds network namespaces: run it as root")
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "make / private")
-    Path("/run/netns").mkdir(exist_ok=True)
-    _mount("tmpfs", "/run/netns", b"mode=0755")
+    for place in ("/run/netns", "/run/qosctl"):
+        Path(place).mkdir(mode=0o755, exist_ok=True)
+        _mount("tmpfs", place, b"mode=0755")
     _mount("bpf", "/sys/fs/bpf", b"mode=0700")
 
 
