@@ -19,6 +19,7 @@ from qosctl.dtls.keylife import KeyLife
 from qosctl.dtls.liveness import Due, Liveness
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.numbering.probe import ProbingNumbering, probe_of, probe_payload
+from qosctl.dtls.numbering.switched import SwitchedNumbering
 from qosctl.dtls.parts import Parts
 from qosctl.dtls.pathmtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
 from qosctl.dtls.record import ALERT, APPLICATION_DATA, RecordSealer
@@ -68,9 +69,11 @@ class Link:
         self.opener = parts.opener(keys.cipher, keys.server_key, keys.server_iv)
         self.uplink = parts.uplink(sealer, numbering, None, sent=tally.sent)
         self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
+        self._switched = numbering if isinstance(numbering, SwitchedNumbering) else None
         self._entry = entry
         self._asked: Asked | None = None
         self._adopt_memory()
+        self._follow_switch(now)
         self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
         self.path = path or PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
@@ -96,6 +99,7 @@ class Link:
         self._keep_alive(now)
         if self._asked is None:
             self._adopt_memory()
+        self._follow_switch(now)
         if self.udp.too_big:
             self.udp.too_big = False
             self.path.hinted(self.udp.payload_mtu() - self._overhead, now)
@@ -123,6 +127,11 @@ class Link:
         if memory is not None:
             self.uplink.mark_in(memory.marks)
             self._asked = Asked(memory.inquiry)
+
+    def _follow_switch(self, now: float) -> None:
+        """While no mark leaves, numbers and probes tell nothing of classes either."""
+        if self._switched is not None:
+            self._switched.set_marking(self._entry.passtos(), now)
 
     def _answer(self, now: float) -> float:
         """Send the probe that somebody has asked for; return when to look again."""

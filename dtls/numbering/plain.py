@@ -66,3 +66,8 @@ class PlainNumbering:
             raise exhausted(self._limit)
         self._next = end
         return range(start, end)
+
+    @property
+    def newest(self) -> int:
+        """The highest number used, or what lies below the first."""
+        return self._next - 1

@@ -104,6 +104,11 @@ class ReplaySafeNumbering:
         lane.highest = line.newest
         return numbers
 
+    @property
+    def newest(self) -> int:
+        """The highest number used or left free in a gap, or what lies below the first."""
+        return self._line.newest
+
     def _overtake(self, lane: Lane, slow: Lane, count: int, now: float) -> Sequence[int]:
         line = self._line
         if now >= lane.wanted_until:

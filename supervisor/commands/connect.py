@@ -20,7 +20,7 @@ from qosctl.dtls.credentials import CookieLogin, Credentials, PasswordLogin
 from qosctl.dtls.events import Severity
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
-from qosctl.dtls.numbering.replay_safe import ReplaySafeNumbering
+from qosctl.dtls.numbering.switched import SwitchedNumbering
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.parts import PLAIN, Parts
 from qosctl.dtls.stop import Stop
@@ -32,7 +32,7 @@ from qosctl.supervisor.script import NONE, USUAL, choose
 from qosctl.supervisor.standing import stand
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NUMBERINGS: dict[str, Callable[[int], Numbering]] = {"auto": ReplaySafeNumbering, "plain": PlainNumbering}
+_NUMBERINGS: dict[str, Callable[[int], Numbering]] = {"auto": SwitchedNumbering, "plain": PlainNumbering}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
