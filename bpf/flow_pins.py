@@ -86,7 +86,7 @@ class FlowPins:
     def alive(self, ring_id: int) -> bool:
         """Whether the owner lives."""
         try:
-            folder = os.open(self._of(ring_id), _FOLDER)
+            folder = os.open(f"{self.path}/{ring_id}", _FOLDER)  # a scrape asks of each flow, and pathlib takes its time
         except FileNotFoundError:
             return False
         try:
