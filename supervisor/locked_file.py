@@ -29,6 +29,10 @@ _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _UNFINISHED = "new:"  # begins no namespace's cookie
 
 
+TABLE_FILES = "table:"
+"""How names begin that are no device's: none of those has a colon. See kill_switch.held."""
+
+
 class HeldError(Exception):
     """Another process has locked the file; `document` is what it says there."""
 
@@ -101,6 +105,18 @@ class LockedFile:
             os.close(self._descriptor)
             os.close(self._folder)
             self._descriptor = self._folder = -1
+
+
+def any_file(beginning: str) -> bool:
+    """Whether there is a file of this namespace whose name begins so, whoever's it is."""
+    try:
+        folder = trusted.open_folder(_folder())
+    except (OSError, UntrustedError):
+        return False
+    try:
+        return any(name.startswith(f"{netns.cookie()}-{beginning}") for name in trusted.names(folder))
+    finally:
+        os.close(folder)
 
 
 def is_claimed(name: str) -> bool:

@@ -48,7 +48,7 @@ def stand(
     With `guarded` what belongs inside is held there. RefusedError when another client has the device `tunnel`.
     """
     memory = _claim(tunnel, warn)
-    known = _look_for_held(server, warn)
+    known = _look_for_held(server, warn, guarded=guarded)
     owner = os.getpid()
     marker = FlowMarker(server, owner, warn)
     switch = KillSwitch(server, warn) if guarded else None
@@ -62,14 +62,18 @@ def stand(
         steward.end()
 
 
-def _look_for_held(server: str, warn: Callable[[str], None]) -> str | None:
-    """Return the address of a server whose tunnel is held for nobody; of another's, say that it is in the way."""
+def _look_for_held(server: str, warn: Callable[[str], None], *, guarded: bool) -> str | None:
+    """Return where a server is whose tunnel is held for nobody, and say of what will not be taken over that it is there."""
     known = None
-    for _, owner in ownerless():
-        if owner is not None and owner.server == server:
-            known = str(owner.gateway)
-        elif owner is not None:
-            warn(f"what belonged in {owner.tunnel}, to {owner.server}, is still blocked (try: qosctl unblock)")
+    try:
+        for _, owner in ownerless():
+            mine = owner is not None and owner.server == server
+            if owner is not None and mine:
+                known = str(owner.gateway)
+            if owner is not None and not (mine and guarded):
+                warn(f"what belonged in {owner.tunnel}, to {owner.server}, is still blocked (try: qosctl unblock)")
+    except OSError:  # who may not ask the kernel has nothing to take over
+        return None
     return known
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import TextIO
 
 from qosctl.bpf.one_line import one_line
 from qosctl.bpf.policy import Policy
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.glance import glance
+from qosctl.supervisor.locked_file import TABLE_FILES, any_file
 from qosctl.supervisor.output import Json, counters_json, document, write_json
 from qosctl.supervisor.status import DeviceState, DeviceStatus, Status, status
 
@@ -25,7 +27,18 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         write_json(_json(now), out)
     else:
         _print(now, out)
+        _print_blocked(out)
     return Exit.FINE if any(d.state is DeviceState.ATTACHED for d in now.devices) else Exit.NOT_ATTACHED
+
+
+def _print_blocked(out: TextIO) -> None:
+    if not any_file(TABLE_FILES):
+        return
+    from qosctl.supervisor.kill_switch.blocked import blocked  # noqa: PLC0415 - pyroute2 costs a tenth of a second
+
+    with suppress(OSError):  # the kernel does not say: then qosctl unblock says why
+        for each in blocked():
+            print(one_line(f"blocked: {each} (try: qosctl unblock, or connect again)"), file=out)
 
 
 def _json(now: Status) -> Json:

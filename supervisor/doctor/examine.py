@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from qosctl.bpf.errors import NoPermissionError, QosctlError, kernel_errors
 from qosctl.supervisor.status import DeviceStatus, status
 
-from . import can_run, machine, matrix, neighbours, others, rules, running, selftest
+from . import can_run, machine, matrix, neighbours, others, rules, running, selftest, staying_inside
 from .behaviour import Behaviour
 from .finding import Finding, Level, passed, warned
 from .lab import Lab
@@ -52,6 +52,7 @@ def _examine(devices: Sequence[str]) -> Report:
             *_guarded("machine", can_run.here),
             *_guarded("hooks", hooks.result),
             *_guarded("running", lambda: _running(devices)),
+            *_guarded("blocked", staying_inside.check),
             *_guarded("rules", lambda: rules.check(selectors, matched.result())),
             *_guarded("stamp", lambda: selftest.check(stamp.result(), _attached())),
         ]

@@ -13,9 +13,7 @@ from typing import Any
 from qosctl.supervisor import vpnc
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.plan import SLOTS, table_of
-from qosctl.supervisor.locked_file import HeldError, LockedFile, is_claimed, orphans
-
-_PREFIX = "table:"  # no device's name has a colon
+from qosctl.supervisor.locked_file import TABLE_FILES, HeldError, LockedFile, is_claimed, orphans
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Slot:
             if number in taken:
                 continue
             try:
-                return cls(number, LockedFile.claim(f"{_PREFIX}{table_of(number)}"))
+                return cls(number, LockedFile.claim(f"{TABLE_FILES}{table_of(number)}"))
             except HeldError:
                 continue
             except OSError:  # no place for a file: what is in the kernel keeps others off
@@ -69,15 +67,21 @@ class Slot:
 
 def is_owned(slot: int) -> bool:
     """Whether a living process has the slot's file."""
-    return is_claimed(f"{_PREFIX}{table_of(slot)}")
+    return is_claimed(f"{TABLE_FILES}{table_of(slot)}")
 
 
 def ownerless() -> Iterator[tuple[Slot, Owner | None]]:
-    """Yield the slots whose process is gone, locked while they are looked at; None where nothing says whose they were."""
+    """Yield the slots whose process is gone, locked while they are looked at; None where nothing says whose they were.
+
+    A tunnel whose device is there lives on, whatever has become of the process that holds for it.
+    """
     for file in orphans():
-        text = file.name.removeprefix(_PREFIX)
-        if file.name.startswith(_PREFIX) and text.isdecimal() and int(text) - table_of(0) in range(SLOTS):
-            yield Slot(int(text) - table_of(0), file), _owner(file.read())
+        text = file.name.removeprefix(TABLE_FILES)
+        if not file.name.startswith(TABLE_FILES) or not text.isdecimal():
+            continue
+        number = int(text) - table_of(0)
+        if number in range(SLOTS) and not kernel.carried(number):
+            yield Slot(number, file), _owner(file.read())
 
 
 def _owner(read: dict[str, Any]) -> Owner | None:

@@ -117,6 +117,8 @@ def test_what_a_killed_client_had_inside_is_blocked_until_the_next_one_takes_ove
             assert leaks.tried()
             assert refused(line, 4) and refused(line, 6)
             assert reaches(line, LAN)
+        said = line.qosctl("status", check=False).stdout
+        assert f"blocked: 0.0.0.0/0, ::/0 (of {TUNNEL} to " in said
         with Connection(line.client, words(line, outer=outer)) as connection:
             assert leaks.flows()
             assert connection.errors.count("still blocked") == 0

@@ -137,6 +137,7 @@ def test_the_end_leaves_nothing_whatever_end_it_is(line: Line, sign: signal.Sign
         devices = {route["dev"] for route in ip(line.client, "route")}
         assert devices == {line.device}
         assert len(ip(line.client, "route")) == 2
+    assert line.qosctl("unblock").stdout.startswith("nothing" if sign == signal.SIGINT else "let out again")
 
 
 def test_when_both_were_killed_the_next_start_cleans_up(line: Line) -> None:
@@ -184,6 +185,7 @@ def test_a_steward_that_nobody_listens_to_still_cleans_up(line: Line) -> None:
     process.wait()
     until(lambda: not pins(line.client))
     until(lambda: {route["dev"] for route in ip(line.client, "route")} == {line.device})
+    line.qosctl("unblock")  # what belonged inside, which stays blocked after such an end
 
 
 @pytest.mark.parametrize(

@@ -164,12 +164,13 @@ def test_a_server_that_names_nothing_gets_all_and_stays_reachable(line: Line, fu
 
 
 def test_a_network_that_goes_takes_the_way_to_the_server_with_it_and_brings_it_back(line: Line, full: Ocserv) -> None:
-    """With a default route into the tunnel, what is left leads the client's own packets into its own tunnel."""
+    """With a default route into the tunnel, what is left in main leads the client's own packets into its own tunnel."""
     client, device = line.client, line.device
     with Connection(client, words(line, full)) as connection, Inside(line) as inside:
         client.run(["ip", "link", "set", "dev", device, "down"])
         until(lambda: "connecting again" in connection.errors)
-        assert way(line, line.topology.server4) == TUNNEL
+        assert client.run(["ip", "route", "show", "default"]).stdout.split()[2] == TUNNEL
+        assert client.run(["ip", "route", "get", line.topology.server4], check=False).returncode != 0  # and never does
         client.run(["ip", "link", "set", "dev", device, "up"])
         client.run(["ip", "route", "add", "default", "via", "10.91.1.1", "dev", device, "metric", "100"])
         until(lambda: "connected again" in connection.errors)
@@ -200,6 +201,8 @@ def test_what_a_killed_client_left_is_undone_by_the_next(line: Line, full: Ocser
     with Connection(line.client, words(line, server, *next_one)) as connection:
         assert f"undoing the routes and names of {TUNNEL}, whose client was killed" in connection.errors
         assert len(line.qosctl.read("flows")["flows"]) == 1
+        assert ("is still blocked (try: qosctl unblock)" in connection.errors) == bool(next_one)
+    line.qosctl("unblock")  # which a start without routes does not take over
     assert traces(line.client) == before
 
 
