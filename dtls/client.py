@@ -28,6 +28,7 @@ from qosctl.dtls.events import Say, Severity
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.loop import Loop
 from qosctl.dtls.marker import Marker
+from qosctl.dtls.netdev import DeviceKeeper
 from qosctl.dtls.netwatch import NetWatch, source_towards
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.parts import PLAIN, Parts
@@ -53,6 +54,7 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     *,
     marker: Marker | None = None,
     surroundings: Surroundings | None = None,
+    keeper: DeviceKeeper | None = None,
     on_connected: Callable[[ConnectedInfo], None] = lambda _: None,
     on_statistics: Callable[[Statistics], None] | None = None,
     on_event: Say = lambda _severity, _line: None,
@@ -61,8 +63,9 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     """Connect, and carry packets until `stop.request()` is called (from a signal handler, say) or nothing helps any more.
 
     `surroundings` gives the device its addresses, and the machine routes and names; without it the device gets the
-    addresses and no more. `on_connected` is called once, when packets can pass; without a marker, or where it cannot
-    mark, the tunnel works unmarked. `on_statistics` is called about once a second as long as there is traffic, and when
+    addresses and no more. `keeper` makes the device and changes it in place of this process, which then needs no privilege.
+    `on_connected` is called once, when packets can pass; without a marker, or where it cannot mark, the tunnel works
+    unmarked. `on_statistics` is called about once a second as long as there is traffic, and when
     the state changes; it must not block. `on_event` gets a line for people when the channel or the session changes.
     `parts` may be trace.traced(...), which tells of each packet. Returns what was counted after a stop, which the server
     is told of.
@@ -75,7 +78,7 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     """
     with (
         contextlib.closing(NetWatch()) as net,
-        contextlib.closing(Device(options.tunnel_name, marker, surroundings, stop)) as device,
+        contextlib.closing(Device(options.tunnel_name, marker, surroundings, keeper, stop)) as device,
     ):
         tally = Tally()
         teller = Teller(tally, device, on_connected=on_connected, on_statistics=on_statistics, on_event=on_event)

@@ -10,6 +10,7 @@ import contextlib
 from qosctl.dtls.entry import FlowEntry
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.marker import Marker
+from qosctl.dtls.netdev import DeviceKeeper
 from qosctl.dtls.session import IPV6_MTU_MIN, RECORD_OVERHEAD
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.surroundings import Following, Surroundings
@@ -19,9 +20,20 @@ from qosctl.dtls.tun import Tun
 class Device:
     """The device, once there is one. Close it, and everything is gone."""
 
-    def __init__(self, name: str | None, marker: Marker | None, surroundings: Surroundings | None, stop: Stop) -> None:
-        """`name` None lets the kernel choose; without `surroundings` the device gets addresses and no more."""
+    def __init__(
+        self,
+        name: str | None,
+        marker: Marker | None,
+        surroundings: Surroundings | None,
+        keeper: DeviceKeeper | None,
+        stop: Stop,
+    ) -> None:
+        """`name` None lets the kernel choose; without `surroundings` the device gets addresses and no more.
+
+        Without a `keeper` this process makes the device and changes it.
+        """
         self._name = name
+        self._keeper = keeper
         self._marker = marker
         self._around = Following(surroundings, stop)
         self._cleanup = contextlib.ExitStack()
@@ -39,7 +51,7 @@ class Device:
             return self.tun
         self._cleanup.callback(self._around.close)
         self._around.prepare(opened, self._name, mtu, addresses)
-        self.tun = Tun.create(self._name, mtu, addresses, assign=not self._around.assigns)
+        self.tun = Tun.create(self._name, mtu, addresses, assign=not self._around.assigns, keeper=self._keeper)
         self._cleanup.callback(self.tun.close)
         self.entry = FlowEntry(self._marker, self.tun.name)
         self._cleanup.callback(self.entry.close)

@@ -25,7 +25,7 @@ IPV6_MTU_MIN = 1280
 LINK_MTU_MAX = 9000
 REKEY_MIN_S = 5
 """A server that wants new keys more often gets them this often."""
-_ADDRESSES_MAX = 8
+ADDRESSES_MAX = 8
 # A prefix as short as a default route would take the user's other traffic, which nobody asked for.
 _PREFIX_MIN = {4: 8, 6: 16}
 _DECIMAL = re.compile(r"[0-9]{1,9}\Z")
@@ -203,22 +203,26 @@ def _addresses(response: Response) -> tuple[Interface, ...]:
             mask = next((mask.rpartition("/")[2] for mask in masks if ":" in mask), "128")
         texts.append(f"{text}/{mask}")
     found: list[Interface] = []
-    for text in texts[:_ADDRESSES_MAX]:
+    for text in texts[:ADDRESSES_MAX]:
         try:
             address = ip_interface(text)
         except ValueError:
             raise _bad_address(text) from None
-        if (
-            "%" in text  # a zone is any text, and means nothing here
-            or address.is_loopback
-            or address.is_multicast
-            or address.ip.is_unspecified
-            or address.network.prefixlen < _PREFIX_MIN[address.version]
-        ):
+        if "%" in text or not is_tunnels(address):  # a zone is any text, and means nothing here
             raise _bad_address(text)
         if all(address.ip != other.ip for other in found):
             found.append(address)
     return tuple(sorted(found, key=lambda address: address.version))
+
+
+def is_tunnels(address: Interface) -> bool:
+    """Whether a tunnel's device may have this address, with so short a prefix."""
+    return not (
+        address.is_loopback
+        or address.is_multicast
+        or address.ip.is_unspecified
+        or address.network.prefixlen < _PREFIX_MIN[address.version]
+    )
 
 
 def _bad_address(text: str) -> RefusedError:

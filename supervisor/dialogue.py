@@ -1,7 +1,8 @@
 """What a client and its steward say to each other: a JSON object a packet, descriptors beside it.
 
     client -> steward    {"number": N, "kind": "...", "arguments": {...}}
-    steward -> client    {"number": N, "answer": ...} or {"number": N, "refused": "why"}, to each once it is done
+    steward -> client    {"number": N, "answer": ...} or {"number": N, "refused": KIND, "why": ..., "hint": ...}, to each
+                         once it is done
 
 The steward believes nothing it hears. Reading is total: what makes no sense is a ValueError and nothing else.
 """
@@ -15,10 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError, RefusedError, UsageError
+
 MESSAGE_BYTES_MAX = 1 << 17
 DESCRIPTORS_MAX = 2
 _NUMBER_MAX = 1 << 53
 _DESCRIPTOR = "i"
+_REFUSALS = (UsageError, NotAttachedError, NoPermissionError)  # any other is a RefusedError
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,20 @@ def parse_request(message: bytes) -> Request:
 def parse_answer(message: bytes) -> dict[str, Any]:
     """Read what the steward says."""
     return _parse(message)
+
+
+def refusal(error: QosctlError) -> dict[str, Any]:
+    """Return the part of an answer that says why there is none."""
+    kind = next((kind for kind in _REFUSALS if isinstance(error, kind)), RefusedError)
+    return {"refused": kind.__name__, "why": error.message, "hint": error.hint}
+
+
+def refused(answer: dict[str, Any]) -> QosctlError | None:
+    """Return the error that an answer carries."""
+    if "refused" not in answer:
+        return None
+    kind = next((kind for kind in _REFUSALS if kind.__name__ == answer["refused"]), RefusedError)
+    return kind(str(answer.get("why")), str(answer.get("hint")))
 
 
 def _parse(message: bytes) -> dict[str, Any]:

@@ -13,15 +13,19 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from qosctl.bpf.errors import QosctlError
+from qosctl.bpf.errors import QosctlError, RefusedError
 from qosctl.dtls.addressing import widen
+from qosctl.dtls.surroundings import Given
 from qosctl.supervisor import dialogue, vpnc
 from qosctl.supervisor.budget import Budget
 from qosctl.supervisor.dialogue import Request
 from qosctl.supervisor.marker import FlowMarker, socket_of
 from qosctl.supervisor.script import Script
+from qosctl.supervisor.tunnel_device import TunnelDevice
 
 CALLS_MAX = 8
 """Calls of the script that may wait for one that takes long."""
@@ -33,9 +37,15 @@ class Duties:
     """Serves `connection` until nobody is at its other end."""
 
     def __init__(
-        self, connection: socket.socket, marker: FlowMarker, script: Script | None, warn: Callable[[str], None]
+        self,
+        connection: socket.socket,
+        device: TunnelDevice,
+        marker: FlowMarker,
+        script: Script | None,
+        warn: Callable[[str], None],
     ) -> None:
         self._connection = connection
+        self._device = device
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._marker = marker
@@ -45,6 +55,18 @@ class Duties:
         self._flow = 0  # the request that is answered when its flow is entered; 0 for none
         self._requests = Budget(burst=50, per_s=20)
         self._calls = Budget(burst=10, per_s=1)
+        self._for_device: dict[str, Callable[[Request], Any]] = {
+            "fit": lambda request: device.set_mtu(request.arguments),
+            "readdress": lambda request: device.readdress(request.arguments),
+            "no flow": lambda _: self._close_flow(),
+        }
+        self._for_script: dict[str, Callable[[Script, Request], Any]] = {
+            "prepare": lambda script, request: self._call(script, partial(script.prepare, self._given(request))),
+            "apply": lambda script, request: self._call(script, partial(script.apply, self._given(request))),
+            "attempt": lambda script, _: self._call(script, script.attempt),
+            "settle": lambda script, _: script.settle(_SETTLE_MAX_S),
+            "close": lambda script, request: script.close(asked=request.arguments.get("asked") is True),
+        }
 
     def serve(self) -> None:
         """Do what is asked until the client has gone, however it went."""
@@ -91,52 +113,47 @@ class Duties:
             number = request.number
             if request.kind == "flow":
                 self._open_flow(request, shown)
-                return
-            answer = {"answer": self._do(request)}
-        except (ValueError, OSError, QosctlError) as error:
-            answer = {"refused": str(error)}
+            elif request.kind == "device":
+                name = self._device.create(request.arguments, assign=self._script is None)
+                self._send({"number": number, "answer": name}, [self._device.descriptor])
+            else:
+                self._send({"number": number, "answer": self._do(request)})
+        except QosctlError as error:  # what a client that means well has to know
+            self._send({"number": number, **dialogue.refusal(error)})
+        except (ValueError, OSError) as error:
             if not self._complained:
                 self._complained = True
                 self._warn(f"refused what the client asked for: {error}")
-        self._send({"number": number, **answer})
+            self._send({"number": number, **dialogue.refusal(RefusedError(str(error)))})
 
     def _do(self, request: Request) -> Any:
-        match request.kind:
-            case "no flow":
-                self._flow = 0
-                return self._marker.flow_closed()
-        if self._script is None:
-            raise ValueError(f"nothing to do for: {request.kind[:20]}")
-        match request.kind:
-            case "prepare":
-                given = vpnc.from_document(request.arguments.get("given"))
-                return self._call(lambda script: script.prepare(given))
-            case "apply":
-                given = vpnc.from_document(request.arguments.get("given"))
-                return self._call(lambda script: script.apply(given))
-            case "attempt":
-                return self._call(lambda script: script.attempt())
-            case "settle":
-                return self._script.settle(_SETTLE_MAX_S)
-            case "close":
-                return self._script.close(asked=request.arguments.get("asked") is True)
+        if request.kind in self._for_device:
+            return self._for_device[request.kind](request)
+        if request.kind in self._for_script and self._script is not None:
+            return self._for_script[request.kind](self._script, request)
         raise ValueError(f"nothing to do for: {request.kind[:20]}")
 
-    def _call(self, do: Callable[[Script], None]) -> None:
+    def _close_flow(self) -> None:
+        self._flow = 0
+        self._marker.flow_closed()
+
+    def _given(self, request: Request) -> Given:
+        """Read what a session gives the machine; the device is ours, whatever is said of it."""
+        return replace(vpnc.from_document(request.arguments.get("given")), tunnel=self._device.expected)
+
+    def _call(self, script: Script, do: Callable[[], None]) -> None:
         """Have the script do something, in its time: not too often, and not too much of it at once."""
-        assert self._script is not None
-        while (pause := self._calls.wait_s(time.monotonic())) or self._script.open_calls >= CALLS_MAX:
+        while (pause := self._calls.wait_s(time.monotonic())) or script.open_calls >= CALLS_MAX:
             if not self._rest(pause or _LOOK_S):
                 return
         self._calls.take(time.monotonic())
-        do(self._script)
+        do()
 
     def _open_flow(self, request: Request, shown: Sequence[int]) -> None:
-        tunnel = request.arguments.get("tunnel")
-        if len(shown) != 1 or not isinstance(tunnel, str) or not vpnc.DEVICE.match(tunnel):
-            raise ValueError("no socket, or no tunnel")
+        if len(shown) != 1 or not self._device.name:
+            raise ValueError("no socket, or no device yet")
         self._flow = 0
-        self._marker.flow_opened(shown[0], tunnel)
+        self._marker.flow_opened(shown[0], self._device.name)
         self._flow = request.number
         with socket_of(shown[0]) as outer:
             if outer.type == socket.SOCK_DGRAM:  # TCP sizes its buffers better itself

@@ -131,7 +131,6 @@ class FlowMarker:
         An entry from before goes first, in the same breath, so that the maps stay.
         """
         owner = Owner(self._pid, time.time_ns(), wish.tunnel, self._server)
-        bpffs.ensure_mounted()
         with bpffs.locked(wait=False):
             create_state()
             try:

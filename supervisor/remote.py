@@ -16,10 +16,12 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from qosctl.bpf.control import SwitchReader
+from qosctl.bpf.errors import QosctlError, RefusedError
 from qosctl.bpf.flow_info import page_words
 from qosctl.bpf.inquiry import inquiry_words
 from qosctl.bpf.layout import FLOW_INFO_WORDS, RING_WORDS, WORD
 from qosctl.dtls.marker import FlowMemory
+from qosctl.dtls.netdev import Interface
 from qosctl.dtls.surroundings import Given
 from qosctl.dtls.tally import Statistics
 from qosctl.supervisor import dialogue, vpnc
@@ -31,6 +33,8 @@ _MARKS_BYTES = RING_WORDS * WORD.size
 _RING_BYTES = _MARKS_BYTES + FLOW_INFO_WORDS * WORD.size
 _ANSWER_S = 5.0
 """How long a steward may take for what costs it nothing."""
+_DEVICE_S = 20.0
+"""The same for a device: the kernel may have to load a module."""
 
 
 class Answer(NamedTuple):
@@ -38,6 +42,7 @@ class Answer(NamedTuple):
 
     value: Any
     descriptors: list[int]
+    error: QosctlError | None
 
 
 class Remote:
@@ -52,13 +57,26 @@ class Remote:
 
     def ask(self, kind: str, wait_s: float = _ANSWER_S, **arguments: Any) -> Any:
         """Return the answer, None where there is none within `wait_s`."""
+        answer = self._exchange(kind, wait_s, arguments)
+        return None if answer is None else answer.value
+
+    def require(self, kind: str, wait_s: float = _ANSWER_S, **arguments: Any) -> Answer:
+        """Return the answer; RefusedError where there is none, and the error where that is the answer."""
+        answer = self._exchange(kind, wait_s, arguments)
+        if answer is None:
+            raise RefusedError("the steward does not answer", "connect again")
+        if answer.error is not None:
+            raise answer.error
+        return answer
+
+    def _exchange(self, kind: str, wait_s: float, arguments: dict[str, Any]) -> Answer | None:
         deadline = time.monotonic() + wait_s
         number = self._tell_by(deadline, kind, arguments)
         while (answer := self.answer_to(number)) is None:
             if not self._wait(select.POLLIN, deadline):
                 self.forget(number)
                 return None
-        return answer.value
+        return answer
 
     def order(self, kind: str, **arguments: Any) -> None:
         """Send a request whose answer nobody needs, waiting for room only."""
@@ -115,7 +133,7 @@ class Remote:
                     return
                 said = dialogue.parse_answer(message)
                 if said["number"] in self._expected:
-                    self._expected[said["number"]] = Answer(said.get("answer"), descriptors)
+                    self._expected[said["number"]] = Answer(said.get("answer"), descriptors, dialogue.refused(said))
                 else:
                     _close(descriptors)
 
@@ -141,7 +159,7 @@ class RemoteMarker:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._asked = 0  # the request whose ring is awaited
-        self._unsent: tuple[int, str] | None = None  # a flow there was no room to ask for: descriptor and tunnel
+        self._unsent: int | None = None  # the descriptor of a flow that there was no room to ask for
         self._last: Statistics | None = None
         self._page: memoryview | None = None
         self._memory: FlowMemory | None = None
@@ -149,8 +167,9 @@ class RemoteMarker:
 
     def flow_opened(self, outer: int, tunnel: str) -> None:
         """Ask for the flow to be entered; where that fails, the steward tells."""
+        del tunnel  # the steward knows its own
         self._let_go()
-        self._unsent = os.dup(outer), tunnel
+        self._unsent = os.dup(outer)
         self._look()
 
     def memory(self) -> FlowMemory | None:
@@ -182,11 +201,10 @@ class RemoteMarker:
     def _look(self) -> None:
         """Ask, if there was no room to ask before, and look for the answer."""
         if self._unsent is not None:
-            outer, tunnel = self._unsent
-            self._asked = self._remote.tell("flow", [outer], tunnel=tunnel)
+            self._asked = self._remote.tell("flow", [self._unsent])
             if not self._asked:
                 return
-            os.close(outer)
+            os.close(self._unsent)
             self._unsent = None
         answer = self._remote.answer_to(self._asked)
         if answer is not None:
@@ -208,10 +226,32 @@ class RemoteMarker:
     def _let_go(self) -> None:
         self._remote.forget(self._asked)
         if self._unsent is not None:
-            os.close(self._unsent[0])
+            os.close(self._unsent)
         if self.switch is not None:
             self.switch.close()
         self._asked, self._unsent, self._page, self._memory, self.switch = 0, None, None, None, None
+
+
+class RemoteDevice:
+    """Satisfies qosctl.dtls.netdev.DeviceKeeper: the steward makes the device and changes it."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    def create(self, name: str | None, mtu: int, addresses: Sequence[Interface], *, assign: bool) -> tuple[int, str]:
+        """Have it made. Its name, and whether it gets its addresses there, the steward knows already."""
+        del name, assign
+        answer = self._remote.require("device", _DEVICE_S, mtu=mtu, addresses=[str(each) for each in addresses])
+        (descriptor,) = answer.descriptors
+        return descriptor, str(answer.value)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Have it sized."""
+        self._remote.forget(self._remote.tell("fit", mtu=mtu))
+
+    def readdress(self, addresses: Sequence[Interface]) -> int:
+        """Have it given other addresses."""
+        return int(self._remote.require("readdress", addresses=[str(each) for each in addresses]).value)
 
 
 class RemoteScript:

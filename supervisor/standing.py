@@ -1,7 +1,7 @@
 """Where a client stands: what it marks with, who sets routes and names, and what the dead left undone before.
 
 client      the network, the packets, the secrets
-steward     the flow's entry, routes and names (see `steward`): whoever the client is, and whatever becomes of it
+steward     the device, the flow's entry, routes and names (see `steward`): whoever the client is, whatever becomes of it
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from qosctl.bpf import bpffs
+from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.surroundings import Surroundings
 from qosctl.supervisor import privileges, vpnc
 from qosctl.supervisor.kill_switch.held import ownerless
 from qosctl.supervisor.kill_switch.switch import KillSwitch
 from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.memory import Memory, TakenError
-from qosctl.supervisor.remote import Remote, RemoteMarker, RemoteScript
+from qosctl.supervisor.remote import Remote, RemoteDevice, RemoteMarker, RemoteScript
 from qosctl.supervisor.script import NONE, Script, undo_for_the_dead
 from qosctl.supervisor.steward import Steward
+from qosctl.supervisor.tunnel_device import TunnelDevice
 
 UNDOING_S = 10.0
 """How long to wait for a dead client's steward."""
@@ -32,6 +35,7 @@ _LOOK_S = 0.05
 class Standing:
     """What the client is given. `surroundings` is None for only an address."""
 
+    keeper: RemoteDevice
     marker: RemoteMarker
     surroundings: Surroundings | None
     known: str | None
@@ -53,11 +57,14 @@ def stand(
     marker = FlowMarker(server, owner, warn)
     switch = KillSwitch(server, warn) if guarded else None
     runner = None if script == NONE else Script(script, memory, owner, warn, switch)
+    with suppress(QosctlError):  # where marking is not possible, the marker tells
+        bpffs.ensure_mounted()  # takes a privilege that the steward does not keep
     privileges.keep_secrets()
-    steward = Steward.start(marker, runner, memory, warn)
+    steward = Steward.start(TunnelDevice(tunnel), marker, runner, memory, warn)
     try:
         remote = Remote(steward.connection, warn)
-        yield Standing(RemoteMarker(remote), None if runner is None else RemoteScript(remote), known)
+        around = None if runner is None else RemoteScript(remote)
+        yield Standing(RemoteDevice(remote), RemoteMarker(remote), around, known)
     finally:
         steward.end()
 

@@ -1,11 +1,11 @@
 """The process that holds what a tunnel has done to the machine, and undoes it when its client goes, however it went.
 
-    client ----- requests, its sockets ------> steward
-           <---- answers, ring and switch ----
+    client ----- requests, its sockets ---------------> steward
+           <---- answers; device, ring and switch ----
 
-Everybody's client has one, forked before any byte of the network or of a secret is read: the flow's entry, routes and names
-are the steward's to keep. It is in a session of its own, so neither Ctrl-C nor a terminal that closes reaches it; it hears
-nothing but the socket (`duties`), and when that ends, so does it, after bounded time.
+Everybody's client has one, forked before any byte of the network or of a secret is read: the device, the flow's entry,
+routes and names are the steward's to keep. It is in a session of its own, so neither Ctrl-C nor a terminal that closes
+reaches it; it hears nothing but the socket (`duties`), and when that ends, so does it, after bounded time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from qosctl.bpf.errors import InternalError
-from qosctl.supervisor import dialogue
+from qosctl.supervisor import dialogue, privileges
 from qosctl.supervisor.duties import Duties
 from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.memory import Memory
 from qosctl.supervisor.script import CLOSE_S, Script
+from qosctl.supervisor.tunnel_device import TunnelDevice
 
 _ENTRY_PATIENCE_S = 5.0
 """How long the flow's entry may keep the end waiting, where another command holds the lock."""
@@ -40,7 +41,12 @@ class Steward:
 
     @classmethod
     def start(
-        cls, marker: FlowMarker, script: Script | None, memory: Memory | None, warn: Callable[[str], None]
+        cls,
+        device: TunnelDevice,
+        marker: FlowMarker,
+        script: Script | None,
+        memory: Memory | None,
+        warn: Callable[[str], None],
     ) -> Steward:
         """Fork: the objects work on in the child alone, which tells `warn`. No thread may run yet."""
         ours, theirs = dialogue.pair()
@@ -55,7 +61,9 @@ class Steward:
         try:
             ours.close()
             _settle_down()
-            _work(theirs, marker, script, memory, warn)
+            with ExitStack() as undo:
+                _promise(undo, device, marker, script, memory)
+                Duties(theirs, device, marker, script, warn).serve()
             status = os.EX_OK
         except Exception as error:  # the last place where a fault of ours can become one line
             warn(f"its steward has ended: {InternalError.of(error)}")
@@ -80,17 +88,19 @@ def _settle_down() -> None:
     os.close(nothing)
     # Whoever stops all of a unit's processes reaches us too: we go when the client has gone. Not SIG_IGN, which the script
     # would inherit.
+    with suppress(OSError):  # a kernel without it: nothing is promised there, and the tunnel matters more
+        privileges.limit(privileges.STEWARDS)
     for number in _SIGNALS:
         signal.signal(number, lambda *_: None)
 
 
-def _work(
-    connection: socket.socket, marker: FlowMarker, script: Script | None, memory: Memory | None, warn: Callable[[str], None]
+def _promise(
+    undo: ExitStack, device: TunnelDevice, marker: FlowMarker, script: Script | None, memory: Memory | None
 ) -> None:
-    with ExitStack() as undo:
-        undo.callback(marker.close, _ENTRY_PATIENCE_S)
-        if script is not None:
-            undo.callback(script.close, asked=False)  # nothing happens where the client has closed it
-        elif memory is not None:
-            undo.callback(memory.forget)
-        Duties(connection, marker, script, warn).serve()
+    """Note what is to be undone at the end: routes and names first, while the device is there; the device last."""
+    undo.callback(device.close)
+    undo.callback(marker.close, _ENTRY_PATIENCE_S)
+    if script is not None:
+        undo.callback(script.close, asked=False)  # nothing happens where the client has closed it
+    elif memory is not None:
+        undo.callback(memory.forget)

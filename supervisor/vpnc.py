@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, ip_address, ip_interface
 from typing import Any
 
 from qosctl.dtls.routes import Net, Network, banner, domains, networks, servers, spare
+from qosctl.dtls.session import ADDRESSES_MAX, Interface, is_tunnels
 from qosctl.dtls.surroundings import Given
 
 OURS = re.compile(r"(CISCO_|INTERNAL_IP|VPN|X-)|(reason|TUNDEV|IDLE_TIMEOUT|LOG_LEVEL)\Z")
@@ -97,14 +98,12 @@ def from_document(read: object) -> Given:
     tunnel = _text(read, "tunnel")
     if not DEVICE.match(tunnel):
         raise ValueError("no device name")
-    gateway, addresses = _text(read, "gateway"), _texts(read, "addresses")
-    if any("%" in text for text in addresses):
-        raise ValueError("a zone")
+    gateway = _text(read, "gateway")
     return Given(
         tunnel=tunnel,
         gateway=ip_address(gateway.partition("%")[0]),
         mtu=_number(read, "mtu"),
-        addresses=tuple(ip_interface(text) for text in addresses),
+        addresses=interfaces(read.get("addresses")),
         network=Network(
             include=networks(_texts(read, "include"), default=True),
             exclude=networks(_texts(read, "exclude")),
@@ -118,6 +117,16 @@ def from_document(read: object) -> Given:
             discarded=_number(read, "discarded"),
         ),
     )
+
+
+def interfaces(texts: object) -> tuple[Interface, ...]:
+    """Read the addresses of a tunnel's device, each with its prefix: those that a server may give. ValueError."""
+    if not isinstance(texts, list) or len(texts) > ADDRESSES_MAX or not all(isinstance(text, str) for text in texts):
+        raise ValueError("no addresses")
+    found = tuple(ip_interface(text) for text in texts if "%" not in text)  # a zone is any text, and means nothing here
+    if len(found) != len(texts) or not all(is_tunnels(address) for address in found):
+        raise ValueError("addresses of no tunnel")
+    return found
 
 
 def _text(read: dict[str, Any], key: str) -> str:

@@ -102,14 +102,13 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         stop = stack.enter_context(_stop_on_signals())
         place = stack.enter_context(stand(server, arguments.interface, script, log.warning, guarded=guarded))
         options = _options(arguments, stop, place.known)
-        if user is not None:
-            # For the device's addresses and MTU, and for sockets' buffers; nothing of the network has been read yet.
-            privileges.drop_to(user, {privileges.CAP_NET_ADMIN})
+        privileges.drop(user)  # nothing of the network has been read yet, and the steward does what takes a privilege
         # What is loaded by now stays: looking through it for garbage would keep packets waiting for 10 ms at a time.
         gc.freeze()
         connect(
             options,
             stop,
+            keeper=place.keeper,
             marker=place.marker,
             surroundings=place.surroundings,
             on_connected=lambda info: None if arguments.quiet else _say_connected(info, out),

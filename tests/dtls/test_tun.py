@@ -14,7 +14,8 @@ import pytest
 from qosctl.bpf.dscp import EF
 from qosctl.bpf.errors import NotAttachedError, RefusedError, UsageError
 from qosctl.dtls.inner import dscp_of
-from qosctl.dtls.tun import MAX_MTU, Tun
+from qosctl.dtls.netdev import MAX_MTU
+from qosctl.dtls.tun import Tun
 
 from tests.lab import Namespace
 

@@ -15,8 +15,9 @@ from qosctl.bpf import syscall
 from qosctl.bpf.layout import CONTROL
 from qosctl.bpf.state import open_state
 from qosctl.supervisor.marker import FlowMarker
-from qosctl.supervisor.remote import Remote, RemoteMarker
+from qosctl.supervisor.remote import Remote, RemoteDevice, RemoteMarker
 from qosctl.supervisor.steward import Steward
+from qosctl.supervisor.tunnel_device import TunnelDevice
 
 from tests.supervisor.stand import ADDRESSES, Stand
 
@@ -38,9 +39,12 @@ def near_marker() -> Iterator[FlowMarker]:
 
 @contextmanager
 def remote_marker() -> Iterator[RemoteMarker]:
-    steward = Steward.start(FlowMarker("vpn.example:443", os.getpid(), warn), None, None, warn)
+    steward = Steward.start(TunnelDevice("vpn0"), FlowMarker("vpn.example:443", os.getpid(), warn), None, None, warn)
     try:
-        yield RemoteMarker(Remote(steward.connection, warn))
+        remote = Remote(steward.connection, warn)
+        device, _ = RemoteDevice(remote).create("vpn0", 1400, [], assign=True)
+        yield RemoteMarker(remote)
+        os.close(device)
     finally:
         steward.end()
 

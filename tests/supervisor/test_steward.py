@@ -21,6 +21,7 @@ from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.remote import Remote, RemoteMarker
 from qosctl.supervisor.script import Script
 from qosctl.supervisor.steward import Steward
+from qosctl.supervisor.tunnel_device import TunnelDevice
 
 from tests.lab import Namespace
 from tests.lab.lock import somebody_holds_the_lock
@@ -75,7 +76,8 @@ class Taken:
 
     @property
     def descriptors(self) -> list[str]:
-        """What the steward has open."""
+        """What the steward has open when it has done what it was asked."""
+        self.ask("settle")
         return sorted(os.readlink(each) for each in self._folder.iterdir())  # noqa: PTH115 - no path comes out
 
     @property
@@ -103,12 +105,15 @@ def begin(stand: Stand, tmp_path: Path) -> Iterator[Begin]:
 
     with ExitStack() as stack:
 
-        def made() -> Taken:
+        def made(tunnel: str | None = None, *, device: bool = True) -> Taken:
             pid = os.getpid()
             runner = Script(str(script), None, pid, warn)
-            steward = Steward.start(FlowMarker("vpn.example:443", pid, warn), runner, None, warn)
+            steward = Steward.start(TunnelDevice(tunnel), FlowMarker("vpn.example:443", pid, warn), runner, None, warn)
             stack.callback(steward.end)
-            return Taken(steward, warnings)
+            client = Taken(steward, warnings)
+            if device:
+                assert client.ask("device", mtu=1400, addresses=["192.168.77.5/24"])["answer"].startswith("tun")
+            return client
 
         yield made
 
@@ -159,8 +164,15 @@ SENSELESS = {
     "no such kind": request("reboot"),
     "a kind that is a list": b'{"number": 7, "kind": [], "arguments": {}}',
     "arguments that are a list": b'{"number": 7, "kind": "flow", "arguments": [["10.0.0.1", 70000], ["10.0.0.2", 1], ""]}',
-    "a flow of no socket": request("flow", tunnel="vpn0"),
-    "a flow of words": request("flow", tunnel="vpn0", local=["10.92.0.1", 70000], remote=["10.92.0.2", 4443]),
+    "a flow of no socket": request("flow"),
+    "a flow of words": request("flow", local=["10.92.0.1", 70000], remote=["10.92.0.2", 4443]),
+    "another device": request("device", mtu=1400, addresses=[]),
+    "an MTU of nothing": request("fit"),
+    "an MTU of a word": request("fit", mtu="1400; reboot"),
+    "an MTU beyond": request("fit", mtu=1 << 40),
+    "an address of this machine": request("readdress", addresses=["127.0.0.1/8"]),
+    "an address that takes all": request("readdress", addresses=["10.0.0.1/0"]),
+    "too many addresses": request("readdress", addresses=[f"10.0.0.{n}/32" for n in range(1, 99)]),
     "a tunnel that is a command": request("apply", given={**GIVEN, "tunnel": ";>owned"}),
     "a tunnel that is an option": request("apply", given={**GIVEN, "tunnel": "-x"}),
     "addresses of anything": request("apply", given={**GIVEN, "addresses": [{}]}),
@@ -172,7 +184,7 @@ SENSELESS = {
 
 def test_what_makes_no_sense_is_refused_and_leaves_nothing_behind(begin: Begin, tmp_path: Path) -> None:
     client = begin()
-    assert client.ask("settle") == {"number": 1001, "answer": True}
+    assert client.ask("settle") == {"number": 1002, "answer": True}
     before = client.descriptors
     with outer() as shown:
         for name, message in SENSELESS.items():
@@ -201,10 +213,10 @@ def test_a_flow_is_a_socket_that_is_really_there(begin: Begin) -> None:
         file = stack.enter_context(Path("/dev/null").open())
         before = client.descriptors
         for shown in (abroad, alone, listening, local, other, raw, file):
-            assert "refused" in client.ask("flow", shown.fileno(), tunnel="vpn0"), shown
+            assert "refused" in client.ask("flow", shown.fileno()), shown
         assert client.descriptors == before
         good = stack.enter_context(outer())
-        assert client.ask("flow", good.fileno(), tunnel="vpn0")["answer"] is True
+        assert client.ask("flow", good.fileno())["answer"] is True
         (flow,) = flows()
         assert flow.key.local == good.getsockname()
 
@@ -212,10 +224,10 @@ def test_a_flow_is_a_socket_that_is_really_there(begin: Begin) -> None:
 def test_another_clients_flow_is_not_to_be_had(begin: Begin) -> None:
     victim, client = begin(), begin()
     with outer(shared=True) as theirs, outer(shared=True, port=theirs.getsockname()[1]) as ours:
-        assert victim.ask("flow", theirs.fileno(), tunnel="vpn0")["answer"] is True
+        assert victim.ask("flow", theirs.fileno())["answer"] is True
         (before,) = flows()
         open_before = client.descriptors
-        assert client.ask("flow", ours.fileno(), tunnel="vpn1")["answer"] is False
+        assert client.ask("flow", ours.fileno())["answer"] is False
         client.ask("no flow")
         (after,) = flows()
         assert (after.key, after.ring_id) == (before.key, before.ring_id)
@@ -228,7 +240,7 @@ def test_a_flow_that_moves_on_leaves_nothing_behind(begin: Begin) -> None:
     counts = set()
     for _ in range(20):
         with outer() as shown:
-            assert client.ask("flow", shown.fileno(), tunnel="vpn0")["answer"] is True
+            assert client.ask("flow", shown.fileno())["answer"] is True
             (flow,) = flows()
             assert flow.key.local == shown.getsockname()
             counts.add(len(client.descriptors))
@@ -277,7 +289,7 @@ def test_nobody_waits_for_a_lock_and_the_flow_is_entered_when_it_is_free(begin: 
             client.ask("apply", given=GIVEN)
             while not client.ask("settle")["answer"]:
                 pass
-            assert (tmp_path / "calls").read_text() == "connect vpn0 10.92.0.2\n"
+            assert (tmp_path / "calls").read_text() == "connect tun0 10.92.0.2\n"
         deadline = time.monotonic() + PATIENCE_S
         while marker.memory() is None:
             assert time.monotonic() < deadline

@@ -154,7 +154,7 @@ def test_the_server_going_away_ends_it_with_one_line_where_that_is_wanted(line: 
         status = connection.process.wait(10)
         errors = connection.errors
     line.restart_server()
-    assert status == 6
+    assert status == 3
     assert errors.startswith("qosctl: 10.91.2.2:4443: the server ")
     assert errors.count("\n") == 1
     assert TUNNEL not in _devices(line)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from qosctl.supervisor import privileges
 
 from tests.lab import Connection
 from tests.lab.qosctl import COMMAND
@@ -23,7 +24,7 @@ from tests.system.wiretap import Wiretap
 OCSERV = "dpd = 3\n"
 USAGE, NO_PERMISSION = 1, 4
 NOBODY = "65534"
-CAP_NET_ADMIN = 1 << 12
+CAPABILITIES = ("CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb")
 EF_BYTE = 184
 
 
@@ -73,7 +74,8 @@ def remembers(pid: int, secret: bytes) -> bool:
     return False
 
 
-def test_one_capability_is_left_and_no_way_to_another(line: Line) -> None:
+@pytest.mark.audit
+def test_no_capability_is_left_and_no_way_to_any(line: Line) -> None:
     with Connection(line.client, words(line)) as connection:
         pid = connection.process.pid
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -81,8 +83,7 @@ def test_one_capability_is_left_and_no_way_to_another(line: Line) -> None:
             assert said["Uid"] == said["Gid"] == [NOBODY] * 4
             assert said["Groups"] == []
             assert said["NoNewPrivs"] == ["1"]
-            assert [int(said[name][0], 16) for name in ("CapPrm", "CapEff")] == [CAP_NET_ADMIN] * 2
-            assert [int(said[name][0], 16) for name in ("CapInh", "CapBnd", "CapAmb")] == [0] * 3
+            assert [int(said[name][0], 16) for name in CAPABILITIES] == [0] * 5
         assert re.search(r"^Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
         assert Path(f"/proc/{pid}/mem").stat().st_uid == 0  # so nobody else of its user may look into it
         opened = {path.name: os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}  # noqa: PTH115 - no path
@@ -90,6 +91,33 @@ def test_one_capability_is_left_and_no_way_to_another(line: Line) -> None:
         maps = [number for number, name in opened.items() if "bpf-map" in name]
         # Its own ring, and the operator's switch to look at.
         assert sorted(access(pid, number) for number in maps) == [os.O_RDONLY, os.O_RDWR]
+
+
+@pytest.mark.audit
+def test_who_stays_root_keeps_no_capability_either(line: Line) -> None:
+    """Finding 17: what takes a privilege, the steward does for everybody."""
+    with Connection(line.client, line.words("--script", "none")) as connection, Inside(line) as inside:
+        for task in Path(f"/proc/{connection.process.pid}/task").iterdir():
+            said = status(int(task.name))
+            assert said["Uid"] == ["0"] * 4
+            assert said["NoNewPrivs"] == ["1"]
+            assert [int(said[name][0], 16) for name in CAPABILITIES] == [0] * 5
+        assert inside.works_both_ways(b"through")
+
+
+@pytest.mark.audit
+def test_the_steward_keeps_what_it_needs(line: Line) -> None:
+    """Finding 11: it kept everything it was started with. It has no terminal, pipe or session of its client's either."""
+    needed = sum(1 << number for number in privileges.STEWARDS)
+    with Connection(line.client, words(line)) as connection:
+        pid = connection.steward
+        said = status(pid)
+        assert said["NoNewPrivs"] == ["1"]
+        for name in CAPABILITIES:
+            assert int(said[name][0], 16) & ~needed == 0
+        assert os.getsid(pid) == pid
+        for number in (0, 1):
+            assert os.readlink(f"/proc/{pid}/fd/{number}") == "/dev/null"  # noqa: PTH115 - no path comes out
 
 
 def test_a_reconnect_marks_as_before(attached: Line, tap: Wiretap) -> None:
