@@ -37,6 +37,8 @@ PATIENCE_S = 30.0
 CLOSE_S = 2 * PATIENCE_S
 _ATTEMPT_PAUSE_S = 1.0
 """At least between two calls for attempts: what a script changes is news of the network, which brings the next attempt."""
+_OPEN_MAX = 8
+"""Calls that may wait for a script that hangs; beyond, those are left out that set nothing new, however sessions flap."""
 
 
 def choose(wanted: str | None) -> str:
@@ -90,12 +92,15 @@ class Script:
         """Call for what the new session takes."""
         before, self._given = self._given, given
         self._remember(given)
+        same = before is not None and (before.addresses, before.network) == (given.addresses, given.network)
+        if same and self._open >= _OPEN_MAX:
+            return
         self._hold(given)
         if before is None:
             if given.network.discarded:
                 self._warn(f"{given.network.discarded} of the server's routes are left out: none that a VPN may set")
             self._call("connect", given)
-        elif (before.addresses, before.network) == (given.addresses, given.network):
+        elif same:
             self._call("reconnect", given)
         else:
             self._call("disconnect", before)
@@ -105,7 +110,7 @@ class Script:
     def attempt(self) -> None:
         """Call for an attempt, if the last call for one is not too recent."""
         now = time.monotonic()
-        if self._given is not None and now - self._attempted >= _ATTEMPT_PAUSE_S:
+        if self._given is not None and now - self._attempted >= _ATTEMPT_PAUSE_S and self._open < _OPEN_MAX:
             self._attempted = now
             self._call("attempt-reconnect", self._given)
             self._hold(self._given)

@@ -193,6 +193,24 @@ def test_the_order_of_calls(folder: Path, log: Path, warnings: list[str]) -> Non
     assert warnings == ["3 of the server's routes are left out: none that a VPN may set"]
 
 
+@pytest.mark.audit
+def test_a_script_that_hangs_lets_no_calls_pile_up(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    """Finding 8: a server whose sessions flap would have had one more call wait for each."""
+    path = tmp_path / "script"
+    path.write_text("#!/bin/sh\nsleep 1000\n")
+    path.chmod(0o700)
+    monkeypatch.setattr("qosctl.supervisor.script.PATIENCE_S", 0.2)
+    script = Script(str(path), None, 42, warnings.append)
+    for _ in range(200):
+        script.apply(GIVEN)
+        script.attempt()
+    assert script._open <= 12
+    script.close(asked=True)
+    assert list(folder.iterdir()) == []
+
+
 def test_a_script_that_hangs_is_ended(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
