@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import random
+import re
 import signal
 import socket
 import time
@@ -16,6 +17,7 @@ from qosctl.bpf.flow_pins import Owner
 from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.policy import Policy
 from qosctl.bpf.state import folder, open_state
+from qosctl.supervisor import privileges
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.hooks import HookKind
 from qosctl.supervisor.passtos import passtos, set_passtos
@@ -156,7 +158,7 @@ def _scrape(stand: Stand, port: int) -> str | None:
         try:
             connection.request("GET", "/metrics")
             return connection.getresponse().read().decode()
-        except ConnectionRefusedError:
+        except ConnectionError:  # nobody there, or going just now
             return None
         finally:
             connection.close()
@@ -174,6 +176,41 @@ def test_it_serves_the_metrics_where_it_is_told_to(stand: Stand, tmp_path: Path)
         os.kill(supervisor.process.pid, signal.SIGTERM)
         assert supervisor.process.wait() == 0
         assert not [line for line in supervisor.log if "Traceback" in line]
+
+
+def _exporters(supervisor: Supervised) -> list[int]:
+    """The processes that it has begun to answer scrapes."""
+    threads = Path(f"/proc/{supervisor.process.pid}/task").iterdir()
+    children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return [child for child in children if b"exporting" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.audit
+def test_who_answers_scrapes_can_load_no_program_and_goes_with_the_supervisor(stand: Stand, tmp_path: Path) -> None:
+    """Finding 17: HTTP met a process that could read the kernel's memory."""
+    with Supervised(stand.sender, tmp_path, ON + '[metrics]\nlisten = "2004"\n') as supervisor:
+        supervisor.wait(lambda: _scrape(stand, 2004) is not None)
+        (exporter,) = _exporters(supervisor)
+        said = Path(f"/proc/{exporter}/status").read_text()
+        masks = re.findall(r"^Cap(?:Inh|Prm|Eff|Bnd|Amb):\t(\w+)$", said, re.MULTILINE)
+        allowed = sum(1 << number for number in privileges.LOOKERS)
+        assert [int(mask, 16) & ~allowed for mask in masks] == [0] * 5
+        assert "NoNewPrivs:\t1\n" in said
+        listening = [os.readlink(path) for path in Path(f"/proc/{supervisor.process.pid}/fd").iterdir()]  # noqa: PTH115
+        rows = [row.split() for row in stand.sender.read("/proc/net/tcp").splitlines()]
+        (inode,) = {row[9] for row in rows if row[1].endswith(f":{2004:04X}") and row[3] == "0A"}
+        assert f"socket:[{inode}]" not in listening
+
+        os.kill(exporter, signal.SIGKILL)
+        supervisor.wait(lambda: any("what serves them has ended" in line for line in supervisor.log))
+        supervisor.wait(lambda: bool(_exporters(supervisor)) and _scrape(stand, 2004) is not None)
+        (exporter,) = _exporters(supervisor)
+        supervisor.process.kill()
+        supervisor.process.wait()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{exporter}/cwd").exists() and _scrape(stand, 2004) is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_a_taken_address_does_not_stop_the_marking(stand: Stand, tmp_path: Path) -> None:
