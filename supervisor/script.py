@@ -195,6 +195,9 @@ def run_script(path: str, reason: str, given: Given, pid: int, *, quiet: bool = 
         stdout=subprocess.DEVNULL if quiet else 2,
         stderr=subprocess.DEVNULL if quiet else None,
         start_new_session=True,  # a Ctrl-C is for us: the script is to finish
+        # SIGPIPE stays ignored, as it is in what systemd starts: nobody may be reading what the script says, and the shell
+        # would end half-way through its work.
+        restore_signals=False,
     )
     try:
         status = process.wait(PATIENCE_S)

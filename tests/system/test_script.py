@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from qosctl.supervisor.script import USUAL
 
 from tests.lab import Connection, Ocserv
 from tests.lab.openconnect import Openconnect
+from tests.lab.qosctl import COMMAND
 from tests.system.inside import Inside
 from tests.system.line import TUNNEL, Line
 from tests.system.traces import traces
@@ -229,6 +231,42 @@ def test_packets_do_not_wait_for_the_script(line: Line, tmp_path: Path) -> None:
         until(lambda: "connected again" in connection.errors and begun.exists())
         assert inside.works_both_ways(b"through")
         go_on.touch()
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda sign: sign.name)
+def test_whatever_ends_the_client_the_machine_is_as_it_was(line: Line, resolv_conf: Path, sign: signal.Signals) -> None:
+    """Finding 6: routes, rules, names, devices, pins and what is remembered."""
+    before, remembered = traces(line.client), sorted(Path("/run/qosctl").glob("*"))
+    with Connection(line.client, words(line, line.server, "--kill-switch", "off")) as connection:
+        steward = Path(f"/proc/{connection.steward}")
+        assert traces(line.client) != before
+        assert resolv_conf.read_text() != RESOLV
+        connection.process.send_signal(sign)
+        connection.process.wait(20)
+        until(lambda: not steward.exists())
+        assert traces(line.client) == before
+        assert resolv_conf.read_text() == RESOLV
+        assert sorted(Path("/run/qosctl").glob("*")) == remembered
+        assert "Cannot find device" not in connection.errors, "the script was called while the device was there"
+
+
+@pytest.mark.audit
+def test_a_script_that_nobody_reads_any_more_undoes_all_the_same(line: Line, resolv_conf: Path, tmp_path: Path) -> None:
+    """Ctrl-C in `qosctl connect 2>&1 | tee log` ends tee first, and what the script says then meets a closed pipe."""
+    script = a_script(tmp_path / "script", f'echo "about to $reason"\n. {USUAL[0]}\n')
+    before = traces(line.client)
+    argv = [str(COMMAND), *words(line, line.server, "--script", script)]
+    process = line.client.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("connected ")
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+    assert traces(line.client) == before
+    assert resolv_conf.read_text() == RESOLV
 
 
 def test_a_script_that_fails_costs_a_line(line: Line, tmp_path: Path) -> None:
