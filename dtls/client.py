@@ -28,7 +28,7 @@ from qosctl.dtls.events import Say, Severity
 from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.loop import Loop
 from qosctl.dtls.marker import Marker
-from qosctl.dtls.netdev import DeviceKeeper
+from qosctl.dtls.netdev import DeviceKeeper, check_name
 from qosctl.dtls.netwatch import NetWatch, source_towards
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.parts import PLAIN, Parts
@@ -76,6 +76,7 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     of, and is tried again; InternalError only where there was no session yet.
     However it ends, the tunnel device, the flow's entry and the sockets are gone.
     """
+    check_name(options.tunnel_name)  # before anybody logs in for it
     with (
         contextlib.closing(NetWatch()) as net,
         contextlib.closing(Device(options.tunnel_name, marker, surroundings, keeper, stop)) as device,

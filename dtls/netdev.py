@@ -134,10 +134,15 @@ def let_go(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def check(name: str | None, mtu: int, addresses: Sequence[Interface]) -> None:
-    """Raise UsageError for a name or an MTU that cannot be."""
+def check_name(name: str | None) -> None:
+    """Raise UsageError for a name that no device can have; None lets the kernel choose."""
     if name is not None and not NAME.match(name):
         raise UsageError(f"{name!r} is not a device name", "1 to 15 letters and digits, as in vpn0")
+
+
+def check(name: str | None, mtu: int, addresses: Sequence[Interface]) -> None:
+    """Raise UsageError for a name or an MTU that cannot be."""
+    check_name(name)
     least = MIN_MTU_IPV6 if any(address.version == 6 for address in addresses) else MIN_MTU
     if not least <= mtu <= MAX_MTU:
         raise UsageError(f"an MTU of {mtu} is out of range: {least} to {MAX_MTU}")
