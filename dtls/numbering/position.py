@@ -68,7 +68,7 @@ class Position:
             work = bulk - earlier.bulk + latest.overtaking - earlier.overtaking
             if work >= LEAST_WORK and now - earlier.heard >= base:
                 break
-        if now > earlier.heard:
+        if now > earlier.heard and work > 0:  # nothing served is nothing learnt of the link
             seen = work / (now - earlier.heard)
             if self.capacity is None:
                 self.capacity = seen

@@ -228,3 +228,13 @@ def test_a_wrong_belief_heals(wrong: str, bulk: Bulk) -> None:
     outcome = world.run()
     assert outcome.classes["EF"].replayed == 0
     assert outcome.replay_loss("DF") < 1.0
+
+
+def test_echoes_that_tell_of_nothing_served_do_not_end_it() -> None:
+    """Two late echoes between which nothing has arrived: a link of no capacity was divided by."""
+    log = SendLog(0)
+    position = Position(log)
+    position.echoed(1.0, 0, 0.1, 0.001)
+    position.echoed(2.0, 0, 0.1, 0.001)
+    assert position.capacity is None
+    assert position.at_arrival(2.0, 0.1, 0.001, 0, 0) == 0
