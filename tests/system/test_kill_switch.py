@@ -63,13 +63,16 @@ def reaches(line: Line, address: str) -> bool:
 
 
 def refused(line: Line, version: int) -> bool:
-    """Whether a packet to the outside is answered by the kernel with an error at once."""
+    """Whether a packet to the outside is answered with an error, as soon as the device of a dead client is gone."""
     family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
-    with line.client.entered(), socket.socket(family, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((OUTSIDE[version], 9))
-        except OSError:
-            return True
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with line.client.entered(), socket.socket(family, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.connect((OUTSIDE[version], 9))
+            except OSError:
+                return True
+        time.sleep(0.02)
     return False
 
 
