@@ -10,8 +10,10 @@ For each IP version of which the server's routes put something inside, in this o
     Q      to SERVER: lookup main, but not the way into TUN                  the outer packets; never in a circle
     Q + 1  to SERVER: unreachable
 
-(`default` stands for each network that the server names.) The kernel takes the route into TUN away with the device,
-however that ends, and `unreachable` remains. Nothing here is on the way of a packet but the route lookup.
+(`default` stands for each network that the server names. Where they are of different lengths, P and P + 1 are for the
+shortest; before them comes such a pair for each longer one, to that network alone.) The kernel takes the route into TUN
+away with the device, however that ends, and `unreachable` remains. Nothing here is on the way of a packet but the route
+lookup.
 
     plan      what there is to be, from what a session gives: no I/O
     kernel    makes it so, over rtnetlink; the state is there and nowhere else
@@ -19,6 +21,6 @@ however that ends, and `unreachable` remains. Nothing here is on the way of a pa
     switch    one client's: hold, lift, leave
     blocked   what is held for nobody, for `qosctl unblock`, `status` and `doctor`
 
-Numbers: tables FIRST_TABLE to FIRST_TABLE + SLOTS - 1; rules' preferences from FIRST_TABLE on, 6 * SLOTS of them. Rules and
-routes are the kernel's by their protocol (RTPROT_KERNEL): systemd-networkd removes whatever else it does not know.
+Numbers: tables FIRST_TABLE to FIRST_TABLE + SLOTS - 1; rules' preferences within PREFERENCES. Rules and routes are the
+kernel's by their protocol (RTPROT_KERNEL): systemd-networkd removes whatever else it does not know.
 """

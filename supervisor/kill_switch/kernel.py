@@ -162,7 +162,7 @@ def _slots(ip: IPRoute, version: int) -> set[int]:
 def _all_rules(ip: IPRoute, version: int) -> Iterator[Rule]:
     for message in ip.get_rules(family=_FAMILIES[version]):
         preference = message.get_attr("FRA_PRIORITY")
-        if preference in PREFERENCES:
+        if preference in PREFERENCES and message.get_attr("FRA_PROTOCOL") == _KERNELS_OWN:
             suppressed, group = (_limit(message.get_attr(f"FRA_SUPPRESS_{what}")) for what in ("PREFIXLEN", "IFGROUP"))
             to = message.get_attr("FRA_DST")
             yield Rule(

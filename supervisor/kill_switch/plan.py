@@ -14,7 +14,9 @@ from qosctl.dtls.surroundings import Given
 FIRST_TABLE: Final = 24740
 SLOTS: Final = 16
 """Tunnels at a time."""
-PREFERENCES: Final = range(FIRST_TABLE, FIRST_TABLE + 6 * SLOTS)
+_LEVELS = 8
+"""Networks within networks that are told apart; those nested deeper share the last."""
+PREFERENCES: Final = range(FIRST_TABLE - 2 * _LEVELS * SLOTS, FIRST_TABLE + 6 * SLOTS)
 MAIN: Final = 254  # RT_TABLE_MAIN
 _BROAD = {4: 7, 6: 15}
 """Routes as short as these are never believed: a pair of halves is a default route by another name."""
@@ -111,10 +113,26 @@ def _rules(slot: int, version: int, inside: Inside) -> set[Rule]:
     # What names networks comes before what takes everything, whichever tunnel came first.
     everything = any(net.prefixlen == 0 for net in inside.nets)
     preference = FIRST_TABLE + 2 * slot + (2 * SLOTS if everything else 0)
-    return {
+    return _for_longer(slot, [net for net in inside.nets if net.prefixlen > shortest]) | {
         Rule(version, preference, MAIN, shorter_than=shortest + 1),
         Rule(version, preference + 1, table_of(slot)),
     }
+
+
+def _for_longer(slot: int, nets: Iterable[Net]) -> set[Rule]:
+    """Let no route of main be believed for a network that is as short as this one: the shortest does not speak for all.
+
+    What lies within another network comes before it, or that one's rule would speak for both.
+    """
+    rules: set[Rule] = set()
+    levels: dict[Net, int] = {}
+    for net in sorted(set(nets), key=lambda net: -net.prefixlen):
+        within = (level for other, level in levels.items() if other.subnet_of(net))  # type: ignore[arg-type]  # one version
+        levels[net] = min(1 + max(within, default=-1), _LEVELS - 1)
+        preference = PREFERENCES.start + 2 * SLOTS * levels[net] + 2 * slot
+        rules.add(Rule(net.version, preference, MAIN, shorter_than=net.prefixlen + 1, to=net))
+        rules.add(Rule(net.version, preference + 1, table_of(slot), to=net))
+    return rules
 
 
 def _to_server(slot: int, server: Net) -> set[Rule]:

@@ -80,6 +80,53 @@ def test_of_main_only_what_is_more_specific_than_what_is_inside_is_believed(nets
     assert rule.shorter_than == believed
 
 
+@pytest.mark.audit
+@pytest.mark.parametrize(
+    ("nets", "own", "asked"),
+    [
+        (["10.0.0.0/8", "172.16.5.0/24"], "172.16.0.0/12", "172.16.5.1"),
+        (["10.20.1.1/32"], "10.20.1.0/25", "10.20.1.1"),  # the tunnel's own network is shorter
+        (["0.0.0.0/0", "10.20.0.0/16"], "10.0.0.0/8", "10.20.0.1"),
+        (["172.16.0.0/12", "10.0.0.0/8", "172.16.5.0/24"], "172.16.0.0/16", "172.16.5.1"),  # within each other
+        (["2001:db8::/32", "2001:db8:0:5::/64"], "2001:db8::/48", "2001:db8:0:5::1"),
+    ],
+)
+def test_a_route_as_short_as_a_network_of_the_servers_is_not_believed_for_that(
+    nets: list[str], own: str, asked: str
+) -> None:
+    """Finding 2: the shortest network that a server names says nothing of what counts for the longer ones."""
+    named = tuple(map(ip_network, nets))
+    version = named[0].version
+    with Namespace("guarded") as namespace, namespace.entered():
+        namespace.run(["ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1"])
+        namespace.run(["ip", "link", "set", "up0", "up"])
+        namespace.run(["ip", "link", "set", "up1", "up"])
+        namespace.run(["ip", f"-{version}", "route", "add", own, "dev", "up0"])
+        longer = f"{asked}/{ip_network(asked).prefixlen}"
+        found = ["ip", f"-{version}", "route", "get", asked]
+        assert "up0" in namespace.run(found).stdout
+        held = planned(given(V4, V6, include=named, splits=frozenset({version})))
+        held = Plan(held.rules, frozenset(route for route in held.routes if route.kind is not Kind.TUNNEL))
+        kernel.enforce(0, held, 0)
+        kernel.enforce(0, held, 0)
+        assert "up0" not in namespace.run(found, check=False).stdout
+        if longer not in nets:
+            namespace.run(["ip", f"-{version}", "route", "add", longer, "dev", "up0"])
+            assert "up0" in namespace.run(found).stdout  # more specific than what the server named
+        kernel.lift(0)
+        assert kernel.held() == {}
+        assert "up0" in namespace.run(found).stdout
+
+
+def test_rules_of_others_are_left_alone_whatever_their_preference() -> None:
+    with Namespace("guarded") as namespace, namespace.entered():
+        namespace.run(["ip", "rule", "add", "pref", str(PREFERENCES.start), "lookup", "100"])
+        kernel.enforce(0, planned(given()), 0)
+        kernel.lift(0)
+        assert f"{PREFERENCES.start}:" in namespace.run(["ip", "rule"]).stdout
+        assert kernel.held() == {}
+
+
 def test_what_names_networks_comes_before_what_takes_everything_whatever_the_slots() -> None:
     split = planned(given(V4, include=(ip_network("10.20.0.0/16"),), splits=frozenset({4})), SLOTS - 1)
     full = planned(given(V4), 0)
@@ -95,7 +142,7 @@ def test_slots_have_numbers_of_their_own_within_what_is_documented() -> None:
             assert all(preference in PREFERENCES and slot_of(preference) == slot for preference in mine)
             assert not mine & taken
         taken |= mine
-    assert FIRST_TABLE == PREFERENCES.start == 24740
+    assert (FIRST_TABLE, PREFERENCES.start, PREFERENCES[-1]) == (24740, 24484, 24835)
 
 
 def test_the_server_is_reached_by_main_but_not_through_its_own_tunnel() -> None:
