@@ -32,6 +32,9 @@ LEANING := $(addprefix tests/dtls/test_,handshake.py keys.py record.py client.py
 	tests/supervisor/test_attach.py::test_attach_twice_is_a_notice \
 	tests/supervisor/test_neighbours.py::test_somebody_took_the_program_off
 
+# Compiled modules are kept, whatever the machine's habit: each of many processes of the tests would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: venv install endurance demo test audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:

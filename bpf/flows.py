@@ -80,11 +80,15 @@ class FlowKey:
     @property
     def home(self) -> int:
         """The slot where a search for this flow begins: flow_home() of flows.h."""
-        *addresses, ports = _KEY.unpack(self.pack())
-        mix = (addresses[0] + addresses[1]) * FLOW_HASH_FIRST & _MASK
-        mix ^= (addresses[2] + addresses[3]) * FLOW_HASH_SECOND & _MASK
-        home: int = ((mix + ports) * FLOW_HASH_FIRST & _MASK) >> (64 - FLOW_SLOTS_LOG2)
-        return home
+        return _home(self.pack())
+
+
+def _home(packed: bytes) -> int:
+    *addresses, ports = _KEY.unpack(packed)
+    mix = (addresses[0] + addresses[1]) * FLOW_HASH_FIRST & _MASK
+    mix ^= (addresses[2] + addresses[3]) * FLOW_HASH_SECOND & _MASK
+    home: int = ((mix + ports) * FLOW_HASH_FIRST & _MASK) >> (64 - FLOW_SLOTS_LOG2)
+    return home
 
 
 @functools.lru_cache(maxsize=4096)

@@ -10,9 +10,11 @@ speculation, which costs packets time.
 
 from __future__ import annotations
 
+import functools
 import os
 import sysconfig
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -33,36 +35,80 @@ def load(state: Path, device: Path, *, ethernet: bool) -> int:
     """
     if not Path("/usr/include/linux/bpf.h").exists():
         raise RefusedError("the kernel's user-space headers are missing", "apt install linux-libc-dev")
-    try:
-        from bcc import BPF  # noqa: PLC0415 - 100 MB that only the attaching process shall pay
-    except ImportError as error:
-        raise RefusedError("bcc is missing", "apt install python3-bpfcc, and a venv with --system-site-packages") from error
-    flags = [
-        f"-DLINK_ETHERNET={int(ethernet)}",
-        f"-I{_SOURCES}",
-        "-I/usr/include",
-        f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}",
-    ]
     pins = [state / name for name in _STATE_MAPS] + [device / name for name in _DEVICE_MAPS]
-    with _kernel_source(), ExitStack() as stack:
-        flags += _descriptors(pins, stack)
+    with ExitStack() as stack:
+        maps = dict(_opened(pins, stack))
+        return _compiled(_text(_SOURCES), tuple(maps), ethernet=ethernet).load(maps)
+
+
+class _Compiled:
+    """The program behind the compiler, which is most of the work: it can be loaded for one device after the other.
+
+    The numbers of its maps' descriptors stand in its instructions. So it keeps a number for each map, and puts the map of
+    the device under it while the kernel takes the program.
+    """
+
+    def __init__(self, names: Sequence[str], flags: Sequence[str]) -> None:
         try:
-            module = BPF(src_file=os.fsencode(_SOURCES / "egress.c"), cflags=flags)
-            program = module.load_func(_ENTRY, BPF.SCHED_CLS)
-        except Exception as error:  # bcc raises nothing more precise
-            raise RefusedError(f"the kernel did not take the program: {error}", "dmesg | tail") from error
-    descriptor = os.dup(program.fd)
-    module.cleanup()
-    return descriptor
+            from bcc import BPF  # noqa: PLC0415 - 100 MB that only the attaching process shall pay
+        except ImportError as error:
+            hint = "apt install python3-bpfcc, and a venv with --system-site-packages"
+            raise RefusedError("bcc is missing", hint) from error
+        with ExitStack() as stack:
+            self._nothing = os.open(os.devnull, os.O_RDONLY)
+            stack.callback(os.close, self._nothing)
+            self._numbers = {name: os.dup(self._nothing) for name in names}
+            for number in self._numbers.values():
+                stack.callback(os.close, number)
+            numbers = [f"-D{name.upper()}_MAP={number}" for name, number in self._numbers.items()]
+            with _kernel_source(), _refusing():
+                self._module = BPF(src_file=os.fsencode(_SOURCES / "egress.c"), cflags=[*flags, *numbers])
+            stack.callback(self._module.cleanup)
+            weakref.finalize(self, stack.pop_all().close)
+        self._kind = BPF.SCHED_CLS
+
+    def load(self, maps: Mapping[str, int]) -> int:
+        """Let the kernel take the program with these maps, by name, and return its descriptor."""
+        try:
+            for name, number in self._numbers.items():
+                os.dup2(maps[name], number, inheritable=False)
+            with _refusing():
+                self._module.load_func(_ENTRY, self._kind)
+        finally:
+            for number in self._numbers.values():
+                os.dup2(self._nothing, number, inheritable=False)
+        descriptor: int = self._module.funcs.pop(_ENTRY).fd  # bcc would give the same one again
+        return descriptor
 
 
-def _descriptors(pins: Sequence[Path], stack: ExitStack) -> Iterator[str]:
-    """Open what is pinned, and yield for each map the name that the program has for its descriptor."""
+@functools.lru_cache(maxsize=4)
+def _compiled(text: bytes, names: tuple[str, ...], *, ethernet: bool) -> _Compiled:
+    """Compile the sources, unless these very ones have been."""
+    del text
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    flags = [f"-DLINK_ETHERNET={int(ethernet)}", f"-I{_SOURCES}", "-I/usr/include", f"-I/usr/include/{multiarch}"]
+    return _Compiled(names, flags)
+
+
+def _text(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.glob("*.[ch]")))
+
+
+def _opened(pins: Sequence[Path], stack: ExitStack) -> Iterator[tuple[str, int]]:
+    """Open what is pinned, and yield each map's name and descriptor."""
     for pin in pins:
         with suppress(FileNotFoundError):  # a program that needs it does not compile
             descriptor = syscall.obj_get(str(pin))
             stack.callback(os.close, descriptor)
-            yield f"-D{pin.name.upper()}_MAP={descriptor}"
+            yield pin.name, descriptor
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # bcc raises nothing more precise
+        raise RefusedError(f"the kernel did not take the program: {error}", "dmesg | tail") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ connection that was made before the fault and has to work after it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import socket
 import struct
@@ -128,6 +129,10 @@ class Row:
 def note(row: Row) -> None:
     """Put a row into build/faults.json, in place of the last one of the same fault."""
     FAULTS.parent.mkdir(exist_ok=True)
-    rows = json.loads(FAULTS.read_text()) if FAULTS.exists() else []
-    rows = [each for each in rows if each["fault"] != row.fault] + [asdict(row)]
-    FAULTS.write_text(json.dumps(rows, indent=2) + "\n")
+    with FAULTS.open("a+") as file:  # tests in other processes have rows of their own
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        rows = [each for each in json.loads(text or "[]") if each["fault"] != row.fault] + [asdict(row)]
+        file.truncate(0)
+        file.write(json.dumps(rows, indent=2) + "\n")
