@@ -35,6 +35,10 @@ LEANING := $(addprefix tests/dtls/test_,handshake.py keys.py record.py client.py
 # Compiled modules are kept, whatever the machine's habit: each of many processes of the tests would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Most tests wait for namespaces and servers: four at a time on two cores. Who has nothing left to do takes over half of
+# what another still has, so nobody works alone at the end.
+WORKERS := 4
+
 .PHONY: venv install endurance demo test audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -55,10 +59,10 @@ demo: root $(VENV)/project
 	@$(PYTHON) -m tests.demo
 
 test: root check
-	@$(PYTHON) -m pytest -n 3 --dist loadfile
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
 audit: root $(VENV)/project
-	@$(PYTHON) -m pytest -n 3 --dist loadfile -m audit
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m audit
 
 check: $(VENV)/project
 	@$(BIN)/ruff check .
@@ -79,7 +83,7 @@ test-minima test-newest: test-%: root system $(VENV)/project
 		--constraint build/$*/constraints.txt '.[dev]'
 	@build/$*/bin/pip list --disable-pip-version-check 2>/dev/null | \
 		grep -iE '^(cryptography|pyopenssl|pyroute2|prometheus|waitress|idna|setuptools)'
-	@build/$*/bin/python -m pytest -n 3 --dist loadfile $(LEANING)
+	@build/$*/bin/python -m pytest -n $(WORKERS) --dist worksteal $(LEANING)
 
 lock: system
 	@deploy/lock

@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 _CLONE_NEWNET = 0x4000_0000
+PATIENCE_S = 120
+"""For a command that should end by itself: only one that hangs takes so long, however busy the machine."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _serial = itertools.count()
 
@@ -67,7 +69,7 @@ class Namespace:
         return [*enter, "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid()), *argv]
 
     def run(
-        self, argv: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = 30
+        self, argv: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside and wait. LabError with what it said when it fails and `check` is set."""
         return _command(self.argv(argv), check=check, stdin=stdin, timeout=timeout, shown=argv)
@@ -166,7 +168,12 @@ def end(process: subprocess.Popen[str], sign: signal.Signals = signal.SIGTERM, p
 
 
 def _command(
-    argv: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = 30, shown: Sequence[str] = ()
+    argv: Sequence[str],
+    *,
+    check: bool = True,
+    stdin: str | None = None,
+    timeout: float = PATIENCE_S,
+    shown: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout, **feed)
