@@ -19,7 +19,8 @@ from typing import Any
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError, RefusedError, UsageError
 
 MESSAGE_BYTES_MAX = 1 << 17
-DESCRIPTORS_MAX = 2
+DESCRIPTORS_MAX = 253
+"""SCM_MAX_FD of net/scm.h. With room for fewer the kernel would close the others in our name, which may take its time."""
 _NUMBER_MAX = 1 << 53
 _DESCRIPTOR = "i"
 _REFUSALS = (UsageError, NotAttachedError, NoPermissionError)  # any other is a RefusedError

@@ -7,7 +7,6 @@ leaves nothing behind.
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import time
@@ -22,6 +21,7 @@ from qosctl.dtls.addressing import widen
 from qosctl.dtls.surroundings import Given
 from qosctl.supervisor import dialogue, vpnc
 from qosctl.supervisor.budget import Budget
+from qosctl.supervisor.closing import Closer
 from qosctl.supervisor.dialogue import Request
 from qosctl.supervisor.marker import FlowMarker, socket_of
 from qosctl.supervisor.script import Script
@@ -29,6 +29,8 @@ from qosctl.supervisor.tunnel_device import TunnelDevice
 
 CALLS_MAX = 8
 """Calls of the script that may wait for one that takes long."""
+DESCRIPTORS_OPEN_MAX = 256
+"""Descriptors of the client's that may wait to be closed; one that sends more has them made so that they do not close."""
 _SETTLE_MAX_S = 0.1
 _LOOK_S = 0.1
 
@@ -51,6 +53,7 @@ class Duties:
         self._marker = marker
         self._script = script
         self._warn = warn
+        self._closer = Closer()
         self._complained = False
         self._flow = 0  # the request that is answered when its flow is entered; 0 for none
         self._requests = Budget(burst=50, per_s=20)
@@ -78,8 +81,10 @@ class Duties:
                         return
                     self._serve_one(message if whole else b"", shown)
                 finally:
-                    for each in shown:
-                        os.close(each)
+                    left = self._closer.close(shown)
+                if left > DESCRIPTORS_OPEN_MAX:
+                    self._warn("the client shows what cannot be closed: its tunnel ends")
+                    return
 
     def _await_request(self) -> bool:
         """Wait until there is a request that may be served; False when the client has gone."""

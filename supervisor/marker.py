@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -189,14 +188,11 @@ def key_of(outer: int) -> FlowKey:
 @contextmanager
 def socket_of(descriptor: int) -> Iterator[socket.socket]:
     """Yield a socket by a descriptor that stays the caller's; OSError for what is none."""
-    own = os.dup(descriptor)
+    shown = socket.socket(fileno=descriptor)
     try:
-        shown = socket.socket(fileno=own)
-    except BaseException:
-        os.close(own)
-        raise
-    with shown:
         yield shown
+    finally:
+        shown.detach()  # to close another descriptor of it would wait as long as whoever made it likes
 
 
 def passtos_of(switch: SwitchReader | None) -> bool:

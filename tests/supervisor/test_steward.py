@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,16 @@ class Taken:
         self.connection.setblocking(True)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, b"".join(each.to_bytes(4, "little") for each in descriptors))]
         self.connection.sendmsg([message], rights if descriptors else [])
+
+    def give(self, descriptor: int, times: int) -> None:
+        """Send a descriptor beside a request, and be the first to close it."""
+        pid = int(self._folder.parent.name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self.say(request("settle"), (descriptor,) * times)
+            os.close(descriptor)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def drain(self) -> list[dict[str, Any]]:
         """Read what has been answered; descriptors are closed."""
@@ -196,6 +208,48 @@ def test_what_makes_no_sense_is_refused_and_leaves_nothing_behind(begin: Begin, 
     assert "Traceback" not in client.warnings[0]
     assert (tmp_path / "calls").read_text() == ""
     assert not list(tmp_path.glob("owned"))
+
+
+@contextmanager
+def closing_takes_an_hour() -> Iterator[int]:
+    """A TCP socket whose last descriptor waits for a far end that reads nothing. Whoever gets it closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as far, socket.socket() as near:
+        near.connect(far.getsockname())
+        near.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                near.send(bytes(1 << 16))
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        yield near.detach()
+
+
+@pytest.mark.parametrize("beside", [1, 5], ids=["one", "five"])
+def test_a_socket_that_does_not_close_keeps_nothing_waiting(begin: Begin, tmp_path: Path, beside: int) -> None:
+    """Finding 11: else a client that was taken over decides when its routes and its device go."""
+    client = begin()
+    client.ask("apply", given=GIVEN)
+    with closing_takes_an_hour() as shown:
+        client.give(shown, beside)
+        client.ask("settle")
+        client.connection.close()
+        deadline = time.monotonic() + PATIENCE_S
+        while "disconnect" not in (tmp_path / "calls").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_client_whose_sockets_do_not_close_is_let_go(begin: Begin) -> None:
+    client = begin()
+    with closing_takes_an_hour() as shown:
+        client.give(shown, 1)
+        with socket.socket() as other, suppress(AssertionError, ConnectionError):
+            for _ in range(4):
+                client.say(request("settle"), (other.fileno(),) * 250)
+        deadline = time.monotonic() + PATIENCE_S
+        while not client.warnings:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert "cannot be closed" in client.warnings[-1]
 
 
 def test_a_flow_is_a_socket_that_is_really_there(begin: Begin) -> None:
