@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client.registry import CollectorRegistry
 from qosctl.bpf.device import DevicePins
+from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.events import Say, Severity
 from qosctl.metrics.collector import KernelCollector, registry_of
 from qosctl.metrics.readings import Attachment
+from qosctl.supervisor import hooks, privileges, system_calls
 
-from . import hooks
+
+def only_look() -> None:
+    """Keep what it takes to look at maps and hooks, for good. To be called before any thread is started.
+
+    Where this kernel, or a library that is missing, does not let us, nothing is promised.
+    """
+    with suppress(OSError):
+        privileges.limit(privileges.LOOKERS)
+    with suppress(RefusedError):
+        system_calls.give_up(system_calls.exporters(os.getpid()), foreign=False)
 
 
 def registry(say: Say) -> CollectorRegistry:

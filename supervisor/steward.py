@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from qosctl.bpf.errors import InternalError
-from qosctl.supervisor import dialogue, privileges
+from qosctl.bpf.errors import InternalError, RefusedError
+from qosctl.supervisor import dialogue, privileges, system_calls
 from qosctl.supervisor.duties import Duties
 from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.memory import Memory
@@ -90,6 +90,8 @@ def _settle_down() -> None:
     # would inherit.
     with suppress(OSError):  # a kernel without it: nothing is promised there, and the tunnel matters more
         privileges.limit(privileges.STEWARDS)
+    with suppress(RefusedError):  # the client, on the same machine, says why
+        system_calls.give_up(system_calls.STEWARDS, foreign=True)
     for number in _SIGNALS:
         signal.signal(number, lambda *_: None)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TextIO
 
-from qosctl.bpf.errors import UsageError
+from qosctl.bpf.errors import RefusedError, UsageError
 from qosctl.dtls.client import connect
 from qosctl.dtls.credentials import CookieLogin, Credentials, PasswordLogin
 from qosctl.dtls.events import Severity
@@ -25,7 +25,7 @@ from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.parts import PLAIN, Parts
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.trust import Authorities, Pin, SystemTrust, Trust
-from qosctl.supervisor import privileges, secrets
+from qosctl.supervisor import privileges, secrets, system_calls
 from qosctl.supervisor.exits import Exit
 from qosctl.supervisor.log import Log
 from qosctl.supervisor.script import NONE, USUAL, choose
@@ -103,6 +103,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         place = stack.enter_context(stand(server, arguments.interface, script, log.warning, guarded=guarded))
         options = _options(arguments, stop, place.known)
         privileges.drop(user)  # nothing of the network has been read yet, and the steward does what takes a privilege
+        _give_up_calls(log)
         # What is loaded by now stays: looking through it for garbage would keep packets waiting for 10 ms at a time.
         gc.freeze()
         connect(
@@ -117,6 +118,14 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
             parts=_parts(arguments, log),
         )
     return Exit.FINE
+
+
+def _give_up_calls(log: Log) -> None:
+    """Make no system call any more that a client has no use for, where the machine can see to that."""
+    try:
+        system_calls.give_up(system_calls.clients(os.getpid()), foreign=False)
+    except RefusedError as error:  # the tunnel matters more
+        log.say(Severity.DEBUG, f"no system call is given up: {error}")
 
 
 def _is_guarded(wanted: str | None, script: str) -> bool:

@@ -6,16 +6,14 @@ import argparse
 import dataclasses
 import os
 import sys
-from contextlib import suppress
 from typing import TextIO
 
 from qosctl.metrics.hosts import parse_names
 from qosctl.metrics.listen import DEFAULT, parse_listen
 from qosctl.metrics.readings import require_privilege
 from qosctl.metrics.server import Endpoint
-from qosctl.supervisor import privileges
 from qosctl.supervisor.exits import Exit
-from qosctl.supervisor.exporter import registry
+from qosctl.supervisor.exporter import only_look, registry
 from qosctl.supervisor.log import Log
 
 
@@ -41,8 +39,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Serve until SIGINT or SIGTERM; the first line on stdout says where."""
     listen = dataclasses.replace(parse_listen(arguments.listen), names=parse_names(arguments.host_name))
     require_privilege()
-    with suppress(OSError):  # a kernel without it: nothing is promised there
-        privileges.limit(privileges.LOOKERS)
+    only_look()
     with Endpoint(registry(Log(sys.stderr, os.environ).say), listen) as endpoint:
         print(f"serving {endpoint.url}", file=out, flush=True)
         endpoint.run()

@@ -10,15 +10,13 @@ import json
 import os
 import sys
 import threading
-from contextlib import suppress
 
 from prometheus_client import CollectorRegistry
 from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.events import Say, Severity
 from qosctl.metrics.listen import Listen
 from qosctl.metrics.server import Endpoint
-from qosctl.supervisor import privileges
-from qosctl.supervisor.exporter import registry
+from qosctl.supervisor.exporter import only_look, registry
 from qosctl.supervisor.log import Log
 
 ARGV = (sys.executable, "-P", "-m", __name__)
@@ -70,8 +68,7 @@ def main() -> None:
     """Serve as the first line says."""
     asked = json.loads(sys.stdin.readline())
     listen = Listen(asked["address"], asked["port"], frozenset(asked["names"]))
-    with suppress(OSError):  # a kernel without it: nothing is promised there
-        privileges.limit(privileges.LOOKERS)
+    only_look()
     say = Log(sys.stderr, os.environ).say
     exporting = _Exporting(say, registry(say))
     threading.Thread(target=exporting.end_with_stdin, name="stdin", daemon=True).start()

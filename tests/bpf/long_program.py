@@ -19,9 +19,8 @@ from qosctl.bpf.control import Control
 from qosctl.bpf.policy import Policy, PolicyTable
 from qosctl.bpf.state import CONTROL_SHAPE, POLICY_SHAPE
 
-from tests.doctor.seccomp import refuse
+from tests.lab.refusing import refuse
 
-MEMBARRIER = 324  # x86_64
 CAUGHT, TRIES = 3, 200
 _BEGUN, _ENDED = 0, 1
 
@@ -56,7 +55,7 @@ def main() -> None:
     said = memoryview(mmap.mmap(module[b"said"].map_fd, mmap.PAGESIZE)).cast("Q")
     control = Control(syscall.map_create(CONTROL_SHAPE, "control"))
     table = PolicyTable(syscall.map_create(POLICY_SHAPE, "policy"), control)
-    refuse(MEMBARRIER, errno.EINVAL)
+    refuse("membarrier", errno.EINVAL)
     caught = ended = tries = 0
     while caught < CAUGHT and tries < TRIES:
         tries += 1

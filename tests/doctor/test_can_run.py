@@ -21,8 +21,8 @@ from qosctl.supervisor.doctor.netlink import Netlink, attribute
 from qosctl.supervisor.doctor.throwaway import mount, started
 
 from tests.doctor.looking import bad, causes, one, said_in
-from tests.doctor.seccomp import refuse_bpf
 from tests.lab.qosctl import COMMAND
+from tests.lab.refusing import refuse
 from tests.supervisor.stand import NEAR, Stand
 
 PROG_QUERY = 16
@@ -67,7 +67,7 @@ def other_qdisc() -> None:
 
 def neither_hook() -> None:
     other_qdisc()
-    refuse_bpf(errno.EINVAL, PROG_QUERY)
+    refuse("bpf", errno.EINVAL, PROG_QUERY)
 
 
 def test_this_machine_can_run() -> None:
@@ -97,18 +97,19 @@ def test_a_missing_piece_of_the_machine(prepare: Callable[[], object], check: st
     ("prepare", "expected"),
     [
         pytest.param(
-            lambda: refuse_bpf(errno.ENOSYS), {"bpf": Level.FAIL, "tcx": Level.WARN},
+            lambda: refuse("bpf", errno.ENOSYS), {"bpf": Level.FAIL, "tcx": Level.WARN},
             marks=causes("bpf", "this kernel has no bpf(2)"),
         ),
         pytest.param(
-            lambda: refuse_bpf(errno.EPERM), {"bpf": Level.WARN, "tcx": Level.WARN},
+            lambda: refuse("bpf", errno.EPERM), {"bpf": Level.WARN, "tcx": Level.WARN},
             marks=[
                 causes("bpf", "whether programs can be loaded is not known"), causes("bpf", " was refused ("),
                 causes("tcx", "whether it can be used is not known"),
             ],
         ),
         pytest.param(
-            lambda: refuse_bpf(errno.EINVAL, PROG_QUERY), {"tcx": Level.WARN}, marks=causes("tcx", "this kernel has no TCX")
+            lambda: refuse("bpf", errno.EINVAL, PROG_QUERY), {"tcx": Level.WARN},
+            marks=causes("tcx", "this kernel has no TCX"),
         ),
         pytest.param(other_qdisc, {"clsact": Level.WARN}, marks=causes("clsact", "no clsact qdisc")),
         pytest.param(

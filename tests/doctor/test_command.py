@@ -148,8 +148,8 @@ def test_a_machine_that_gives_little_gets_lines_and_a_conclusion(stand: Stand, b
 def test_a_kernel_that_refuses_bpf_gets_lines_and_a_conclusion(stand: Stand, error: int) -> None:
     attach([NEAR])
     program = (
-        "import sys; from tests.doctor.seccomp import refuse_bpf; from qosctl.supervisor.cli import main;"
-        "refuse_bpf(int(sys.argv[1])); sys.exit(main(['doctor']))"
+        "import sys; from tests.lab.refusing import refuse; from qosctl.supervisor.cli import main;"
+        "refuse('bpf', int(sys.argv[1])); sys.exit(main(['doctor']))"
     )
     done = stand.sender.run([sys.executable, "-c", program, str(error)], check=False)
     assert done.stderr == ""

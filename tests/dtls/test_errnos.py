@@ -25,13 +25,13 @@ import errno, socket, sys
 from qosctl.bpf.dscp import DF
 from qosctl.dtls.udp import UdpSocket
 from qosctl.dtls.uplink import Batch
-from tests.doctor.seccomp import RECVMSG, SENDMSG, SENDTO, refuse
+from tests.lab.refusing import refuse
 
 far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 far.bind(("127.0.0.1", 0))
 udp = UdpSocket.connect(far.getsockname())
 far.sendto(b"waits", udp.local)
-for call in (SENDTO, SENDMSG, RECVMSG):
+for call in ("sendto", "sendmsg", "recvmsg"):
     refuse(call, getattr(errno, sys.argv[1]), udp.fileno())
 assert udp.send(Batch(memoryview(b"one"), 3, 1, DF, 0))
 assert udp.send(Batch(memoryview(b"twotwo"), 3, 2, DF, 0))
@@ -69,7 +69,7 @@ from qosctl.dtls.credentials import PasswordLogin
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.stop import Stop
 from qosctl.dtls.trust import Pin
-from tests.doctor.seccomp import RECVMSG, SENDMSG, refuse
+from tests.lab.refusing import refuse
 
 url, pin, inner, error = sys.argv[1:]
 pinging = []
@@ -77,7 +77,7 @@ stop = Stop()
 
 def connected(info):
     pinging.append(subprocess.Popen(["ping", "-c", "3", "-i", "0.2", "-w", "30", inner], stdout=subprocess.DEVNULL))
-    for call in (SENDMSG, RECVMSG):
+    for call in ("sendmsg", "recvmsg"):
         refuse(call, getattr(errno, error))
 
 def told(now):
