@@ -82,6 +82,10 @@ class DevicePins:
         else:
             self._announced.unlink(missing_ok=True)
 
+    def has_program(self, program_id: int) -> bool:
+        """Whether the pinned program is the one with this id."""
+        return _program_id(self.program) == program_id
+
     def open_program(self, program_id: int) -> int | None:
         """Open the pinned program that has this id, None where there is none."""
         for pin in (self.program, self._announced):

@@ -11,7 +11,7 @@
 
 #include "contract.h"
 
-/* Multiplicative hashing: the high bits depend on all bits of the key. Mirrored by flows.py. */
+/* Multiplicative hashing: the high bits depend on all bits of the key. Mirrored by flow_key.py. */
 static __always_inline __u32 flow_home(const union flow_slot *key)
 {
 	__u64 mix = (key->words[0] + key->words[1]) * FLOW_HASH_FIRST;

@@ -9,16 +9,11 @@ Writers hold the state's lock; readers in the kernel hold nothing, so the word t
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 import mmap
-import os
-import socket
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
 
@@ -26,117 +21,20 @@ from . import syscall
 from .dscp import Dscp
 from .errors import RefusedError
 from .flow_classes import ClassUse, classes_in
-from .flow_info import page_words, statistics_of, suite_in
+from .flow_info import statistics_of, suite_in
+from .flow_key import KEY_BYTES, FlowKey
 from .flow_pins import FlowPins, Owner
-from .inquiry import inquiry_words
-from .layout import (
-    FLOW_HASH_FIRST,
-    FLOW_HASH_SECOND,
-    FLOW_INFO_WORDS,
-    FLOW_PROBES,
-    FLOW_SLOT,
-    FLOW_SLOTS,
-    FLOW_SLOTS_LOG2,
-    RING_WORDS,
-    WORD,
-    FlowState,
-)
+from .layout import FLOW_PROBES, FLOW_SLOT, FLOW_SLOTS, WORD, FlowState
+from .ring import Ring
 from .ring_pages import RingPages
 
-RING_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, WORD.size, RING_WORDS + FLOW_INFO_WORDS, syscall.F_MMAPABLE)
 SLOTS_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, FLOW_SLOT.size, FLOW_SLOTS, syscall.F_MMAPABLE)
 RINGS_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY_OF_MAPS, 4, 4, FLOW_SLOTS)
-_MARKS_BYTES = RING_WORDS * WORD.size
-_INFO_BYTES = FLOW_INFO_WORDS * WORD.size
-_RING_BYTES = _MARKS_BYTES + _INFO_BYTES
 _SLOT_WORDS = FLOW_SLOT.size // WORD.size
 _STATE_WORD = _SLOT_WORDS - 1  # ports and state
 _STATE_STRIDE = FLOW_SLOT.size // 4
 _STATE_AT = _STATE_STRIDE - 1  # in 32-bit words: the last of a slot
 _STATE_LOW_BYTE = FLOW_SLOT.size - (4 if sys.byteorder == "little" else 1)  # no state needs another
-_KEY = struct.Struct("=4QI")
-_ENDS = struct.Struct("!16s16sHH")  # the same, taken apart
-_MASK = (1 << 64) - 1
-_IPV4_MAPPED = b"\0" * 10 + b"\xff\xff"
-
-
-@dataclass(frozen=True)
-class FlowKey:
-    """An outer UDP five-tuple, as its packets leave: (address, port) of this end and of the far end."""
-
-    local: tuple[str, int]
-    remote: tuple[str, int]
-
-    def pack(self) -> bytes:
-        """Return the 36 bytes of a slot before its state; IPv4 as ::ffff:a.b.c.d, all in network order."""
-        ports = struct.pack("!HH", self.local[1], self.remote[1])
-        return _packed(self.local[0]) + _packed(self.remote[0]) + ports
-
-    @classmethod
-    def unpack(cls, raw: bytes) -> FlowKey:
-        """Read what pack wrote."""
-        return _key(raw[: _KEY.size])
-
-    @property
-    def home(self) -> int:
-        """The slot where a search for this flow begins: flow_home() of flows.h."""
-        return _home(self.pack())
-
-
-def _home(packed: bytes) -> int:
-    *addresses, ports = _KEY.unpack(packed)
-    mix = (addresses[0] + addresses[1]) * FLOW_HASH_FIRST & _MASK
-    mix ^= (addresses[2] + addresses[3]) * FLOW_HASH_SECOND & _MASK
-    home: int = ((mix + ports) * FLOW_HASH_FIRST & _MASK) >> (64 - FLOW_SLOTS_LOG2)
-    return home
-
-
-@functools.lru_cache(maxsize=4096)
-def _key(raw: bytes) -> FlowKey:
-    """Take the bytes apart. Whoever reads flows reads the same ones again and again."""
-    source, destination, source_port, destination_port = _ENDS.unpack(raw)
-    return FlowKey((_readable(source), source_port), (_readable(destination), destination_port))
-
-
-def _packed(address: str) -> bytes:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    return ip.packed if ip.version == 6 else _IPV4_MAPPED + ip.packed
-
-
-def _readable(packed: bytes) -> str:
-    if packed.startswith(_IPV4_MAPPED):
-        return socket.inet_ntop(socket.AF_INET, packed[len(_IPV4_MAPPED) :])
-    return socket.inet_ntop(socket.AF_INET6, packed)
-
-
-class Ring:
-    """One owner's memory: `marks`, RING_WORDS 64-bit words; the client's `page`; in it `inquiry`.
-
-    From its first entry on (Flows.add) the owner lives as long as the ring is open here: `lock` is the descriptor that
-    says so.
-    """
-
-    def __init__(self, owner: Owner) -> None:
-        self.owner = owner
-        self.lock = -1
-        self.fd = syscall.map_create(RING_SHAPE, owner.tunnel)
-        self.id = syscall.map_info(self.fd).id
-        self._mmap = mmap.mmap(self.fd, _RING_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        whole = memoryview(self._mmap)
-        self.marks = whole[:_MARKS_BYTES].cast("Q")
-        info = whole[_MARKS_BYTES:]
-        self.page = page_words(info)
-        self.inquiry = inquiry_words(info)
-
-    def close(self) -> None:
-        """Drop this process's hold: its flows have no owner any more, and the next reaper takes them out, pins and all.
-
-        The mapping goes with its last view: whoever still holds `marks` may go on storing into it, to no effect.
-        """
-        for fd in (self.fd, self.lock):
-            if fd >= 0:
-                os.close(fd)
-        self.fd = self.lock = -1
 
 
 class Flow(NamedTuple):
@@ -186,7 +84,7 @@ class Flows:
             raise RefusedError(f"the flow table is full near {key.local}: this tunnel stays unmarked", "qosctl flows")
         if ring.lock < 0:
             ring.lock = self._pins.create(ring.fd, ring.id, ring.owner)
-        *addresses, ports = _KEY.unpack(key.pack())
+        *addresses, ports = key.words()
         first = at * _SLOT_WORDS
         for n, word in enumerate(addresses):
             self._words[first + n] = word
@@ -291,7 +189,7 @@ class Flows:
         return FlowKey.unpack(self._raw_key(at))
 
     def _raw_key(self, at: int) -> bytes:
-        return self._mmap[at * FLOW_SLOT.size : at * FLOW_SLOT.size + _KEY.size]
+        return self._mmap[at * FLOW_SLOT.size : at * FLOW_SLOT.size + KEY_BYTES]
 
     def _state(self, at: int) -> FlowState:
         return FlowState(self._states[at])

@@ -16,9 +16,10 @@ from .control import Control, SwitchReader
 from .dscp import DSCP_COUNT
 from .errors import NotAttachedError, RefusedError
 from .flow_pins import FlowPins
-from .flows import RING_SHAPE, RINGS_SHAPE, SLOTS_SHAPE, Flows
+from .flows import RINGS_SHAPE, SLOTS_SHAPE, Flows
 from .layout import CONTROL, LAYOUT_VERSION, POLICY_BANKS, POLICY_ENTRY
 from .policy import Policy, PolicyTable
+from .ring import RING_SHAPE
 
 CONTROL_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, CONTROL.size, 1, syscall.F_MMAPABLE)
 POLICY_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, POLICY_ENTRY.size, POLICY_BANKS * DSCP_COUNT, syscall.F_MMAPABLE)

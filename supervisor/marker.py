@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from qosctl.bpf import bpffs, netns
 from qosctl.bpf.control import SwitchReader
 from qosctl.bpf.errors import BusyError, NotAttachedError, QosctlError, RefusedError, kernel_errors
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import State, create_state, open_state, open_switch, release_state
 from qosctl.dtls.marker import FlowMemory
 

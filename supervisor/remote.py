@@ -6,7 +6,6 @@ at the next chore. Between sessions, and at the end, waiting is bounded.
 
 from __future__ import annotations
 
-import mmap
 import os
 import select
 import socket
@@ -17,9 +16,7 @@ from typing import Any, NamedTuple
 
 from qosctl.bpf.control import SwitchReader
 from qosctl.bpf.errors import QosctlError, RefusedError
-from qosctl.bpf.flow_info import page_words
-from qosctl.bpf.inquiry import inquiry_words
-from qosctl.bpf.layout import FLOW_INFO_WORDS, RING_WORDS, WORD
+from qosctl.bpf.ring import RingMemory
 from qosctl.dtls.marker import FlowMemory
 from qosctl.dtls.netdev import Interface
 from qosctl.dtls.surroundings import Given
@@ -29,8 +26,6 @@ from qosctl.supervisor.marker import passtos_of
 from qosctl.supervisor.page import store
 from qosctl.supervisor.script import CLOSE_S
 
-_MARKS_BYTES = RING_WORDS * WORD.size
-_RING_BYTES = _MARKS_BYTES + FLOW_INFO_WORDS * WORD.size
 _ANSWER_S = 5.0
 """How long a steward may take for what costs it nothing."""
 _DEVICE_S = 20.0
@@ -215,13 +210,12 @@ class RemoteMarker:
     def _take(self, ring: int, switch: int) -> None:
         self.switch = SwitchReader(switch)
         try:
-            whole = memoryview(mmap.mmap(ring, _RING_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+            marks, self._page, inquiry = RingMemory.of(ring)
         finally:
             os.close(ring)
-        self._page = page_words(whole[_MARKS_BYTES:])
         if self._last is not None:
             store(self._last, self._page)
-        self._memory = FlowMemory(whole[:_MARKS_BYTES].cast("Q"), inquiry_words(whole[_MARKS_BYTES:]))
+        self._memory = FlowMemory(marks, inquiry)
 
     def _let_go(self) -> None:
         self._remote.forget(self._asked)

@@ -24,8 +24,9 @@ from pathlib import Path
 
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import folder, open_state
 from qosctl.supervisor import clsact
 from qosctl.supervisor.status import DeviceState, status

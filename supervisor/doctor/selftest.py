@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from qosctl.bpf import bpffs, loader, syscall
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.layout import RING_WORDS, mark_word
 from qosctl.bpf.policy import Policy
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import State, create_state, folder, open_state
 from qosctl.supervisor.status import DeviceState, DeviceStatus
 

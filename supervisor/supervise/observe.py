@@ -45,18 +45,7 @@ def _pinned(pins: DevicePins, there: bool) -> Pinned:
     program = hook.attached() if hook is not None else None
     if hook is None or program is None:
         return Pinned(None, intact=False)
-    return Pinned(hook.kind, intact=program == _program_id(pins.program))
-
-
-def _program_id(pin: Path) -> int | None:
-    try:
-        fd = syscall.obj_get(str(pin))
-    except FileNotFoundError:
-        return None
-    try:
-        return syscall.program_info(fd).id
-    finally:
-        os.close(fd)
+    return Pinned(hook.kind, intact=pins.has_program(program))
 
 
 def _id_of(pin: Path) -> int | None:

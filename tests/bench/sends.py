@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.layout import mark_word
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import open_state
 from qosctl.supervisor.attach import attach, detach_all
 from qosctl.supervisor.passtos import set_passtos

@@ -21,7 +21,7 @@ from unittest.mock import patch
 from qosctl.bpf import loader, syscall
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flows import FlowKey
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.policy import Policy, Rule
 from qosctl.bpf.state import folder
 

@@ -19,8 +19,9 @@ from typing import Self
 
 from qosctl.bpf import syscall
 from qosctl.bpf.dscp import DSCP_COUNT
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.layout import DEVICE_COUNTERS, OUTCOME_SLOTS, POLICY_BANKS, POLICY_ENTRY, RING_WORDS, WORD, Outcome
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import folder
 
 from tests.bpf.kernel import FLOW4, FLOW6, UNSPEC, Kernel, own, sk_buff

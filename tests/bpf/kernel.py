@@ -18,9 +18,10 @@ from qosctl.bpf import bpffs, counters, loader, syscall
 from qosctl.bpf.counters import DeviceCounters
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import EF, Dscp
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.layout import RING_WORDS, Outcome, mark_word
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import State, create_state, folder, open_state
 
 from tests.bpf import packets

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from qosctl.bpf import bpffs
 from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import NOBODY, FlowPins, Owner
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import create_state, flow_pins, folder, open_state, release_state
 
 from tests.bpf.kernel import own
@@ -33,7 +34,8 @@ pytestmark = pytest.mark.audit
 OWNER = """
 import signal, sys
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.flow_key import FlowKey
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import open_state
 ring = Ring(Owner(int(sys.argv[1]), 0, "tun-x", "server.example"))
 with open_state() as state:

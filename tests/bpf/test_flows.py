@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qosctl.bpf.errors import RefusedError
-from qosctl.bpf.flows import FlowKey, _home
+from qosctl.bpf.flow_key import FlowKey, home_of
 from qosctl.bpf.layout import FLOW_PROBES, FLOW_SLOTS, Outcome
 
 from tests.bpf import packets
@@ -35,7 +35,7 @@ def crowd() -> list[FlowKey]:
         address = f"10.77.{third}.1"
         addresses = FlowKey((address, 0), FLOW4.remote).pack()[: -_PORT_PAIR.size]
         for port in _PORTS[::7]:
-            if _home(addresses + _PORT_PAIR.pack(port, FLOW4.remote[1])) == wanted:
+            if home_of(addresses + _PORT_PAIR.pack(port, FLOW4.remote[1])) == wanted:
                 found.append(FlowKey((address, port), FLOW4.remote))
                 if len(found) == FLOW_PROBES + 1:
                     return found

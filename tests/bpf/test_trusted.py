@@ -11,6 +11,8 @@ import pytest
 from qosctl.bpf import trusted
 from qosctl.bpf.errors import UntrustedError
 
+from tests.lab.victim import make_victim, whole
+
 NOBODY = 65534
 
 pytestmark = pytest.mark.audit
@@ -26,15 +28,7 @@ def place_fixture(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="victim")
 def victim_fixture(tmp_path: Path) -> Path:
-    victim = tmp_path / "victim"
-    (victim / "sub").mkdir(parents=True)
-    (victim / "sub" / "shadow").touch()
-    (victim / "passwd").touch()
-    return victim
-
-
-def whole(victim: Path) -> bool:
-    return {str(path.relative_to(victim)) for path in victim.rglob("*")} == {"sub", "sub/shadow", "passwd"}
+    return make_victim(tmp_path)
 
 
 def opened(path: Path) -> set[str]:

@@ -11,9 +11,10 @@ import pytest
 from qosctl.bpf import state, syscall
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import DF, EF
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.policy import Policy
+from qosctl.bpf.ring import Ring
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.doctor import running
 from qosctl.supervisor.doctor.finding import Finding, Level

@@ -22,7 +22,7 @@ from qosctl.dtls.events import Severity
 from qosctl.dtls.frames import Frame, FrameKind, encode_cstp
 from qosctl.dtls.handshake import Handshake
 from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.parts import Parts
+from qosctl.dtls.parts import PLAIN, Parts
 from qosctl.dtls.record import ALERT
 from qosctl.dtls.tally import State
 from qosctl.dtls.trust import Pin
@@ -33,6 +33,7 @@ from tests.dtls.test_hostile_tls import BYTE_BY_BYTE
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Namespace, Ocserv, Topology, end
 
+Said = list[tuple[Severity, str]]
 COUNTED_S = 10.0
 FATAL_ALERT = struct.pack("!BHHHIHBB", ALERT, 0xFEFD, 0, 0, 0, 2, 2, 40)
 """DTLS 1.2, epoch 0, number 0: fatal, handshake_failure. Anybody can write it."""
@@ -55,6 +56,12 @@ def options(lab: Topology, port: int, identity: Ocserv, **more: object) -> Conne
     login = PasswordLogin("alice", lambda: identity.users["alice"])
     plain = ConnectOptions(f"https://{lab.server4}:{port}", login, Pin.parse(identity.pin), tunnel_name="vpn0")
     return dataclasses.replace(plain, **more)  # type: ignore[arg-type]  # the test names fields that exist
+
+
+def overheard(lab: Topology, port: int, identity: Ocserv, said: Said, parts: Parts = PLAIN) -> Tunnel:
+    """A tunnel whose lines go into `said`."""
+    wanted = options(lab, port, identity)
+    return Tunnel(lab.client, wanted, on_event=lambda severity, line: said.append((severity, line)), parts=parts)
 
 
 class Alerting(ScriptedServer):
@@ -157,14 +164,10 @@ class Closing(ScriptedServer):
 @pytest.mark.audit
 def test_sessions_that_end_at_once_are_not_begun_at_once(lab: Topology, identity: Ocserv) -> None:
     """Finding 8: 230 TLS logins a second, and as many lines."""
-    said: list[tuple[Severity, str]] = []
+    said: Said = []
     with (
         Closing(lab.server, lab.server4, identity.ca, identity.folder / "key.pem") as server,
-        Tunnel(
-            lab.client,
-            options(lab, server.port, identity),
-            on_event=lambda severity, line: said.append((severity, line)),
-        ),
+        overheard(lab, server.port, identity, said),
     ):
         server.wait_until_ready()
         time.sleep(COUNTED_S)
@@ -245,15 +248,10 @@ class Twice(ScriptedServer):
 @pytest.mark.audit
 def test_a_fault_of_ours_costs_a_session_and_no_more(lab: Topology, identity: Ocserv) -> None:
     """Finding 4: one exception that nobody expected was the end of the client, and of its unit."""
-    said: list[tuple[Severity, str]] = []
+    said: Said = []
     with (
         Twice(lab.server, lab.server4, identity.ca, identity.folder / "key.pem") as server,
-        Tunnel(
-            lab.client,
-            options(lab, server.port, identity),
-            on_event=lambda severity, line: said.append((severity, line)),
-            parts=Parts(control=Faulty),
-        ) as tunnel,
+        overheard(lab, server.port, identity, said, Parts(control=Faulty)) as tunnel,
     ):
         server.wait_until_ready()
         server.send_tls(encode_cstp(FrameKind.DPD_OUT, b"fault"))
@@ -320,14 +318,10 @@ def test_a_stranger_that_sends_single_bytes_at_a_reconnect_is_waited_out(lab: To
 @pytest.mark.audit
 def test_a_strangers_certificate_at_a_reconnect_is_said_once_an_outage(lab: Topology, identity: Ocserv) -> None:
     """Finding 15: refused every few seconds, and nobody was told."""
-    said: list[tuple[Severity, str]] = []
+    said: Said = []
     with (
         Ocserv(lab.server, [lab.server4], port=4445) as other,
-        Tunnel(
-            lab.client,
-            options(lab, identity.port, identity),
-            on_event=lambda severity, line: said.append((severity, line)),
-        ) as tunnel,
+        overheard(lab, identity.port, identity, said) as tunnel,
     ):
         with redirected(lab, identity.port, other.port):
             cut(lab, identity.port)

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from qosctl.bpf.flows import FlowKey
+from qosctl.bpf.flow_key import FlowKey
 
 from tests.bpf.differential import PACKET_MAX
 from tests.bpf.packets import record

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from qosctl.bpf.flows import FlowKey
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.layout import FLOW_SLOTS
 
 from tests.bpf.differential import Differential, DisagreementError

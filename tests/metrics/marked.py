@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from qosctl.bpf import state
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.ring import Ring
 
 from tests.lab import Namespace
 

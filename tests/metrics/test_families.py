@@ -12,8 +12,9 @@ from prometheus_client.registry import Collector
 from qosctl.bpf.dscp import DF, EF
 from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word
 from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import Flow, FlowKey
+from qosctl.bpf.flows import Flow
 from qosctl.metrics.collector import KernelCollector, registry_of
 from qosctl.metrics.tunnels import TUNNEL_METRICS, tunnel_families
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from qosctl.bpf.dscp import EF, Dscp
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
 from qosctl.bpf.policy import Policy
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import folder, open_state
 from qosctl.supervisor import privileges
 from qosctl.supervisor.attach import attach

@@ -22,8 +22,9 @@ import pytest
 from qosctl.bpf import bpffs, loader, syscall
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.errors import NotAttachedError
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.layout import RING_WORDS, mark_word
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import folder, open_state
 from qosctl.supervisor import clsact
 from qosctl.supervisor.hooks import HookKind, TcxHook

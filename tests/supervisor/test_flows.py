@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.flow_key import FlowKey
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import open_state
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.cli import main

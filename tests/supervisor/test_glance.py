@@ -6,8 +6,9 @@ import pytest
 from qosctl.bpf.counters import DeviceCounters, Traffic
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import Flow, FlowKey
+from qosctl.bpf.flows import Flow
 from qosctl.bpf.layout import Outcome
 from qosctl.bpf.policy import Policy
 from qosctl.supervisor.glance import glance

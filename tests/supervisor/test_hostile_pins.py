@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.qosctl import COMMAND
+from tests.lab.victim import make_victim, whole
 
 REFUSED = 2
 
@@ -24,15 +25,7 @@ OPEN_MOUNT = "mount -t bpf bpf /sys/fs/bpf"  # drwxrwxrwt, as a bare mount gives
 
 @pytest.fixture(name="victim")
 def victim_fixture(tmp_path: Path) -> Path:
-    victim = tmp_path / "victim"
-    (victim / "sub").mkdir(parents=True)
-    (victim / "sub" / "shadow").touch()
-    (victim / "passwd").touch()
-    return victim
-
-
-def whole(victim: Path) -> bool:
-    return {str(path.relative_to(victim)) for path in victim.rglob("*")} == {"sub", "sub/shadow", "passwd"}
+    return make_victim(tmp_path)
 
 
 def run(script: str, victim: Path) -> subprocess.CompletedProcess[str]:

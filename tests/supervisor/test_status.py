@@ -109,7 +109,8 @@ def test_flows_name_their_owner(stand: Stand) -> None:
 ORPHAN = f"""
 import os, signal
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.flow_key import FlowKey
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import open_state
 ring = Ring(Owner(os.getpid(), 0, "tun-dead", "server.example"))
 with open_state() as state:

@@ -14,8 +14,9 @@ from qosctl.bpf import loader, syscall
 from qosctl.bpf.counters import DeviceCounters
 from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import EF
-from qosctl.bpf.flows import FlowKey, Ring
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.layout import Outcome, mark_word
+from qosctl.bpf.ring import Ring
 from qosctl.bpf.state import open_state
 from qosctl.supervisor.attach import attach
 from qosctl.supervisor.hooks import HookKind

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from qosctl.bpf.counters import DeviceCounters, Traffic
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.flow_info import Statistic
+from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.flows import Flow, FlowKey
+from qosctl.bpf.flows import Flow
 from qosctl.bpf.layout import Outcome
 from qosctl.bpf.policy import Policy
 from qosctl.supervisor.hooks import HookKind
