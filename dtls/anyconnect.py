@@ -29,6 +29,10 @@ class LoginError(LoginRefusedError):
     """The server does not let the user in by this name and password."""
 
 
+class PasswordUnansweredError(NoRoomError):
+    """The password was sent, and nothing says whether it is right: to the server, or who asks behind it, it may count."""
+
+
 class Login:
     """One login by user name and password: `first_request`, then `answer` for each response until it gives None.
 
@@ -40,7 +44,7 @@ class Login:
         self._gateway = gateway
         self._credentials = credentials
         self._context = ""
-        self._password_sent = False
+        self.password_sent = False
         self.cookie = ""
 
     def first_request(self) -> bytes:
@@ -64,7 +68,7 @@ class Login:
                 f"{self._gateway}: the server answers the login with {_status(response)}",
                 "the address that openconnect is given",
             )
-        if self._password_sent:
+        if self.password_sent:
             if _FAILED.search(message) or not message:
                 raise self._wrong_password()
             raise LoginError(
@@ -76,7 +80,7 @@ class Login:
                 f"{self._gateway}: the server asks for something other than a password",
                 "openconnect --authenticate, and its COOKIE",
             )
-        self._password_sent = True
+        self.password_sent = True
         action = _ACTION.search(response.body)
         return self._post(action[1].decode() if action else "/auth", "password", self._credentials.password())
 

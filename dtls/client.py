@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from qosctl.bpf.errors import InternalError, NoRoomError, QosctlError, ShortageError
 from qosctl.dtls.account import Account
+from qosctl.dtls.anyconnect import PasswordUnansweredError
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
 from qosctl.dtls.device import Device
@@ -266,11 +267,14 @@ class _Client:
     def _wait_after(self, failure: QosctlError, now: float) -> None:
         pause = self._recovery.after(failure, now)
         self._teller.failed(failure, pause, now)
-        self._pause(now, pause)
+        self._pause(now, pause, hurried=not isinstance(failure, PasswordUnansweredError))
 
-    def _pause(self, now: float, pause: float) -> None:
-        """Wait; news of the network bring the end forward, within bounds."""
+    def _pause(self, now: float, pause: float, *, hurried: bool = True) -> None:
+        """Wait; news of the network bring the end forward, within bounds, where the wait may be `hurried`."""
         until = now + pause
+        if not hurried:
+            wait(self._stop, self._stop.fileno(), select.POLLIN, until)
+            return
         self._net.drain()
         if pause and wait(self._stop, self._net.fileno(), select.POLLIN, until):
             self._net.drain()

@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from qosctl.bpf.errors import NoRoomError, RefusedError
+from qosctl.bpf.errors import LoginRefusedError, NoRoomError, NotAttachedError, RefusedError
 from qosctl.dtls import openssl
 from qosctl.dtls.account import Account
-from qosctl.dtls.anyconnect import Login
+from qosctl.dtls.anyconnect import Login, PasswordUnansweredError
 from qosctl.dtls.base_mtu import base_for, device_mtu, fitting
 from qosctl.dtls.channel import RECORD_BYTES_MAX, Channel, ConnectionLostError
 from qosctl.dtls.credentials import CookieLogin
@@ -147,8 +147,16 @@ def _log_in(http: _Http, gateway: Gateway, account: Account) -> CookieLogin:
         return credentials
     login = Login(gateway, credentials)
     request: bytes | None = login.first_request()
-    while request is not None:
-        request = login.answer(http.exchange(request))
+    try:
+        while request is not None:
+            request = login.answer(http.exchange(request))
+    except LoginRefusedError:
+        raise
+    except (RefusedError, NotAttachedError) as error:
+        if not login.password_sent:
+            raise
+        said = f"{error.message}; whether the password is right, it has not said"
+        raise PasswordUnansweredError(said, error.hint) from error
     cookie = CookieLogin(login.cookie)
     account.remember(cookie, time.monotonic())
     return cookie

@@ -8,6 +8,7 @@
                           +-- cookie refused at once
                           |   after a goodbye ---------> somebody ended it on purpose: the end, with the server's words
                           +-- password refused --------> the end
+                    +-- password not answered ---> wait for very long: it may count as refused
 
 `now` comes in, in seconds of any monotonic clock, and so does chance.
 """
@@ -28,7 +29,7 @@ from qosctl.bpf.errors import (
     ShortageError,
     UsageError,
 )
-from qosctl.dtls.anyconnect import LoginError
+from qosctl.dtls.anyconnect import LoginError, PasswordUnansweredError
 from qosctl.dtls.https import ResponseError
 from qosctl.dtls.session import CookieRefusedError
 from qosctl.dtls.trust import UntrustedError
@@ -45,6 +46,9 @@ REFUSALS_MAX = 20
 """How often in a row a server that answers may refuse for reasons of its own before it is believed."""
 NO_ROOM_WAIT_S, NO_ROOM_WAIT_MAX_S = 2.0, 60.0
 """First and longest wait for room at a server. Each try costs the server a handshake, and some count it towards a ban."""
+UNANSWERED_WAITS_S = 60.0, 900.0
+"""First and further waits before a password is sent again that nobody has answered: it may be a wrong one, or somebody's
+telephone asks about it. Common locks count five within a quarter of an hour or more."""
 FULL_PATIENCE_S = 600.0
 """How long a client that never had a session waits for room: a server frees what a dead client held after 3 x its DPD
 time, which is 270 s as Debian ships ocserv."""
@@ -142,7 +146,7 @@ class Recovery:
         self._began: float | None = None
         self._deadline = math.inf
         self._unreached = False
-        self._refusals = 0
+        self._refusals = self._unanswered = 0
         self._log_in = False
 
     def must_log_in(self) -> bool:
@@ -158,7 +162,7 @@ class Recovery:
         """Return how many seconds to wait before the first attempt; `error` says how a session of `lived_s` ended."""
         self._reason, self._error = reason, error
         self._unreached = self._log_in = False
-        self._refusals = 0
+        self._refusals = self._unanswered = 0
         self._no_room.reset()
         self._deadline = now + self._patience_s
         if lived_s >= SETTLED_S or self._began is None:
@@ -179,6 +183,9 @@ class Recovery:
             self._refusals += 1
         if self._refusals > REFUSALS_MAX or now >= self._deadline:
             raise failure
+        if isinstance(failure, PasswordUnansweredError):
+            self._unanswered += 1
+            return UNANSWERED_WAITS_S[self._unanswered > 1]
         if isinstance(failure, NoRoomError):
             return max(NO_ROOM_WAIT_S / 2, self._no_room.next_wait(NO_ROOM_WAIT_MAX_S))
         if self._log_in:

@@ -176,6 +176,43 @@ def test_sessions_that_end_at_once_are_not_begun_at_once(lab: Topology, identity
     assert len([line for severity, line in said if severity <= Severity.NOTICE]) <= 12
 
 
+class Silent(Closing):
+    """Has forgotten the cookie when the client comes again, asks for the password, and hangs up when it has it."""
+
+    passwords = 0
+    form = b'<form action="/auth"><input type="password" name="password"></form>'
+
+    def _log_in(self) -> None:
+        if not self.sessions:
+            super()._log_in()
+            return
+        self._socket, _ = self._listener.accept()
+        self._tls = SSL.Connection(self._context, self._socket)
+        self._tls.set_accept_state()
+        self._tls.do_handshake()
+        if self._read_request().startswith(b"CONNECT"):
+            self._answer("401 Unauthorized", "Content-Length: 0\r\n")
+            return
+        self._answer("200 OK", f"Content-Length: {len(self.form)}\r\n")
+        self._tls.send(self.form)
+        self._read_request()
+        self.passwords += 1
+
+
+@pytest.mark.audit
+def test_a_password_that_is_not_answered_is_not_sent_again_soon(lab: Topology, identity: Ocserv) -> None:
+    """Finding 8: it may count as a wrong one, where the server waits for somebody who counts."""
+    said: list[str] = []
+    with (
+        Silent(lab.server, lab.server4, identity.ca, identity.folder / "key.pem") as server,
+        Tunnel(lab.client, options(lab, server.port, identity), on_event=lambda _, line: said.append(line)),
+    ):
+        server.wait_until_ready()
+        time.sleep(COUNTED_S)
+        assert server.passwords == 1
+    assert any("whether the password is right" in line for line in said)
+
+
 class Asking(ScriptedServer):
     """Sends requests over TLS and reads no answer."""
 

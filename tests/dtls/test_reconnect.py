@@ -20,7 +20,7 @@ from qosctl.bpf.errors import (
     UsageError,
 )
 from qosctl.dtls.account import FRESH_S, Account
-from qosctl.dtls.anyconnect import LoginError
+from qosctl.dtls.anyconnect import LoginError, PasswordUnansweredError
 from qosctl.dtls.credentials import CookieLogin, PasswordLogin
 from qosctl.dtls.dial import UnreachableError
 from qosctl.dtls.reconnect import (
@@ -111,6 +111,15 @@ def test_no_room_is_waited_for_longer_and_longer_with_the_same_cookie() -> None:
     assert sum(waits[:6]) > 30
     assert waits[-1] == NO_ROOM_WAIT_MAX_S
     assert not outage.must_log_in()
+
+
+@pytest.mark.audit
+def test_a_password_that_nobody_answered_is_sent_again_so_seldom_that_no_lock_counts_it() -> None:
+    outage = recovery()
+    unanswered = PasswordUnansweredError("nothing said")
+    assert [outage.after(unanswered, 0.0) for _ in range(4)] == [60.0, 900.0, 900.0, 900.0]
+    outage.lost(Reason.SERVER_CLOSED, ENDED, lived_s=0.0, now=0.0)
+    assert outage.after(unanswered, 0.0) == 60.0
 
 
 def test_a_client_that_never_had_a_session_waits_for_room_as_long_as_a_dead_one_may_hold_it() -> None:
