@@ -55,6 +55,25 @@ def make_folder(path: Path, mode: int) -> int:
         os.close(parent)
 
 
+def check_file(path: Path, *, of: int | None = None) -> None:
+    """Refuse a file that others than root, we, and the user `of` could change or put another in the place of.
+
+    `path` is absolute and has no link in it. A sticky folder will do, since who owns the file is looked at. UntrustedError;
+    OSError as the kernel raises it. What was found stays so until one of those trusted changes it.
+    """
+    parent = _open_parent(path, of)
+    try:
+        fd = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    finally:
+        os.close(parent)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UntrustedError(path, "is a link, or no file", f"ls -l {path}", foreign=True)
+        _refuse_others(path, fd, sticky_will_do=False, of=of)
+    finally:
+        os.close(fd)
+
+
 def names(folder: int) -> list[str]:
     """Return what is in an opened folder, in no order that means anything."""
     return os.listdir(folder)
@@ -71,17 +90,17 @@ def remove(name: str, folder: int) -> None:
         return
 
 
-def _open_parent(path: Path) -> int:
+def _open_parent(path: Path, of: int | None = None) -> int:
     """Walk to the folder that `path` is a name in, and look at each on the way."""
     at, seen = os.open("/", _WAY), Path("/")
     try:
-        _refuse_others(seen, at, sticky_will_do=True)
+        _refuse_others(seen, at, sticky_will_do=True, of=of)
         for name in path.parts[1:-1]:
             seen /= name
             below = _open_below(seen, at, _WAY)
             os.close(at)
             at = below
-            _refuse_others(seen, at, sticky_will_do=True)
+            _refuse_others(seen, at, sticky_will_do=True, of=of)
     except BaseException:
         os.close(at)
         raise
@@ -105,9 +124,9 @@ def _open_below(path: Path, parent: int, flags: int) -> int:
         raise UntrustedError(path, "is a link, or no folder", f"ls -ld {path}", foreign=True) from None
 
 
-def _refuse_others(path: Path, folder: int, *, sticky_will_do: bool) -> None:
-    status = os.fstat(folder)
-    if status.st_uid not in (_ROOT, os.geteuid()):
+def _refuse_others(path: Path, opened: int, *, sticky_will_do: bool, of: int | None = None) -> None:
+    status = os.fstat(opened)
+    if status.st_uid not in (_ROOT, os.geteuid(), of):
         what = f"belongs to {_name(status.st_uid)}, who could change what is in it"
         raise UntrustedError(path, what, f"ls -ld {path}", foreign=True)
     if status.st_mode & _OTHERS_WRITE and not (sticky_will_do and status.st_mode & stat.S_ISVTX):

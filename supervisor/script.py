@@ -23,7 +23,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from qosctl.bpf.errors import InternalError, RefusedError, UsageError
+from qosctl.bpf import trusted
+from qosctl.bpf.errors import InternalError, RefusedError, UntrustedError, UsageError
 from qosctl.dtls.surroundings import Given
 from qosctl.supervisor.kill_switch.switch import KillSwitch
 from qosctl.supervisor.memory import Memory, Remains, dead
@@ -57,7 +58,20 @@ def choose(wanted: str | None) -> str:
         raise RefusedError(f"{wanted}: no script that can be run", f"ls -l {wanted}")
     if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise RefusedError(f"{wanted}: others than its owner can change it", f"chmod go-w {wanted}")
+    _unchanging(str(path))
     return str(path)
+
+
+def _unchanging(path: str) -> str:
+    """Return where a script really is, if nobody but root, we, and who called sudo can change what is run there.
+
+    Looked at before each run: a tunnel lives for months, and what is to be undone for a dead one may name what has gone
+    from /tmp since. UntrustedError, OSError.
+    """
+    real = Path(path).resolve()
+    caller = os.environ.get("SUDO_UID", "")
+    trusted.check_file(real, of=int(caller) if caller.isdecimal() else None)
+    return str(real)
 
 
 class Script:
@@ -177,6 +191,8 @@ class Script:
     def _run(self, reason: str, given: Given) -> None:
         try:
             failure = run_script(self._path, reason, given, self._pid)
+        except UntrustedError as error:
+            failure = f"not run: {error}"
         except OSError as error:
             failure = error.strerror or str(error)
         if failure:
@@ -186,10 +202,11 @@ class Script:
 def run_script(path: str, reason: str, given: Given, pid: int, *, quiet: bool = False) -> str:
     """Run the script once, without a shell, and wait; returns what went wrong, empty when nothing did.
 
-    What it prints goes to our stderr, unless `quiet`. OSError where it cannot be started.
+    What it prints goes to our stderr, unless `quiet`. OSError where it cannot be started, UntrustedError where others could
+    have changed it.
     """
     process = subprocess.Popen(
-        [path],
+        [_unchanging(path)],
         env=environment(reason, given, pid, os.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if quiet else 2,
@@ -217,6 +234,8 @@ def undo_for_the_dead(warn: Callable[[str], None]) -> None:
             try:
                 # Its device is gone, and half of what it would undo with it: the complaints mean nothing.
                 run_script(remains.script, "disconnect", remains.given, remains.pid, quiet=True)
+            except UntrustedError as error:
+                warn(f"{remains.script}: not run: {error}")
             except OSError as error:
                 warn(f"{remains.script}: {error.strerror}")
         memory.forget()

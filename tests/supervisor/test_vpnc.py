@@ -296,6 +296,77 @@ def test_a_script_that_others_can_change_is_not_run(mode: int, tmp_path: Path) -
         choose(str(script))
 
 
+STRANGER = 65534
+
+
+def _strangers(log: Path, how: str) -> str:
+    """Put a stranger's script in the place of ours, or ours where he could; returns where it is."""
+    script = log.with_name("script")
+    shared = log.with_name("shared")
+    match how:
+        case "another's file":
+            os.chown(script, STRANGER, STRANGER)
+        case "a sticky folder":  # as /tmp, from which ours has gone
+            shared.mkdir()
+            shared.chmod(0o1777)
+            script = script.rename(shared / "script")
+            os.chown(script, STRANGER, STRANGER)
+        case "a folder that others write to":
+            shared.mkdir()
+            shared.chmod(0o777)
+            script = script.rename(shared / "script")
+        case "another's folder":
+            shared.mkdir()
+            os.chown(shared, STRANGER, STRANGER)
+            script = script.rename(shared / "script")
+        case "a link to another's":
+            os.chown(script, STRANGER, STRANGER)
+            (log.with_name("link")).symlink_to(script)
+            script = log.with_name("link")
+    return str(script)
+
+
+HOWS = ["another's file", "a sticky folder", "a folder that others write to", "another's folder", "a link to another's"]
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("how", HOWS)
+def test_a_strangers_script_is_neither_chosen_nor_run_for_the_living_or_the_dead(
+    how: str, folder: Path, log: Path, warnings: list[str]
+) -> None:
+    """Finding 1: where it lay may be somebody else's by the time it is run again."""
+    path = _strangers(log, how)
+    with pytest.raises(RefusedError):
+        choose(path)
+    script = Script(path, None, 42, warnings.append)
+    script.apply(GIVEN)
+    assert script.settle(5)
+    assert not log.exists()
+    assert "not run" in warnings[-1]
+    script.close(asked=True)
+    memory = Memory.claim("vpn1")
+    memory.write(Remains(42, path, GIVEN))
+    memory.leave()
+    undo_for_the_dead(warnings.append)
+    assert not log.exists()
+    assert "not run" in warnings[-1]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("caller", ["65534", "", "0", "1000", "nobody"])
+def test_who_has_called_sudo_is_trusted_with_his_own_script(
+    caller: str, folder: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del folder
+    path = _strangers(log, "another's folder")
+    monkeypatch.setenv("SUDO_UID", caller)
+    if caller == str(STRANGER):
+        assert choose(path) == path
+    else:
+        with pytest.raises(RefusedError):
+            choose(path)
+
+
 def test_which_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, runs = tmp_path / "plain", tmp_path / "runs"
     plain.touch(mode=0o600)
