@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
@@ -31,8 +33,31 @@ CONNECTIONS_MAX = 256  # a quarter of the usual limit of descriptors
 CONNECTION_SECONDS = 30  # a scrape takes milliseconds; Prometheus simply connects again
 _THREADS = 2
 _REQUEST_BYTES_MAX = 16384
+_COMPLAINT_MAX = 400
 _BACKLOG = 128
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_COMPLAINT_S = 60.0
+"""How often something may be said of what requests do to the libraries: anybody may send as many as he likes."""
+
+
+class _Seldom(logging.Filter):
+    """Makes one line of what waitress logs, which has a traceback for each request that it cannot read, and of few."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let the first in _COMPLAINT_S through."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + _COMPLAINT_S
+        error = record.exc_info[1] if record.exc_info else None
+        first, *_ = record.getMessage().splitlines()
+        record.msg = one_line(f"qosctl: metrics: {first}" + (f": {error!r}" if error is not None else ""))[:_COMPLAINT_MAX]
+        record.args, record.exc_info = (), None
+        return True
 
 
 class _Stop(SystemExit):
@@ -49,6 +74,9 @@ class Endpoint:
         self, registry: CollectorRegistry, listen: Listen, *, connection_seconds: int = CONNECTION_SECONDS
     ) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # two scrapes at a time are nothing to warn of
+        log = logging.getLogger("waitress")
+        if not any(isinstance(each, _Seldom) for each in log.filters):
+            log.addFilter(_Seldom())
         self._channels: dict[int, Any] = {}
         sock = _listening_socket(listen)
         self.url = f"http://{Listen(listen.address, sock.getsockname()[1])}{PATH}"

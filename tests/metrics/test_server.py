@@ -149,6 +149,28 @@ def test_nonsense_is_refused_and_the_next_scrape_answered(exporter: Exporter, re
         exporter.scrape()
 
 
+UNREADABLE = [
+    b"GET /metrics HTTP/1.0\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=x\r\n\r\n",
+    b"GET http://[/metrics HTTP/1.0\r\nHost: localhost\r\n\r\n",
+]
+
+
+@pytest.mark.audit
+def test_what_a_library_cannot_read_is_a_line_once_a_minute(wired: Namespace) -> None:
+    """Finding 20: else whoever reaches the port fills the log with tracebacks."""
+    with Exporter(wired) as exporter:
+        for each in 5 * UNREADABLE:
+            with connections(exporter, 1) as (sock,):
+                sock.sendall(each)
+                while sock.recv(4096):
+                    pass
+        exporter.scrape()
+        code, said = exporter.stop()
+    assert code == 0
+    assert said.count("\n") == 1
+    assert said.startswith("qosctl: metrics: ")
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_quietly_also_with_clients_connected(wired: Namespace, sign: signal.Signals) -> None:
     with Exporter(wired) as exporter, connections(exporter, 3):
