@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import ipaddress
 import os
-import select
 import socket
 import struct
 import time
@@ -20,6 +19,7 @@ from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
 from qosctl.bpf.errors import NoPermissionError, RefusedError
 
 from .times import ROUNDS, ClassTimes
+from .waiting import arrivals
 
 _GAP = 0.1  # seconds between two requests
 _LINGER = 0.5  # seconds for the last answers
@@ -88,7 +88,7 @@ def _listen(
     times: dict[Dscp, list[float]],
     until: float,
 ) -> None:
-    while select.select([echo], [], [], max(0.0, until - time.monotonic()))[0]:
+    for _ in arrivals(echo, until):
         number = _reply(echo.recv(_RECEIVE_BYTES), identifier)
         if number is not None and number in numbers:
             dscp, sent = numbers.pop(number)

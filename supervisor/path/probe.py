@@ -13,7 +13,6 @@ packets, which are stamped after routing. `qosctl doctor` finds such rules.
 from __future__ import annotations
 
 import ipaddress
-import select
 import socket
 import struct
 import time
@@ -25,6 +24,7 @@ from qosctl.bpf.dscp import TrafficClass
 from qosctl.bpf.errors import NoPermissionError, RefusedError
 
 from .quote import Complaint, parse_icmp4, parse_icmp6
+from .waiting import arrivals
 
 _ICMP_FILTER = 1  # linux/icmp.h; of SOL_RAW
 _ICMP6_FILTER = 1  # linux/icmpv6.h; of IPPROTO_ICMPV6
@@ -86,7 +86,7 @@ class Prober:
 
     def listen(self, until: float) -> Heard | None:
         """Return the next complaint about one of our probes, or None once the clock has passed `until`."""
-        while select.select([self._icmp], [], [], max(0.0, until - time.monotonic()))[0]:
+        for _ in arrivals(self._icmp, until):
             packet, sender = self._icmp.recvfrom(_RECEIVE_BYTES)
             complaint = (parse_icmp4 if self._family == 4 else parse_icmp6)(packet)
             number = self._number_of(complaint) if complaint is not None else None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import subprocess
+import time
 
 import pytest
+from qosctl.supervisor.path.probe import Prober
+from qosctl.supervisor.path.waiting import LATE_MAX
 
-from tests.lab import Qosctl
+from tests.lab import Namespace, Qosctl
 from tests.lab.qosctl import COMMAND
 from tests.path.chain import HOPS, Chain
 
@@ -73,3 +78,14 @@ def test_without_privilege_one_line_says_what_is_missing(way: Chain) -> None:
     assert done.returncode == 4
     assert "CAP_NET_RAW" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.audit
+def test_what_strangers_send_keeps_nobody_waiting_beyond_his_time() -> None:
+    """Finding 20: whoever sends ICMP faster than it is read made a trace endless."""
+    with Namespace("flooded") as namespace, namespace.entered(), Prober("127.0.0.1", 40001) as prober:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for _ in range(2 * LATE_MAX):
+                stranger.sendto(b"", ("127.0.0.1", 9))  # where nobody listens, says ICMP
+        assert prober.listen(time.monotonic()) is None
+        assert select.select([prober._icmp], [], [], 0)[0]  # not all was read
