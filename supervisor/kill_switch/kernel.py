@@ -10,7 +10,6 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -190,8 +189,13 @@ def _put_into_group(ip: IPRoute, device: int, group: int) -> None:
 
 
 def _versions() -> list[int]:
-    """Return the IP versions that this kernel has: nothing leaves by one that it has not."""
-    return [4, 6] if Path("/proc/thread-self/net/if_inet6").exists() else [4]
+    """Return the IP versions that this kernel has: nothing leaves by one that it has not. No /proc is asked, or needed."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return [4]
+    return [4, 6]
 
 
 @contextmanager

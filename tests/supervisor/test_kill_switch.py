@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
@@ -116,6 +118,20 @@ def test_a_route_as_short_as_a_network_of_the_servers_is_not_believed_for_that(
         kernel.lift(0)
         assert kernel.held() == {}
         assert "up0" in namespace.run(found).stdout
+
+
+@pytest.mark.audit
+def test_ipv6_is_held_where_there_is_no_proc() -> None:
+    """Finding 2: what is not to be seen was taken for what is not there, and left in clear."""
+    program = (
+        "from qosctl.supervisor.kill_switch import kernel\n"
+        "from tests.supervisor.test_kill_switch import *\n"
+        "kernel.enforce(0, planned(given(V4, V6)), 0)\n"
+        "print(*kernel.held()[0])\n"
+    )
+    words = ["unshare", "--net", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    done = subprocess.run([*words, sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "0.0.0.0/0 ::/0\n"
 
 
 def test_rules_of_others_are_left_alone_whatever_their_preference() -> None:
