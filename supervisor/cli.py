@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
     """Run one command; returns the exit code. It raises nothing: what goes wrong is one line, with --debug and where."""
     if argv is None:  # the process is ours
         argv = sys.argv[1:]
+        _open_standard_descriptors()
         _hush_what_dies_half_made(argv)
     out = out or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - who closed ours wants to hear nothing
     err = err or sys.stderr
@@ -121,6 +122,17 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
         if str(interrupt):
             Log(err, os.environ).error(str(interrupt))
         return Exit.INTERRUPTED
+
+
+def _open_standard_descriptors() -> None:
+    """Put nothing in the place of what is closed of stdin, stdout and stderr.
+
+    Else the next file or socket that is opened would be one of them: a child writes there, and a steward closes it.
+    """
+    with contextlib.suppress(OSError):  # no /dev, or no descriptor left: then it is as it is
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # stderr's number
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)
 
 
 def _hush_what_dies_half_made(argv: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """However a connection ends, the next one finds a clean machine."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -68,6 +69,29 @@ def test_a_window_that_closes_ends_it_as_ctrl_c_does(line: Line, tap: Wiretap) -
         assert traces(line.client) == before
     assert _eventually(lambda: _sessions(line) == 0)
     assert [each.plaintext for each in tap.wait_for(lambda: [r for r in tap.sent() if r.content_type == ALERT], bool)]
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize(
+    ("closed", "numbers"), [("<&-", [0]), (">&-", [1]), ("<&- >&- 2>&-", [0, 1, 2])], ids=["0", "1", "all"]
+)
+def test_what_is_closed_at_the_start_is_nothing_and_no_socket_or_record(
+    line: Line, closed: str, numbers: list[int]
+) -> None:
+    """Finding 6: the steward closes 0 and 1, and the script writes to 2, whatever has these numbers by then."""
+    before = traces(line.client)
+    words = [str(COMMAND), *line.words("--script", str(USUAL[0]))]
+    process = line.client.popen(["sh", "-c", f'exec "$@" {closed}', "sh", *words])
+    try:
+        assert _eventually(lambda: traces(line.client)["routes"] != before["routes"], 20)
+        for each in numbers:
+            assert os.readlink(f"/proc/{process.pid}/fd/{each}") == os.devnull  # noqa: PTH115 - no path comes out
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert traces(line.client) == before
 
 
 def test_under_nohup_a_window_that_closes_ends_nothing(line: Line, inside: Inside) -> None:
