@@ -10,6 +10,7 @@ from qosctl.bpf.dscp import DF
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.handshake import Finished, Handshake
 from qosctl.dtls.marker import Endpoint
+from qosctl.dtls.outside import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.udp import UdpSocket
 from qosctl.dtls.uplink import Batch
 
@@ -20,9 +21,11 @@ ATTEMPT_S = 4.5
 class Attempt:
     """One attempt. It owns the socket until `finished`; then `udp`, `early` and `finished` are the caller's."""
 
-    def __init__(self, remote: Endpoint, psk: bytes, app_id: bytes, now: float) -> None:
-        """RefusedError where there is no way to `remote` at all."""
-        self.udp = UdpSocket.connect(remote)
+    def __init__(
+        self, remote: Endpoint, psk: bytes, app_id: bytes, now: float, sockets: OuterSockets = PLAIN_SOCKETS
+    ) -> None:
+        """RefusedError where there is no way to `remote` at all, or no socket."""
+        self.udp = UdpSocket.connect(remote, sockets=sockets)
         self._handshake = Handshake(psk, app_id)
         self._deadline = now + ATTEMPT_S
         self.early: list[bytes] = []

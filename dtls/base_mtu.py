@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from qosctl.dtls.channel import Channel
+from qosctl.dtls.outside import way_to
 from qosctl.dtls.session import IPV6_MTU_MIN, LINK_MTU_MAX, RECORD_OVERHEAD, TUNNEL_MTU_MIN, outer_headers
 
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h
@@ -44,19 +45,16 @@ def base_for(fits: int, device: int, outer: IPv4Address | IPv6Address, *, ipv6: 
 
 def device_mtu(remote: str) -> int:
     """Return the MTU of the device on the way to `remote`, or what the operator says of the route, if that is less."""
-    address, _, zone = remote.partition("%")
-    way = {"dst": address} | ({"oif": socket.if_nametoindex(zone)} if zone else {})
     try:
+        way = way_to(remote)
+        if way is None:
+            return LINK_MTU_MAX
         with IPRoute() as ip:
-            (route, *_) = ip.route("get", **way)
-            (link,) = ip.get_links(route.get_attr("RTA_OIF"))
+            (link,) = ip.get_links(way.device)
     except (NetlinkError, OSError, ValueError):  # between two routes: the next packet finds the new one
         return LINK_MTU_MAX
     mtu = int(link.get_attr("IFLA_MTU"))
-    learnt = (route.get_attr("RTA_CACHEINFO") or {}).get("rta_expires")
-    metrics = route.get_attr("RTA_METRICS")
-    said = None if learnt or metrics is None else metrics.get_attr("RTAX_MTU")
-    return min(mtu, said or mtu)
+    return min(mtu, way.mtu or mtu)
 
 
 def _by_segment(channel: Channel) -> int:

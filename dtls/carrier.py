@@ -211,8 +211,9 @@ class Carrier:
 
     def _begin(self, now: float) -> None:
         try:
-            self.attempt = Attempt(self._opened.dtls_remote, self._opened.psk, self._opened.session.app_id, now)
-        except RefusedError:  # no way to the server: as good as no answer
+            opened = self._opened
+            self.attempt = Attempt(opened.dtls_remote, opened.psk, opened.session.app_id, now, opened.sockets)
+        except RefusedError:  # no way to the server, or no socket yet: as good as no answer
             self._next_attempt = now + _NO_ROUTE_S
             return
         self._began = now

@@ -32,6 +32,7 @@ from qosctl.dtls.marker import Marker
 from qosctl.dtls.netdev import DeviceKeeper, check_name
 from qosctl.dtls.netwatch import NetWatch, source_towards
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
+from qosctl.dtls.outside import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.parts import PLAIN, Parts
 from qosctl.dtls.reconnect import Hurry, Reason, Recovery
 from qosctl.dtls.session import LINK_MTU_MAX
@@ -56,6 +57,7 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     marker: Marker | None = None,
     surroundings: Surroundings | None = None,
     keeper: DeviceKeeper | None = None,
+    sockets: OuterSockets = PLAIN_SOCKETS,
     on_connected: Callable[[ConnectedInfo], None] = lambda _: None,
     on_statistics: Callable[[Statistics], None] | None = None,
     on_event: Say = lambda _severity, _line: None,
@@ -64,7 +66,8 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     """Connect, and carry packets until `stop.request()` is called (from a signal handler, say) or nothing helps any more.
 
     `surroundings` gives the device its addresses, and the machine routes and names; without it the device gets the
-    addresses and no more. `keeper` makes the device and changes it in place of this process, which then needs no privilege.
+    addresses and no more. `keeper` makes the device and changes it in place of this process, which then needs no privilege;
+    `sockets` makes those whose packets stay outside, where routes into the tunnel lead to its own server, too.
     `on_connected` is called once, when packets can pass; without a marker, or where it cannot mark, the tunnel works
     unmarked. `on_statistics` is called about once a second as long as there is traffic, and when
     the state changes; it must not block. `on_event` gets a line for people when the channel or the session changes.
@@ -85,7 +88,10 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
         tally = Tally()
         teller = Teller(tally, device, on_connected=on_connected, on_statistics=on_statistics, on_event=on_event)
         with contextlib.suppress(StopRequestedError):
-            _Client(options, stop, device=device, tally=tally, teller=teller, parts=parts, net=net).run()
+            client = _Client(
+                options, stop, device=device, tally=tally, teller=teller, parts=parts, net=net, sockets=sockets
+            )
+            client.run()
         return teller.statistics()
 
 
@@ -102,6 +108,7 @@ class _Client:
         teller: Teller,
         parts: Parts,
         net: NetWatch,
+        sockets: OuterSockets,
     ) -> None:
         self._options = options
         self._stop = stop
@@ -110,6 +117,7 @@ class _Client:
         self._teller = teller
         self._parts = parts
         self._net = net
+        self._sockets = sockets
         self._gateway = Gateway.parse(options.url)
         self._account = Account(options.credentials)
         self._path_mtu = LINK_MTU_MAX  # what the path takes, once it has shown that it takes less than its device
@@ -164,6 +172,7 @@ class _Client:
             mtu_max=self._path_mtu,
             stop=self._stop,
             known=self._known,
+            sockets=self._sockets,
         )
         self._known = opened.address
         return opened

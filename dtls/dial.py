@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from qosctl.bpf.errors import NotAttachedError
 from qosctl.dtls.gateway import Gateway
+from qosctl.dtls.outside import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.session import LINK_MTU_MAX
 from qosctl.dtls.stop import Stop, StopRequestedError, wait
 
@@ -30,8 +31,14 @@ class UnreachableError(NotAttachedError):
     """No TCP connection to the server came about."""
 
 
-def dial(
-    gateway: Gateway, deadline: float, stop: Stop, known: Address | None = None, *, mtu_max: int = LINK_MTU_MAX
+def dial(  # noqa: PLR0913  (whom to reach, by what, and within what bounds)
+    gateway: Gateway,
+    deadline: float,
+    stop: Stop,
+    known: Address | None = None,
+    *,
+    mtu_max: int = LINK_MTU_MAX,
+    sockets: OuterSockets = PLAIN_SOCKETS,
 ) -> socket.socket:
     """Return a connected, non-blocking TCP socket to the server.
 
@@ -39,7 +46,7 @@ def dial(
     that fails; the first that answers is taken (RFC 8305). `deadline` is of time.monotonic(); `known` is where the
     server was the last time: first of all while the name still leads there, else the last resort. Segments fit packets of
     `mtu_max` bytes, both ways: a path that has shown that it swallows larger ones need not tell TCP. UnreachableError
-    tells what the last one said; StopRequestedError when asked to stop.
+    tells what the last one said; StopRequestedError when asked to stop; NoSocketError where `sockets` has none any more.
     """
     failure: OSError = TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
     left = _candidates(gateway, deadline, stop, known)
@@ -53,7 +60,7 @@ def dial(
             if left and (now >= next_start or not trying):
                 next_start = now + STAGGER_S
                 try:
-                    begun = _begin(left.pop(0), mtu_max)
+                    begun = _begin(left.pop(0), mtu_max, sockets)
                 except OSError as error:
                     failure = error
                     continue
@@ -141,10 +148,10 @@ def alternating(addresses: Sequence[Address]) -> list[Address]:
     return [address for pair in pairs for address in pair if address is not None]
 
 
-def _begin(address: Address, mtu_max: int) -> socket.socket:
+def _begin(address: Address, mtu_max: int, sockets: OuterSockets) -> socket.socket:
     """Return a socket that is connecting; OSError where that fails at once."""
     family, where = address
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = sockets.open(family, socket.SOCK_STREAM)
     if mtu_max < LINK_MTU_MAX:
         headers = (20 if family == socket.AF_INET else 40) + 20
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mtu_max - headers)

@@ -21,6 +21,7 @@ from qosctl.dtls.gateway import Gateway
 from qosctl.dtls.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
 from qosctl.dtls.https import Response, ResponseReader
 from qosctl.dtls.marker import Endpoint
+from qosctl.dtls.outside import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.session import (
     IPV6_MTU_MIN,
     RECORD_OVERHEAD,
@@ -39,7 +40,7 @@ from qosctl.dtls.trust import Trust
 class Opened:
     """A session over TLS. `psk` is the key for its DTLS handshakes; `early` came before anyone could read it.
 
-    `path_mtu` is what the path takes, in bytes, as far as is known before any probe.
+    `path_mtu` is what the path takes, in bytes, as far as is known before any probe; `sockets` makes those of its DTLS.
     """
 
     channel: Channel
@@ -47,6 +48,7 @@ class Opened:
     psk: bytes
     early: bytes
     path_mtu: int
+    sockets: OuterSockets = PLAIN_SOCKETS
 
     @property
     def outer(self) -> IPv4Address | IPv6Address:
@@ -79,6 +81,7 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
     stop: Stop,
     known: Address | None = None,
     ipv6: bool = True,
+    sockets: OuterSockets = PLAIN_SOCKETS,
 ) -> Opened:
     """Connect to the server, log in where `account` has no cookie, and ask for the tunnel. The channel is the caller's.
 
@@ -88,7 +91,7 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
     sake.
     """
     openssl.require()
-    tcp = dial(gateway, time.monotonic() + timeout_s, stop, known, mtu_max=mtu_max)
+    tcp = dial(gateway, time.monotonic() + timeout_s, stop, known, mtu_max=mtu_max, sockets=sockets)
     channel = open_channel(tcp, gateway, trust, time.monotonic() + timeout_s, stop)
     try:
         http = _Http(channel, gateway, timeout_s, stop)
@@ -105,12 +108,23 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
                     f"{gateway}: the tunnel's network {interface.network} holds the server itself"
                 )
         if base <= fits or session.has_ipv6:
-            return Opened(channel, session, channel.export(PSK_EXPORTER_LABEL, PSK_BYTES), http.rest, fits)
+            psk = channel.export(PSK_EXPORTER_LABEL, PSK_BYTES)
+            return Opened(channel, session, psk, http.rest, fits, sockets)
     except BaseException:
         channel.close()
         raise
     channel.close()  # asked for too much, and for nothing
-    return open_session(gateway, trust, account, timeout_s=timeout_s, mtu_max=mtu_max, stop=stop, known=known, ipv6=False)
+    return open_session(
+        gateway,
+        trust,
+        account,
+        timeout_s=timeout_s,
+        mtu_max=mtu_max,
+        stop=stop,
+        known=known,
+        ipv6=False,
+        sockets=sockets,
+    )
 
 
 class _Http:

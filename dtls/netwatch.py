@@ -1,7 +1,7 @@
 """News of the machine: its addresses and routes change, or time jumps because it slept.
 
 rtnetlink (RFC 3549): any change of links, addresses or routes makes a descriptor readable; what changed is then asked
-of the kernel by trying, since only the outcome counts: which address would a packet to the server leave from?
+of the kernel, since only the outcome counts: which address would a packet to the server leave from?
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import socket
 import time
 
 from qosctl.dtls.marker import Endpoint
+from qosctl.dtls.outside import way_to
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _DRAINED_MAX = 256
@@ -47,15 +48,15 @@ def source_towards(remote: str, local: str | None = None) -> str | None:
 
     With `local`: return that one if it still is ours and has a way, else None.
     """
-    family = socket.AF_INET6 if ":" in remote else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            if local is not None:
-                probe.bind((local, 0))
-            probe.connect((remote, 9))
-            return str(probe.getsockname()[0])
+        if local is not None:
+            family = socket.AF_INET6 if ":" in local else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((local, 0))  # of a route the kernel says, not of each address whether it is ours
+        way = way_to(remote, local)
     except OSError:
         return None
+    return None if way is None else way.source
 
 
 def sources(local: Endpoint, remote: Endpoint) -> tuple[bool, str | None]:

@@ -31,6 +31,7 @@ from qosctl.bpf.errors import (
 )
 from qosctl.dtls.anyconnect import LoginError, PasswordUnansweredError
 from qosctl.dtls.https import ResponseError
+from qosctl.dtls.outside import NoSocketError
 from qosctl.dtls.session import CookieRefusedError
 from qosctl.dtls.trust import UntrustedError
 
@@ -56,7 +57,7 @@ HURRIES, HURRY_AGAIN_S, HURRY_EVERY_S = 5, 10.0, 1.0
 """So many attempts that news bring forward, one more after each 10 s, and 1 s between two."""
 SETTLE_S = 0.1
 """News come in bursts: an address goes, a route goes, another comes."""
-_FATAL = (UsageError, NoPermissionError, LoginError)
+_FATAL = (UsageError, NoPermissionError, LoginError, NoSocketError)
 _SOMEBODY_ELSE = (NotAttachedError, UntrustedError, ResponseError)
 """Nobody answered, or not the server: the page of a hotel's network, say, which goes away."""
 _PASSING = (NoRoomError, ShortageError, InternalError)

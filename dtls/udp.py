@@ -25,6 +25,7 @@ from qosctl.bpf.dscp import Ecn
 from qosctl.bpf.errors import QosctlError, RefusedError
 from qosctl.dtls.addressing import resolve, widen
 from qosctl.dtls.decapsulate import ecn_of
+from qosctl.dtls.outside import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.uplink import Batch
 
 SOL_UDP = 17
@@ -86,16 +87,18 @@ class UdpSocket:
         self._discover(_PMTUDISC_PROBE)
 
     @classmethod
-    def connect(cls, address: tuple[str, int], local: tuple[str, int] | None = None) -> UdpSocket:
+    def connect(
+        cls, address: tuple[str, int], local: tuple[str, int] | None = None, sockets: OuterSockets = PLAIN_SOCKETS
+    ) -> UdpSocket:
         """Open a socket to `address`, a numeric IPv4 or IPv6 address (with %zone where it needs one) and a port.
 
         `local` binds the near end; without it the kernel chooses. UsageError for an address that is none,
-        RefusedError where there is no route or the local address is taken.
+        RefusedError where there is no route, the local address is taken, or `sockets` has none.
         """
         family, target = resolve(address)
         where = f"UDP to {address[0]} port {address[1]}"
         try:
-            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            opened = sockets.open(family, socket.SOCK_DGRAM)
         except OSError as error:
             raise RefusedError(f"{where}: {error.strerror}", "ulimit -n") from error
         try:

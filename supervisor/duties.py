@@ -19,7 +19,7 @@ from typing import Any
 from qosctl.bpf.errors import QosctlError, RefusedError
 from qosctl.dtls.addressing import widen
 from qosctl.dtls.surroundings import Given
-from qosctl.supervisor import dialogue, vpnc
+from qosctl.supervisor import dialogue, outer_sockets, vpnc
 from qosctl.supervisor.budget import Budget
 from qosctl.supervisor.closing import Closer
 from qosctl.supervisor.dialogue import Request
@@ -118,6 +118,9 @@ class Duties:
             number = request.number
             if request.kind == "flow":
                 self._open_flow(request, shown)
+            elif request.kind == "mark":
+                self._mark(shown)
+                self._send({"number": number, "answer": True})
             elif request.kind == "device":
                 name = self._device.create(request.arguments, assign=self._script is None)
                 self._send({"number": number, "answer": name}, [self._device.descriptor])
@@ -164,6 +167,12 @@ class Duties:
             if outer.type == socket.SOCK_DGRAM:  # TCP sizes its buffers better itself
                 widen(outer)
         self._tell_flow()
+
+    @staticmethod
+    def _mark(shown: Sequence[int]) -> None:
+        if len(shown) != 1:
+            raise ValueError("not one socket")
+        outer_sockets.mark(shown[0])
 
     def _see_to_flow(self) -> None:
         self._marker.step()

@@ -55,6 +55,10 @@ class Remote:
         answer = self._exchange(kind, wait_s, arguments)
         return None if answer is None else answer.value
 
+    def ask_about(self, kind: str, shown: int) -> Answer | None:
+        """Show a descriptor, and return the answer: None where there is none, in time or any more."""
+        return self._exchange(kind, _ANSWER_S, {}, [shown])
+
     def require(self, kind: str, wait_s: float = _ANSWER_S, **arguments: Any) -> Answer:
         """Return the answer; RefusedError where there is none, and the error where that is the answer."""
         answer = self._exchange(kind, wait_s, arguments)
@@ -64,9 +68,11 @@ class Remote:
             raise answer.error
         return answer
 
-    def _exchange(self, kind: str, wait_s: float, arguments: dict[str, Any]) -> Answer | None:
+    def _exchange(
+        self, kind: str, wait_s: float, arguments: dict[str, Any], descriptors: Sequence[int] = ()
+    ) -> Answer | None:
         deadline = time.monotonic() + wait_s
-        number = self._tell_by(deadline, kind, arguments)
+        number = self._tell_by(deadline, kind, arguments, descriptors)
         while (answer := self.answer_to(number)) is None:
             if not self._wait(select.POLLIN, deadline):
                 self.forget(number)
@@ -99,8 +105,8 @@ class Remote:
         answer = self._expected.pop(number, None)
         _close(answer.descriptors if answer is not None else ())
 
-    def _tell_by(self, deadline: float, kind: str, arguments: dict[str, Any]) -> int:
-        while not (number := self.tell(kind, **arguments)):
+    def _tell_by(self, deadline: float, kind: str, arguments: dict[str, Any], descriptors: Sequence[int] = ()) -> int:
+        while not (number := self.tell(kind, descriptors, **arguments)):
             if not self._wait(select.POLLOUT, deadline):
                 return 0
         return number

@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 from qosctl.bpf import bpffs
@@ -21,6 +21,7 @@ from qosctl.supervisor.kill_switch.held import ownerless
 from qosctl.supervisor.kill_switch.switch import KillSwitch
 from qosctl.supervisor.marker import FlowMarker
 from qosctl.supervisor.memory import Memory, TakenError
+from qosctl.supervisor.outer_sockets import RemoteSockets
 from qosctl.supervisor.remote import Remote, RemoteDevice, RemoteMarker, RemoteScript
 from qosctl.supervisor.script import NONE, Script, undo_for_the_dead
 from qosctl.supervisor.steward import Steward
@@ -37,6 +38,7 @@ class Standing:
 
     keeper: RemoteDevice
     marker: RemoteMarker
+    sockets: RemoteSockets
     surroundings: Surroundings | None
     known: str | None
     """The server's address, where an earlier client has left what belongs inside blocked: its name may be, too."""
@@ -64,7 +66,8 @@ def stand(
     try:
         remote = Remote(steward.connection, warn)
         around = None if runner is None else RemoteScript(remote)
-        yield Standing(RemoteDevice(remote), RemoteMarker(remote), around, known)
+        with closing(RemoteSockets(remote, needed=guarded)) as sockets:
+            yield Standing(RemoteDevice(remote), RemoteMarker(remote), sockets, around, known)
     finally:
         steward.end()
 

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     for name in _tunnels_among(arguments.iface):
         Log(sys.stderr, os.environ).warning(
             f"{name}: this is a tunnel; what it sends leaves by another device, and is marked there"
-            " (try: ip route get SERVER)"
+            " (try: ip route get SERVER mark 0x20a4)"
         )
     if not passtos():
         print("passtos is off: nothing is marked until `qosctl passtos on`", file=out)

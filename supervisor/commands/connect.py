@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
             stop,
             keeper=place.keeper,
             marker=place.marker,
+            sockets=place.sockets,
             surroundings=place.surroundings,
             on_connected=lambda info: None if arguments.quiet else _say_connected(info, out),
             on_statistics=place.marker.publish,

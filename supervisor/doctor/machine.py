@@ -8,12 +8,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qosctl.dtls.outside import MARK
+
 from . import netlink
 from .netlink import Netlink, attributes
 
 _LINK, _ROUTE, _TRAFFIC = struct.Struct("=BxHiII"), struct.Struct("=BBBBBBBBI"), struct.Struct("=B3xiIII")
 _IFNAME, _STATISTICS = 3, 23
-_DST, _OIF, _PRIORITY, _TABLE = 1, 4, 6, 15
+_DST, _OIF, _PRIORITY, _TABLE, _MARK = 1, 4, 6, 15, 16
 _FRA_PRIORITY, _FRA_TABLE, _FRA_DSCP = 6, 15, 25
 _KIND, _OPTIONS = 1, 2
 _ROOT = 0xFFFFFFFF
@@ -60,11 +62,12 @@ def packets_sent() -> dict[str, int]:
 
 
 def way_out(address: str) -> str | None:
-    """Return the device that packets to `address` leave by, or None where there is no route."""
+    """Return the device that a tunnel's own packets to `address` leave by, or None where there is no route."""
     ip = ipaddress.ip_address(address)
     body = _ROUTE.pack(_FAMILIES[ip.version], 8 * len(ip.packed), 0, 0, 0, 0, 0, 0, 0)
+    mark = netlink.attribute(_MARK, struct.pack("=I", MARK))
     with Netlink() as here:
-        reply = here.get(netlink.GET_ROUTE, body + netlink.attribute(_DST, ip.packed))
+        reply = here.get(netlink.GET_ROUTE, body + netlink.attribute(_DST, ip.packed) + mark)
     for _kind, message in reply.messages:
         out = attributes(message[_ROUTE.size :]).get(_OIF, b"")
         if len(out) == 4:

@@ -1,14 +1,17 @@
 """What belongs in the tunnel stays in it: policy routing that outlives the tunnel, its client and its routes.
 
-For each IP version of which the server's routes put something inside, in this order (P, Q and T are one tunnel's own):
+For each IP version of which the server's routes put something inside, in this order (O, S, P and T are one tunnel's own):
 
+    O      marked, to SERVER: lookup main, but not the way into TUN          the tunnel's own packets; never in a circle
+    O + 1  marked, to SERVER: unreachable
+    S      to SERVER: lookup T                                               all others' packets, whatever routes main has
     P      lookup main, but believe no route as short as what is inside     the machine's LAN and other routes of its own
     P + 1  lookup T:    default dev TUN        metric 2                      whatever is the default in main
                         throw EXCLUDED         metric 1                      on to the rules that follow
-                        throw SERVER           metric 1
                         unreachable default    metric 4294967295             what is left when the device is gone
-    Q      to SERVER: lookup main, but not the way into TUN                  the outer packets; never in a circle
-    Q + 1  to SERVER: unreachable
+
+The mark is on the sockets of the client (`dtls.outside`). Where the kernel drops what comes from SERVER because nothing
+unmarked would go there by that device (a strict rp_filter), O holds for unmarked packets too, and S is left out.
 
 (`default` stands for each network that the server names. Where they are of different lengths, P and P + 1 are for the
 shortest; before them comes such a pair for each longer one, to that network alone.) The kernel takes the route into TUN

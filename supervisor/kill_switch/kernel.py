@@ -9,11 +9,13 @@ import errno
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+from qosctl.dtls.outside import way_to
 from qosctl.dtls.routes import Net
 from qosctl.dtls.rtnetlink import conversation
 from qosctl.supervisor.kill_switch.plan import PREFERENCES, Kind, Plan, Route, Rule, slot_of, table_of
@@ -23,6 +25,7 @@ _KERNELS_OWN = 2  # RTPROT_KERNEL
 _TYPES = {Kind.OUTSIDE: "throw", Kind.TUNNEL: "unicast", Kind.BLOCKED: "unreachable"}
 _UNICAST = 1  # RTN_UNICAST
 _NO_LIMIT = 0xFFFF_FFFF  # as the kernel shows prefix lengths and groups that nobody has named
+_FILTERS, _STRICT = Path("/proc/sys/net/ipv4/conf"), 1
 _GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV})
 
 
@@ -73,6 +76,23 @@ def carried(slot: int) -> bool:
         return any(message["type"] == 1 for version in _versions() for message in _table(ip, version, slot))  # RTN_UNICAST
 
 
+def checks_sources(gateway: IPv4Address | IPv6Address) -> str | None:
+    """Return the device on the tunnel's way that drops what comes from where nothing unmarked would go; None for none.
+
+    It asks for the way back without the mark (net.ipv4.conf.*.rp_filter = 1, RFC 3704 section 2.2), and IPv4 alone. Where
+    that is not to be seen, without /proc say, the kernel's default counts, which is 0.
+    """
+    if gateway.version == 6:
+        return None
+    try:
+        way = way_to(str(gateway))
+        device = socket.if_indextoname(way.device) if way is not None else "default"
+        strictest = max(int((_FILTERS / each / "rp_filter").read_text()) for each in ("all", device))
+    except OSError:
+        return None
+    return device if way is not None and strictest == _STRICT else None
+
+
 def _sorted_blocked(routes: Iterable[Route]) -> list[Route]:
     return sorted((route for route in routes if route.kind is Kind.BLOCKED), key=lambda route: route.net)
 
@@ -119,6 +139,8 @@ def _rule(ip: IPRoute, do: str, rule: Rule) -> None:
         words["suppress_prefixlen"] = rule.shorter_than - 1
     if rule.device_group:
         words["suppress_ifgroup"] = rule.device_group
+    if rule.mark:
+        words["fwmark"] = rule.mark
     if rule.to is not None:
         words |= {"dst": str(rule.to.network_address), "dst_len": rule.to.prefixlen}
     _change(ip.rule, do, words)
@@ -171,6 +193,7 @@ def _all_rules(ip: IPRoute, version: int) -> Iterator[Rule]:
                 shorter_than=0 if suppressed is None else suppressed + 1,
                 device_group=group or 0,
                 to=None if to is None else _net(version, to, message["dst_len"]),
+                mark=message.get_attr("FRA_FWMARK") or 0,
             )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
 
+from qosctl.dtls.outside import MARK
 from qosctl.dtls.routes import Net, spare
 from qosctl.dtls.surroundings import Given
 
@@ -16,7 +17,7 @@ SLOTS: Final = 16
 """Tunnels at a time."""
 _LEVELS = 8
 """Networks within networks that are told apart; those nested deeper share the last."""
-PREFERENCES: Final = range(FIRST_TABLE - 2 * _LEVELS * SLOTS, FIRST_TABLE + 6 * SLOTS)
+PREFERENCES: Final = range(FIRST_TABLE - (4 + 2 * _LEVELS) * SLOTS, FIRST_TABLE + 4 * SLOTS)
 MAIN: Final = 254  # RT_TABLE_MAIN
 _BROAD = {4: 7, 6: 15}
 """Routes as short as these are never believed: a pair of halves is a default route by another name."""
@@ -43,7 +44,7 @@ class Rule:
     """One rule. `table` None makes its packets unreachable.
 
     `shorter_than` is the shortest prefix that is believed of what the table says, 0 for any; `device_group` the group of
-    devices that no believed way leads to, 0 for none. `to` None is for every packet.
+    devices that no believed way leads to, 0 for none. `to` None is for every packet, `mark` 0 for marked and unmarked ones.
     """
 
     version: int
@@ -52,6 +53,7 @@ class Rule:
     shorter_than: int = 0
     device_group: int = 0
     to: Net | None = None
+    mark: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,18 @@ def inside(given: Given) -> dict[int, Inside]:
     return found
 
 
-def plan(slot: int, held: Mapping[int, Inside], carried: Iterable[int], gateway: IPv4Address | IPv6Address) -> Plan:
-    """Return what holds `held` for a tunnel that carries the IP versions `carried`, and whose server is `gateway`."""
+def plan(
+    slot: int,
+    held: Mapping[int, Inside],
+    carried: Iterable[int],
+    gateway: IPv4Address | IPv6Address,
+    *,
+    marked: bool = True,
+) -> Plan:
+    """Return what holds `held` for a tunnel that carries the IP versions `carried`, and whose server is `gateway`.
+
+    Unless `marked`, all that goes to the server is taken for the tunnel's own.
+    """
     rules, routes, server = set(), set(), ip_network(gateway)
     for version, each in held.items():
         rules |= _rules(slot, version, each)
@@ -93,8 +105,7 @@ def plan(slot: int, held: Mapping[int, Inside], carried: Iterable[int], gateway:
                 routes.add(Route(net, Kind.TUNNEL))
         routes |= {Route(net, Kind.OUTSIDE) for net in each.outside}
     if gateway.version in held and not gateway.is_link_local:  # of which main has a route that is long enough
-        routes.add(Route(server, Kind.OUTSIDE))
-        rules |= _to_server(slot, server)
+        rules |= _to_server(slot, server, MARK if marked else 0)
     return Plan(frozenset(rules), frozenset(routes))
 
 
@@ -129,18 +140,21 @@ def _for_longer(slot: int, nets: Iterable[Net]) -> set[Rule]:
     for net in sorted(set(nets), key=lambda net: -net.prefixlen):
         within = (level for other, level in levels.items() if other.subnet_of(net))  # type: ignore[arg-type]  # one version
         levels[net] = min(1 + max(within, default=-1), _LEVELS - 1)
-        preference = PREFERENCES.start + 2 * SLOTS * levels[net] + 2 * slot
+        preference = PREFERENCES.start + 2 * SLOTS * (2 + levels[net]) + 2 * slot
         rules.add(Rule(net.version, preference, MAIN, shorter_than=net.prefixlen + 1, to=net))
         rules.add(Rule(net.version, preference + 1, table_of(slot), to=net))
     return rules
 
 
-def _to_server(slot: int, server: Net) -> set[Rule]:
-    preference = FIRST_TABLE + 4 * SLOTS + 2 * slot
-    return {
-        Rule(server.version, preference, MAIN, device_group=table_of(slot), to=server),
-        Rule(server.version, preference + 1, None, to=server),
+def _to_server(slot: int, server: Net, mark: int) -> set[Rule]:
+    preference = PREFERENCES.start + 2 * slot
+    rules = {
+        Rule(server.version, preference, MAIN, device_group=table_of(slot), to=server, mark=mark),
+        Rule(server.version, preference + 1, None, to=server, mark=mark),
     }
+    if mark:  # the script sets a route to the server in main, which is for the tunnel's own alone
+        rules.add(Rule(server.version, preference + 2 * SLOTS, table_of(slot), to=server))
+    return rules
 
 
 def _everything(version: int) -> Net:

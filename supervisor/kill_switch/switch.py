@@ -40,7 +40,8 @@ class KillSwitch:
             slot = self._slot = self._slot or Slot.claim()
             if first:
                 slot.write(Owner(given.tunnel, self._server, given.gateway))
-            wanted = plan(slot.number, self._inside, found, given.gateway)
+            checking = kernel.checks_sources(given.gateway)
+            wanted = plan(slot.number, self._inside, found, given.gateway, marked=checking is None)
             refused = kernel.enforce(slot.number, wanted, _index(given.tunnel))
             if first:
                 self._take_over(slot)
@@ -49,6 +50,11 @@ class KillSwitch:
             if first:
                 self._give_up()
         else:
+            if checking is not None:
+                self._complain(
+                    f"{checking} drops what comes back another way than it would go (rp_filter): whatever goes to"
+                    f" {given.gateway} leaves outside of {given.tunnel} (try: sysctl net.ipv4.conf.all.rp_filter=2)"
+                )
             if refused and not first:
                 versions = " and ".join(f"IPv{version}" for version in refused)
                 self._complain(f"{given.tunnel} takes no {versions}: what of it belongs inside is blocked")

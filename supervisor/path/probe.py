@@ -12,6 +12,7 @@ packets, which are stamped after routing. `qosctl doctor` finds such rules.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import struct
@@ -22,6 +23,7 @@ from typing import Self
 
 from qosctl.bpf.dscp import TrafficClass
 from qosctl.bpf.errors import NoPermissionError, RefusedError
+from qosctl.dtls.outside import MARK
 
 from .quote import Complaint, parse_icmp4, parse_icmp6
 from .waiting import arrivals
@@ -65,6 +67,10 @@ class Prober:
         domain = socket.AF_INET if self._family == 4 else socket.AF_INET6
         self._icmp = _icmp_socket(self._family)
         self._udp = socket.socket(domain, socket.SOCK_DGRAM)
+        with contextlib.suppress(PermissionError):  # a kernel before 5.17 wants CAP_NET_ADMIN for it
+            self._udp.setsockopt(
+                socket.SOL_SOCKET, socket.SO_MARK, MARK
+            )  # to the server of a tunnel: the way of its packets
         self._udp.bind(("", 0))
         self._source_port: int = self._udp.getsockname()[1]
 

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
+from qosctl.dtls.outside import MARK
 from qosctl.dtls.routes import Network
 from qosctl.dtls.surroundings import Given
 from qosctl.supervisor.kill_switch import kernel
@@ -50,7 +51,7 @@ def networks(made: Plan, kind: Kind) -> set[str]:
 def test_a_server_that_names_nothing_means_all_of_the_versions_it_gives_addresses_of() -> None:
     made = planned(given(V4, V6))
     assert networks(made, Kind.BLOCKED) == networks(made, Kind.TUNNEL) == {"0.0.0.0/0", "::/0"}
-    assert networks(made, Kind.OUTSIDE) == {"192.0.2.1/32"}
+    assert networks(made, Kind.OUTSIDE) == set()
     assert {rule.version for rule in planned(given(V4)).rules} == {4}
 
 
@@ -58,7 +59,7 @@ def test_a_server_that_names_networks_means_these_and_its_own() -> None:
     named = (ip_network("10.20.0.0/16"), ip_network("fd20::/48"))
     made = planned(given(V4, V6, include=named, exclude=(ip_network("10.20.5.0/24"),), splits=frozenset({4, 6})))
     assert networks(made, Kind.BLOCKED) == {"10.20.0.0/16", "192.168.77.0/24", "fd20::/48", "fd77::5/128"}
-    assert networks(made, Kind.OUTSIDE) == {"10.20.5.0/24", "192.0.2.1/32"}
+    assert networks(made, Kind.OUTSIDE) == {"10.20.5.0/24"}
 
 
 def test_of_one_version_it_may_name_networks_and_of_the_other_mean_all() -> None:
@@ -158,16 +159,31 @@ def test_slots_have_numbers_of_their_own_within_what_is_documented() -> None:
             assert all(preference in PREFERENCES and slot_of(preference) == slot for preference in mine)
             assert not mine & taken
         taken |= mine
-    assert (FIRST_TABLE, PREFERENCES.start, PREFERENCES[-1]) == (24740, 24484, 24835)
+    assert (FIRST_TABLE, PREFERENCES.start, PREFERENCES[-1]) == (24740, 24420, 24803)
 
 
-def test_the_server_is_reached_by_main_but_not_through_its_own_tunnel() -> None:
-    made = planned(given(V4, V6, gateway="2001:db8::1"), 3)
-    to_server = [rule for rule in made.rules if rule.to is not None]
-    assert {(rule.version, str(rule.to), rule.table, rule.device_group) for rule in to_server} == {
-        (6, "2001:db8::1/128", MAIN, FIRST_TABLE + 3),
-        (6, "2001:db8::1/128", None, 0),
-    }
+def to_server(made: Plan) -> list[tuple[int | None, int, int]]:
+    rules = sorted((rule for rule in made.rules if rule.to is not None), key=lambda rule: rule.preference)
+    assert {(rule.version, str(rule.to)) for rule in rules} == {(6, "2001:db8::1/128")}
+    others = [rule.preference for rule in made.rules if rule.to is None and rule.version == 6]
+    assert max(rule.preference for rule in rules) < min(others)
+    return [(rule.table, rule.device_group, rule.mark) for rule in rules]
+
+
+def test_only_the_tunnels_own_packets_reach_the_server_by_main_and_never_through_the_tunnel() -> None:
+    table = FIRST_TABLE + 3
+    assert to_server(planned(given(V4, V6, gateway="2001:db8::1"), 3)) == [
+        (MAIN, table, MARK),
+        (None, 0, MARK),
+        (table, 0, 0),
+    ]
+
+
+def test_where_unmarked_packets_must_have_the_same_way_all_to_the_server_go_out() -> None:
+    what = given(V4, V6, gateway="2001:db8::1")
+    held = inside(what)
+    made = plan(3, held, held, what.gateway, marked=False)
+    assert to_server(made) == [(MAIN, FIRST_TABLE + 3, 0), (None, 0, 0)]
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,19 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.flows import Flow
 from qosctl.bpf.state import open_state
+from qosctl.dtls.outside import MARK, NoSocketError
 from qosctl.supervisor import dialogue
 from qosctl.supervisor.dialogue import MESSAGE_BYTES_MAX
 from qosctl.supervisor.marker import FlowMarker
+from qosctl.supervisor.outer_sockets import RemoteSockets
 from qosctl.supervisor.remote import Remote, RemoteMarker
 from qosctl.supervisor.script import Script
 from qosctl.supervisor.steward import Steward
@@ -40,6 +43,7 @@ class Taken:
 
     def __init__(self, steward: Steward, warnings: Path) -> None:
         self.connection = steward.connection
+        self.pid = steward._pid
         self._folder = Path(f"/proc/{steward._pid}/fd")
         self._warnings = warnings
         self._number = 1000
@@ -178,6 +182,7 @@ SENSELESS = {
     "arguments that are a list": b'{"number": 7, "kind": "flow", "arguments": [["10.0.0.1", 70000], ["10.0.0.2", 1], ""]}',
     "a flow of no socket": request("flow"),
     "a flow of words": request("flow", local=["10.92.0.1", 70000], remote=["10.92.0.2", 4443]),
+    "a mark for no socket": request("mark"),
     "another device": request("device", mtu=1400, addresses=[]),
     "an MTU of nothing": request("fit"),
     "an MTU of a word": request("fit", mtu="1400; reboot"),
@@ -273,6 +278,64 @@ def test_a_flow_is_a_socket_that_is_really_there(begin: Begin) -> None:
         assert client.ask("flow", good.fileno())["answer"] is True
         (flow,) = flows()
         assert flow.key.local == good.getsockname()
+
+
+def test_only_what_may_carry_a_tunnel_is_marked(begin: Begin) -> None:
+    client = begin()
+
+    def mark_of(shown: socket.socket) -> int:
+        return shown.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
+
+    with ExitStack() as stack:
+        far = stack.enter_context(Namespace("strangers"))
+        with far.entered():
+            abroad = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        raw = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+        local, other = (stack.enter_context(each) for each in socket.socketpair())
+        file = stack.enter_context(Path("/dev/null").open())
+        before = client.descriptors
+        for shown in (abroad, raw, local, other, file):
+            assert "refused" in client.ask("mark", shown.fileno()), shown
+        assert [mark_of(each) for each in (abroad, raw, local, other)] == [0, 0, 0, 0]
+        for family, kind in itertools.product((socket.AF_INET, socket.AF_INET6), (socket.SOCK_STREAM, socket.SOCK_DGRAM)):
+            good = stack.enter_context(socket.socket(family, kind))
+            assert client.ask("mark", good.fileno())["answer"] is True
+            assert mark_of(good) == MARK
+        assert client.descriptors == before
+
+
+def test_while_packets_pass_nobody_waits_for_a_mark(begin: Begin) -> None:
+    """The steward hangs: a socket for TLS is waited for, between sessions; one for the next DTLS handshake never is."""
+    client = begin()
+    os.set_blocking(client.connection.fileno(), True)
+    with closing(RemoteSockets(Remote(client.connection, print), needed=True)) as sockets:
+        with (
+            sockets.open(socket.AF_INET, socket.SOCK_STREAM) as first,
+            sockets.open(socket.AF_INET, socket.SOCK_DGRAM) as second,
+        ):
+            assert [each.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for each in (first, second)] == [MARK, MARK]
+        os.kill(client.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            for _ in range(50):  # the one that was marked ahead of time, and then none
+                with suppress(RefusedError):
+                    sockets.open(socket.AF_INET, socket.SOCK_DGRAM).close()
+            with pytest.raises(RefusedError, match="has not come to it yet"):
+                sockets.open(socket.AF_INET, socket.SOCK_DGRAM)
+            assert time.monotonic() - began < 4  # and one answer may take 5
+        finally:
+            os.kill(client.pid, signal.SIGCONT)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with suppress(RefusedError), sockets.open(socket.AF_INET, socket.SOCK_DGRAM) as third:
+                assert third.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == MARK
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(client.pid, signal.SIGKILL)
+        with pytest.raises(NoSocketError, match="the steward is gone"):
+            while True:
+                sockets.open(socket.AF_INET, socket.SOCK_DGRAM).close()
 
 
 def test_another_clients_flow_is_not_to_be_had(begin: Begin) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from qosctl.dtls.outside import MARK
 
 from tests.lab import Capture, Frame, Ocserv
 from tests.lab.icmp import EPHEMERAL, Forger
@@ -35,7 +36,8 @@ def _until(true: Callable[[], bool], timeout: float = 20) -> None:
 
 def _believed(line: Line, outer: int) -> int:
     """Return the path MTU that the kernel has been told of, 0 for none."""
-    (route,) = json.loads(line.client.run(["ip", "-j", "route", "get", line.topology.server_address(outer)]).stdout)
+    words = ["ip", "-j", "route", "get", line.topology.server_address(outer), "mark", str(MARK)]
+    (route,) = json.loads(line.client.run(words).stdout)
     return int(next((metric["mtu"] for metric in route.get("metrics", []) if "mtu" in metric), 0))
 
 

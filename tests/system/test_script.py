@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from qosctl.dtls.outside import MARK
 from qosctl.supervisor.script import USUAL
 
 from tests.lab import Connection, Ocserv
@@ -46,6 +47,7 @@ route = 10.91.2.2/255.255.255.255
 banner = "\\\\033[2J"
 """
 RECORD = 'env -0 >>"{0}"; printf "\\0" >>"{0}"\n'
+OWN = ("mark", str(MARK))
 RESOLV = "nameserver 10.255.255.53\n"
 
 
@@ -94,10 +96,15 @@ def until(true: Callable[[], bool], timeout: float = 20) -> None:
         time.sleep(0.02)
 
 
-def way(line: Line, address: str) -> str:
+def way(line: Line, address: str, *more: str) -> str:
     """The device that packets to `address` leave by."""
-    (route,) = json.loads(line.client.run(["ip", "-j", "route", "get", address]).stdout)
+    (route,) = json.loads(line.client.run(["ip", "-j", "route", "get", address, *more]).stdout)
     return str(route["dev"])
+
+
+def own_way(line: Line) -> str:
+    """The device that the tunnel's own packets leave by."""
+    return way(line, line.topology.server4, *OWN)
 
 
 def like_openconnects(environment: dict[str, str]) -> dict[str, object]:
@@ -158,10 +165,10 @@ def test_split_routes_and_names_come_and_go(line: Line, resolv_conf: Path, setui
 def test_a_server_that_names_nothing_gets_all_and_stays_reachable(line: Line, full: Ocserv) -> None:
     before = traces(line.client)
     with Connection(line.client, words(line, full)) as connection:
-        assert (way(line, "198.51.100.1"), way(line, line.topology.server4)) == (TUNNEL, line.device)
+        assert (way(line, "198.51.100.1"), own_way(line)) == (TUNNEL, line.device)
         full.restart()
         until(lambda: "connected again" in connection.errors)
-        assert (way(line, "198.51.100.1"), way(line, line.topology.server4)) == (TUNNEL, line.device)
+        assert (way(line, "198.51.100.1"), own_way(line)) == (TUNNEL, line.device)
     assert traces(line.client) == before
 
 
@@ -172,11 +179,13 @@ def test_a_network_that_goes_takes_the_way_to_the_server_with_it_and_brings_it_b
         client.run(["ip", "link", "set", "dev", device, "down"])
         until(lambda: "connecting again" in connection.errors)
         assert client.run(["ip", "route", "show", "default"]).stdout.split()[2] == TUNNEL
-        assert client.run(["ip", "route", "get", line.topology.server4], check=False).returncode != 0  # and never does
+        assert (
+            client.run(["ip", "route", "get", line.topology.server4, *OWN], check=False).returncode != 0
+        )  # and never does
         client.run(["ip", "link", "set", "dev", device, "up"])
         client.run(["ip", "route", "add", "default", "via", "10.91.1.1", "dev", device, "metric", "100"])
         until(lambda: "connected again" in connection.errors)
-        assert (way(line, "198.51.100.1"), way(line, line.topology.server4)) == (TUNNEL, device)
+        assert (way(line, "198.51.100.1"), own_way(line)) == (TUNNEL, device)
         assert inside.works_both_ways(b"through")
     client.run(["ip", "route", "del", "default", "via", "10.91.1.1", "metric", "100"])
     client.run(["ip", "addr", "replace", "fd91:1::2/64", "dev", device, "nodad"])
