@@ -10,6 +10,7 @@
 # make test-kernels   what counts on another kernel, Debian's, under qemu               (root)
 # make endurance  a million records, and the supervisor's promises at full length      (root)
 # make fuzz     the program against its reference, and the parsers, for longer than the tests do   (root)
+# make leaks    the wire watched through every fault: nothing leaves outside of the tunnel (root)
 # make soak     an hour of traffic and faults for the client                           (root)
 # make docs     the man page and shell completions, from the parser, into build
 # make deb      the Debian package, into build/deb
@@ -39,7 +40,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # what another still has, so nobody works alone at the end.
 WORKERS := 4
 
-.PHONY: venv install endurance demo test audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
+.PHONY: venv install endurance leaks demo test audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -97,6 +98,9 @@ endurance: root $(VENV)/project
 fuzz: root $(VENV)/project
 	@$(PYTHON) -m tests.fuzz
 	@$(PYTHON) -m tests.fuzz.parsers
+
+leaks: root $(VENV)/project
+	@$(PYTHON) -m pytest -n 2 tests/leaks/every_row.py
 
 soak: root $(VENV)/project
 	@$(PYTHON) -m tests.soak

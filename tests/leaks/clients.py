@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, ClassVar
@@ -20,7 +21,7 @@ VPNC_SCRIPT = "/usr/share/vpnc-scripts/vpnc-script"
 _SUSPENDED = Path(__file__).parent.parent / "system" / "suspended_program.py"
 
 
-class Client:
+class Client(ABC):
     """One process at a time in the client's namespace."""
 
     name: ClassVar[str]
@@ -40,9 +41,9 @@ class Client:
             words = self.words(server, url, cookie=bool(cookie), slept=slept)
             self._process = self._line.client.popen(words, stdin=stdin, stdout=self._out, stderr=self._out)
 
+    @abstractmethod
     def words(self, server: Ocserv, url: str, *, cookie: bool, slept: Path | None) -> Sequence[str]:
         """Return its command line."""
-        raise NotImplementedError
 
     @property
     def alive(self) -> bool:

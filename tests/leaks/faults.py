@@ -8,8 +8,10 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.lab.icmp import Forger
+from tests.lab.lock import somebody_holds_the_lock
 from tests.leaks.stage import DPD_S, ROUTER, Stage
 
 NO_TUNNEL = frozenset({"secret file that others can read"})
@@ -68,7 +70,8 @@ def cookie_expired(stage: Stage) -> None:
 
 def thrown_out(stage: Stage) -> None:
     with stage.inside():
-        stage.line.server_namespace.run(["occtl", "-s", OCCTL, "disconnect", "user", "alice"])
+        stage.line.server_namespace.run(["occtl", "-s", _OCCTL, "disconnect", "user", "alice"])
+        Path(_OCCTL).unlink()
         stage.ends()
 
 
@@ -200,6 +203,11 @@ def udp_blocked_from_the_start(stage: Stage) -> None:
         time.sleep(2)
 
 
+def udp_blocked_beside_a_command_that_hangs(stage: Stage) -> None:
+    with somebody_holds_the_lock():
+        udp_blocked("dport", "sport")(stage)
+
+
 def nat_forgets(stage: Stage) -> None:
     with stage.relay() as relay, stage.inside(host=ROUTER[4]):
         relay.rebind()
@@ -276,14 +284,14 @@ def _cookie(stage: Stage) -> str:
     return cookie
 
 
-OCCTL = f"/tmp/qosctl-leaks-{os.getpid()}"
+_OCCTL = f"/tmp/qosctl-leaks-{os.getpid()}"
 _REKEY = "rekey-time = 5\nrekey-method = {}\n"
 FAULTS = (
     Fault(("server restarted",), restarted),
     Fault(("server killed",), killed),
     Fault(("server restarted, cookie but no password",), restarted_with_cookie, ends=True),
     Fault(("cookie expired, no password",), cookie_expired, ends=True),
-    Fault(("thrown out by the operator",), thrown_out, f"use-occtl = true\nocctl-socket-file = {OCCTL}\n", ends=True),
+    Fault(("thrown out by the operator",), thrown_out, f"use-occtl = true\nocctl-socket-file = {_OCCTL}\n", ends=True),
     Fault(("client killed, started again",), client_killed),
     Fault(("second client for the same device",), second_client),
     Fault(("session time-out",), time_is_up, "session-timeout = 4\n"),
@@ -297,6 +305,7 @@ FAULTS = (
     Fault(("suspended for 3 s",), suspended(3), suspends=True),
     Fault(("suspended until the server gave up",), suspended(3 * DPD_S + 2), suspends=True),
     Fault(("UDP blocked", "UDP open again", "UDP blocked both ways while we only receive"), udp_blocked("dport", "sport")),
+    Fault(("UDP blocked and open again while another command hangs",), udp_blocked_beside_a_command_that_hangs),
     Fault(("UDP blocked towards us while we only receive",), udp_blocked("sport")),
     Fault(("UDP blocked towards the server while packets come",), udp_blocked("dport")),
     Fault(("UDP blocked from the start",), udp_blocked_from_the_start),

@@ -14,15 +14,14 @@ import struct
 import threading
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Self
 
+from tests.faults import DECLARED, MEASURED
 from tests.lab import Namespace, Ocserv
 
 PORT, TCP_PORT = 4100, 4101
 INTERVAL_S = 0.01
 EF_BYTE = 46 << 2
-FAULTS = Path(__file__).parent.parent.parent / "build" / "faults.json"
 
 
 class Flowing:
@@ -127,12 +126,14 @@ class Row:
 
 
 def note(row: Row) -> None:
-    """Put a row into build/faults.json, in place of the last one of the same fault."""
-    FAULTS.parent.mkdir(exist_ok=True)
-    with FAULTS.open("a+") as file:  # tests in other processes have rows of their own
+    """Put a row into build/faults.json, in place of the last one of the same fault; several tests may do so at a time."""
+    assert row.fault in DECLARED, "a row that tests/faults.py does not name"
+    MEASURED.parent.mkdir(exist_ok=True)
+    with MEASURED.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         text = file.read()
         rows = [each for each in json.loads(text or "[]") if each["fault"] != row.fault] + [asdict(row)]
-        file.truncate(0)
+        file.seek(0)
+        file.truncate()
         file.write(json.dumps(rows, indent=2) + "\n")
