@@ -56,7 +56,7 @@ def _print(report: Report, out: TextIO) -> None:
     for line in lines:
         print(one_line(line), file=out)  # names of devices and programs are in them
     print(file=out)
-    print(_conclusion(report.at(Level.FAIL), report.at(Level.WARN)), file=out)
+    print(one_line(_conclusion(report.at(Level.FAIL), report.at(Level.WARN))), file=out)
 
 
 def _conclusion(failures: Sequence[Finding], warnings: Sequence[Finding]) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from qosctl.bpf import loader
 from qosctl.supervisor.attach import attach
+from qosctl.supervisor.commands import doctor as doctor_command
 from qosctl.supervisor.doctor import examine, selftest, throwaway
 from qosctl.supervisor.doctor.finding import Finding, Level, passed
 from qosctl.supervisor.doctor.throwaway import ThrowawayError, started
@@ -245,3 +246,13 @@ def test_the_matrix_is_for_machines_too() -> None:
     said = json.loads(done.stdout)
     assert said["kernel"].startswith("Linux ")
     assert all(set(row) >= {"key", "ipv4", "ipv6", "families_agree", "ecn", "breaks"} for row in said["behaviours"])
+
+
+@pytest.mark.audit
+def test_its_last_words_are_no_orders_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Finding 19: the lines before were made fit to be shown, and the conclusion, which says it again, was not."""
+    report = examine.Report([Finding(Level.FAIL, "hooks", "e\x1b[2Jth0: gone", "nothing is marked", "ip\x1b[31m link")], [])
+    doctor_command._print(report, sys.stdout)
+    said = capsys.readouterr().out
+    assert said.count("e\\x1b[2Jth0") == 2
+    assert "\x1b" not in said
