@@ -2,7 +2,7 @@
 
     prepare                  pre-init
     apply                    connect; again: reconnect, or, where the server gave something else, disconnect and connect
-    attempt                  attempt-reconnect
+    attempt                  attempt-reconnect; disconnect, once, when there has been no session for long
     close                    disconnect
 
 Before a call that changes anything, what undoes it is in the memory (see `memory`); after the disconnect it goes. What
@@ -38,6 +38,8 @@ PATIENCE_S = 30.0
 CLOSE_S = 2 * PATIENCE_S
 _ATTEMPT_PAUSE_S = 1.0
 """At least between two calls for attempts: what a script changes is news of the network, which brings the next attempt."""
+OUTAGE_S = 20.0
+"""Without a session for so long: the names of before are wanted, for the server may have moved."""
 _OPEN_MAX = 8
 """Calls that may wait for a script that hangs; beyond, those are left out that set nothing new, however sessions flap."""
 
@@ -93,6 +95,8 @@ class Script:
         self._given: Given | None = None
         self._applied = False
         self._attempted = -_ATTEMPT_PAUSE_S
+        self._lost_at: float | None = None
+        self._undone = False
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._open = 0
         self._idle = threading.Condition()
@@ -104,7 +108,8 @@ class Script:
 
     def apply(self, given: Given) -> None:
         """Call for what the new session takes."""
-        before, self._given = self._given, given
+        before, self._given = None if self._undone else self._given, given
+        self._lost_at, self._undone = None, False
         self._remember(given)
         same = before is not None and (before.addresses, before.network) == (given.addresses, given.network)
         if same and self._open >= _OPEN_MAX:
@@ -124,10 +129,18 @@ class Script:
     def attempt(self) -> None:
         """Call for an attempt, if the last call for one is not too recent."""
         now = time.monotonic()
-        if self._given is not None and now - self._attempted >= _ATTEMPT_PAUSE_S and self._open < _OPEN_MAX:
-            self._attempted = now
+        if self._given is None or self._undone or now - self._attempted < _ATTEMPT_PAUSE_S or self._open >= _OPEN_MAX:
+            return
+        self._attempted = now
+        self._lost_at = now if self._lost_at is None else self._lost_at
+        if now - self._lost_at < OUTAGE_S or self._switch is None or not self._switch.holds:
             self._call("attempt-reconnect", self._given)
             self._hold(self._given)
+            return
+        # What the tunnel's name servers knew is out of reach with them. What belongs inside is held: it does not get out.
+        self._undone = True
+        self._warn("no session for long: routes and names are those of before until there is one again")
+        self._call("disconnect", self._given)
 
     @property
     def open_calls(self) -> int:
@@ -143,7 +156,8 @@ class Script:
         """Undo, and forget what was to be undone. What belongs inside is held on unless the end was `asked` for."""
         given, self._given = self._given, None
         if given is not None:
-            self._call("disconnect", given)
+            if not self._undone:
+                self._call("disconnect", given)
             settled = self.settle(CLOSE_S)
             if self._switch is not None:
                 self._switch.lift() if asked else self._switch.leave()

@@ -2,7 +2,7 @@
 
 For each IP version of which the server's routes put something inside, in this order (O, S, P and T are one tunnel's own):
 
-    O      marked, to SERVER: lookup main, but not the way into TUN          the tunnel's own packets; never in a circle
+    O      marked: lookup main, but not the way into TUN                     the tunnel's own packets; never in a circle
     O + 1  marked, to SERVER: unreachable
     S      to SERVER: lookup T                                               all others' packets, whatever routes main has
     P      lookup main, but believe no route as short as what is inside     the machine's LAN and other routes of its own

@@ -99,13 +99,15 @@ def plan(
     rules, routes, server = set(), set(), ip_network(gateway)
     for version, each in held.items():
         rules |= _rules(slot, version, each)
+        if marked:  # whatever the server's name leads to by now
+            rules.add(Rule(version, _first(slot), MAIN, device_group=table_of(slot), mark=MARK))
         for net in each.nets:
             routes.add(Route(net, Kind.BLOCKED))
             if version in carried:
                 routes.add(Route(net, Kind.TUNNEL))
         routes |= {Route(net, Kind.OUTSIDE) for net in each.outside}
     if gateway.version in held and not gateway.is_link_local:  # of which main has a route that is long enough
-        rules |= _to_server(slot, server, MARK if marked else 0)
+        rules |= _to_server(slot, server, marked=marked)
     return Plan(frozenset(rules), frozenset(routes))
 
 
@@ -146,15 +148,23 @@ def _for_longer(slot: int, nets: Iterable[Net]) -> set[Rule]:
     return rules
 
 
-def _to_server(slot: int, server: Net, mark: int) -> set[Rule]:
-    preference = PREFERENCES.start + 2 * slot
-    rules = {
-        Rule(server.version, preference, MAIN, device_group=table_of(slot), to=server, mark=mark),
-        Rule(server.version, preference + 1, None, to=server, mark=mark),
+def _to_server(slot: int, server: Net, *, marked: bool) -> set[Rule]:
+    version, preference, table = server.version, _first(slot), table_of(slot)
+    if not marked:
+        return {
+            Rule(version, preference, MAIN, device_group=table, to=server),
+            Rule(version, preference + 1, None, to=server),
+        }
+    return {
+        Rule(version, preference + 1, None, to=server, mark=MARK),
+        # The script sets a route to the server in main, which is for the tunnel's own packets alone.
+        Rule(version, preference + 2 * SLOTS, table, to=server),
     }
-    if mark:  # the script sets a route to the server in main, which is for the tunnel's own alone
-        rules.add(Rule(server.version, preference + 2 * SLOTS, table_of(slot), to=server))
-    return rules
+
+
+def _first(slot: int) -> int:
+    """Return the preference of a slot's first rule: those for the tunnel's own packets come before all others."""
+    return PREFERENCES.start + 2 * slot
 
 
 def _everything(version: int) -> Net:

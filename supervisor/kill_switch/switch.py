@@ -25,6 +25,11 @@ class KillSwitch:
         self._complained = False
         self._off = False
 
+    @property
+    def holds(self) -> bool:
+        """Whether what belongs inside is held."""
+        return self._slot is not None
+
     def hold(self, given: Given) -> None:
         """Make the kernel hold what `given` puts inside, before any route follows it; again: put right what is missing.
 

@@ -79,7 +79,7 @@ def test_of_one_version_it_may_name_networks_and_of_the_other_mean_all() -> None
 )
 def test_of_main_only_what_is_more_specific_than_what_is_inside_is_believed(nets: list[str], believed: int) -> None:
     made = planned(given(V4, include=tuple(map(ip_network, nets)), splits=frozenset({4})))
-    (rule,) = [rule for rule in made.rules if rule.table == MAIN and rule.to is None]
+    (rule,) = [rule for rule in made.rules if rule.table == MAIN and rule.to is None and not rule.mark]
     assert rule.shorter_than == believed
 
 
@@ -148,7 +148,7 @@ def test_what_names_networks_comes_before_what_takes_everything_whatever_the_slo
     split = planned(given(V4, include=(ip_network("10.20.0.0/16"),), splits=frozenset({4})), SLOTS - 1)
     full = planned(given(V4), 0)
     last = max(rule.preference for rule in split.rules if rule.to is None)
-    assert last < min(rule.preference for rule in full.rules if rule.to is None)
+    assert last < min(rule.preference for rule in full.rules if rule.to is None and not rule.mark)
 
 
 def test_slots_have_numbers_of_their_own_within_what_is_documented() -> None:
@@ -162,20 +162,20 @@ def test_slots_have_numbers_of_their_own_within_what_is_documented() -> None:
     assert (FIRST_TABLE, PREFERENCES.start, PREFERENCES[-1]) == (24740, 24420, 24803)
 
 
-def to_server(made: Plan) -> list[tuple[int | None, int, int]]:
-    rules = sorted((rule for rule in made.rules if rule.to is not None), key=lambda rule: rule.preference)
-    assert {(rule.version, str(rule.to)) for rule in rules} == {(6, "2001:db8::1/128")}
-    others = [rule.preference for rule in made.rules if rule.to is None and rule.version == 6]
-    assert max(rule.preference for rule in rules) < min(others)
-    return [(rule.table, rule.device_group, rule.mark) for rule in rules]
+def to_server(made: Plan) -> list[tuple[int | None, int, int, bool]]:
+    chosen = {rule for rule in made.rules if rule.to is not None or rule.mark}
+    rules = sorted((rule for rule in chosen if rule.version == 6), key=lambda rule: rule.preference)
+    assert {str(rule.to) for rule in rules if rule.to is not None} == {"2001:db8::1/128"}
+    assert max(rule.preference for rule in rules) < min(rule.preference for rule in made.rules - chosen)
+    return [(rule.table, rule.device_group, rule.mark, rule.to is not None) for rule in rules]
 
 
 def test_only_the_tunnels_own_packets_reach_the_server_by_main_and_never_through_the_tunnel() -> None:
     table = FIRST_TABLE + 3
     assert to_server(planned(given(V4, V6, gateway="2001:db8::1"), 3)) == [
-        (MAIN, table, MARK),
-        (None, 0, MARK),
-        (table, 0, 0),
+        (MAIN, table, MARK, False),  # also to where the server is found the next time
+        (None, 0, MARK, True),
+        (table, 0, 0, True),
     ]
 
 
@@ -183,7 +183,7 @@ def test_where_unmarked_packets_must_have_the_same_way_all_to_the_server_go_out(
     what = given(V4, V6, gateway="2001:db8::1")
     held = inside(what)
     made = plan(3, held, held, what.gateway, marked=False)
-    assert to_server(made) == [(MAIN, FIRST_TABLE + 3, 0), (None, 0, 0)]
+    assert to_server(made) == [(MAIN, FIRST_TABLE + 3, 0, True), (None, 0, 0, True)]
 
 
 @pytest.fixture(autouse=True)

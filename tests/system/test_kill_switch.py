@@ -315,6 +315,30 @@ def test_a_script_of_ones_own_chooses_the_routes_unless_told_otherwise(line: Lin
         assert traces(line.client)["rules"] != before
 
 
+ONLY_ADDRESSES = """
+[ "$reason" = connect ] || exit 1
+ip link set dev "$TUNDEV" up
+ip addr add "$INTERNAL_IP4_ADDRESS/32" dev "$TUNDEV"
+ip -6 addr add "$INTERNAL_IP6_NETMASK" dev "$TUNDEV"
+exit 1
+"""
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("does", ["exit 1\n", ONLY_ADDRESSES], ids=["nothing", "no_route"])
+def test_a_script_that_fails_lets_nothing_out(line: Line, tmp_path: Path, does: str) -> None:
+    """As where its `ip route` is refused: the routes that count are not the script's."""
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\n{does}")
+    script.chmod(0o755)
+    login = words(line, "--script", str(script), "--kill-switch", "on")
+    with Connection(line.client, login) as connection, Leaks(line) as leaks:
+        assert leaks.tried(100)
+        assert leaks.seen() == []
+        assert does != ONLY_ADDRESSES or leaks.flows()
+        assert "connect: exit status 1" in connection.errors
+
+
 def test_without_a_script_there_is_nothing_to_hold(line: Line) -> None:
     said = line.qosctl(*words(line, "--script", "none", "--kill-switch", "on"), check=False)
     assert said.returncode == USAGE
@@ -326,7 +350,7 @@ def test_without_a_script_there_is_nothing_to_hold(line: Line) -> None:
 def test_where_the_kernel_has_no_room_the_tunnel_goes_on_with_a_line(line: Line) -> None:
     rules = [str(FIRST_TABLE + 2 * slot) for slot in range(SLOTS)]
     for preference in rules:
-        line.client.run(["ip", "rule", "add", "pref", preference, "lookup", "main"])
+        line.client.run(["ip", "rule", "add", "pref", preference, "lookup", "main", "protocol", "kernel"])
     try:
         with Connection(line.client, words(line)) as connection, Leaks(line) as leaks:
             assert leaks.flows()
