@@ -22,7 +22,7 @@ from qosctl.dtls.anyconnect import PasswordUnansweredError
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.control import Control
 from qosctl.dtls.device import Device
-from qosctl.dtls.dial import UnreachableError, address_of
+from qosctl.dtls.dial import CircleError, address_of
 from qosctl.dtls.ending import ENDINGS, reason_of
 from qosctl.dtls.establish import Opened, open_session
 from qosctl.dtls.events import Say, Severity
@@ -163,7 +163,7 @@ class _Client:
         if self._known is not None and tun is not None:
             source = source_towards(self._known[1][0])
             if source in {str(address.ip) for address in tun.addresses}:
-                raise UnreachableError(f"{self._gateway}: no way to the server but through its own tunnel", "ip route")
+                raise CircleError(f"{self._gateway}: no way to the server but through its own tunnel", "ip route")
         opened = open_session(
             self._gateway,
             self._options.trust,

@@ -31,6 +31,10 @@ class UnreachableError(NotAttachedError):
     """No TCP connection to the server came about."""
 
 
+class CircleError(UnreachableError):
+    """The machine's routes lead to the server through its own tunnel: no waiting mends that, a route does."""
+
+
 def dial(  # noqa: PLR0913  (whom to reach, by what, and within what bounds)
     gateway: Gateway,
     deadline: float,

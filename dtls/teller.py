@@ -11,6 +11,7 @@ from collections.abc import Callable
 from qosctl.bpf.errors import InternalError, NoRoomError, QosctlError
 from qosctl.dtls.carrier import Carrier
 from qosctl.dtls.device import Device
+from qosctl.dtls.dial import CircleError
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.events import Say, Severity
 from qosctl.dtls.options import ConnectedInfo
@@ -21,7 +22,7 @@ from qosctl.dtls.trust import UntrustedError
 
 STILL_S = 10.0
 """An outage that has lasted for so long is told of with its reason, even where it is a usual one."""
-_UNUSUAL = (UntrustedError, NoRoomError, InternalError)
+_UNUSUAL = (UntrustedError, NoRoomError, InternalError, CircleError)
 """What is told at once: somebody else may be answering, or no waiting of the usual kind will do."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
 from qosctl.bpf.flow_info import Statistic, TunnelState, statistics_in, write_suite
-from qosctl.dtls.numbering.snapshot import Snapshot
+from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
 from qosctl.dtls.reconnect import Reason
 from qosctl.dtls.tally import State, Statistics
 from qosctl.dtls.traffic import Traffic
@@ -61,7 +61,7 @@ def _words(now: Statistics) -> dict[Statistic, int]:
 
 def _numbering_words(now: Snapshot) -> dict[Statistic, int]:
     """The backlog is that of the class that the others overtake."""
-    slow = None if now.slow is None else now.backlog.get(now.slow)
+    slow = None if now.slow is None or now.backlog is None else now.backlog.get(now.slow)
     return {
         Statistic.NUMBERING_SAFE: int(now.mode == "safe"),
         Statistic.PROBES_SENT: now.probes_sent,
@@ -75,22 +75,21 @@ def _numbering_words(now: Snapshot) -> dict[Statistic, int]:
 
 
 def _classes(now: Statistics) -> dict[Dscp, ClassUse]:
-    """Say what each class has carried. Over TLS, and where numbers are plain, nobody knows what is queued."""
+    """Say what each class has carried. Over TLS, and while nothing is measured, nobody knows what is queued."""
     sent, received = now.sent_by_class, now.received_by_class
-    known = now.numbering is not None and now.standing.state is State.DTLS
+    known = now.numbering.backlog if now.numbering is not None and now.standing.state is State.DTLS else None
     return {
         dscp: ClassUse(
             *(sent.get(dscp, _NOTHING).packets, sent.get(dscp, _NOTHING).bytes),
             *(received.get(dscp, _NOTHING).packets, received.get(dscp, _NOTHING).bytes),
-            backlog_word(_queued(now.numbering, dscp) if known else None),
+            backlog_word(None if known is None else _queued(known.get(dscp))),
         )
         for dscp in sorted({*sent, *received})
     }
 
 
-def _queued(numbering: Snapshot | None, dscp: Dscp) -> Queued:
+def _queued(backlog: Backlog | None) -> Queued:
     """Return what is queued in a class; nothing in one that has not sent for a while."""
-    backlog = None if numbering is None else numbering.backlog.get(dscp)
     return Queued(0, 0) if backlog is None else Queued(backlog.records, round(backlog.milliseconds * 1000))
 
 

@@ -25,8 +25,8 @@ class Snapshot:
     """safe: records of some class take numbers behind the newest one."""
     slow: Dscp | None
     """The class that the others overtake, None where none does."""
-    backlog: Mapping[Dscp, Backlog]
-    """By class, for those that sent lately."""
+    backlog: Mapping[Dscp, Backlog] | None
+    """By class, for those that sent lately; None while nothing is measured."""
     probes_sent: int
     probes_echoed: int
     probes_lost: int
@@ -38,7 +38,7 @@ class Snapshot:
 
     def ended(self) -> Snapshot:
         """Return what is left of it when its epoch is over: the counts."""
-        return replace(self, mode="plain", slow=None, backlog={}, gaps_left=0)
+        return replace(self, mode="plain", slow=None, backlog=None, gaps_left=0)
 
     def following(self, earlier: Snapshot) -> Snapshot:
         """Return this one with the counts of an earlier epoch in it."""

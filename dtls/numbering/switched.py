@@ -22,7 +22,7 @@ from qosctl.dtls.numbering.snapshot import Snapshot
 _NOTHING = Snapshot(
     mode="plain",
     slow=None,
-    backlog={},
+    backlog=None,
     probes_sent=0,
     probes_echoed=0,
     probes_lost=0,

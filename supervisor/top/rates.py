@@ -60,8 +60,9 @@ class TunnelRates:
     dropped: float
     replays: float
     round_trip_us: int
-    backlog_records: int
-    backlog_ms: int
+    backlog_records: int | None
+    """None while nobody knows: over TLS, and while nothing is measured. So `backlog_ms`."""
+    backlog_ms: int | None
     numbering_safe: bool
 
 
@@ -116,6 +117,7 @@ def _tunnel(before: Flow | None, now: Flow, seconds: float) -> TunnelRates:
     def a_second(*statistics: Statistic) -> float:
         return sum(_grown(old[statistic], new[statistic]) for statistic in statistics) / seconds
 
+    measured = any(use.queued is not None for use in now.classes.values())
     return TunnelRates(
         device=now.owner.tunnel,
         server=now.owner.server,
@@ -125,8 +127,8 @@ def _tunnel(before: Flow | None, now: Flow, seconds: float) -> TunnelRates:
         dropped=a_second(*_DROPS),
         replays=a_second(Statistic.REPLAY_LOSSES_SUSPECTED),
         round_trip_us=new[Statistic.DPD_ROUND_TRIP_US],
-        backlog_records=new[Statistic.BACKLOG_RECORDS],
-        backlog_ms=new[Statistic.BACKLOG_MS],
+        backlog_records=new[Statistic.BACKLOG_RECORDS] if measured else None,
+        backlog_ms=new[Statistic.BACKLOG_MS] if measured else None,
         numbering_safe=bool(new[Statistic.NUMBERING_SAFE]),
     )
 

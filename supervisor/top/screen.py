@@ -111,7 +111,7 @@ def _tunnel(tunnel: TunnelRates) -> Iterator[str]:
         yield f"{name}{'its client is dead':>24}"
         return
     trip = f"{tunnel.round_trip_us / 1000:,.1f} ms" if tunnel.round_trip_us else "-"
-    backlog = f"{tunnel.backlog_ms:,} ms"
+    backlog = "-" if tunnel.backlog_ms is None else f"{tunnel.backlog_ms:,} ms"
     yield f"{name}{amount(tunnel.sent.bits):>8}{amount(tunnel.received.bits):>8}{trip:>13}{backlog:>11}"
     wrong = [
         f"{what} {value:,.1f}/s"

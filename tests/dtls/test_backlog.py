@@ -37,7 +37,7 @@ def _send(numbering: ReplaySafeNumbering, seconds: float, spared: frozenset[Dscp
 def test_it_is_what_was_sent_in_the_time_that_the_queue_takes(spared: frozenset[Dscp]) -> None:
     numbering = ReplaySafeNumbering()
     now, _ = _send(numbering, 3.0, spared)
-    backlog = numbering.snapshot(now).backlog
+    backlog = numbering.snapshot(now).backlog or {}
     for dscp, every in EVERY.items():
         queue = 0.0 if dscp in spared else QUEUE_S
         assert backlog[dscp].milliseconds == pytest.approx(queue * 1000, abs=8)
@@ -50,5 +50,5 @@ def test_nothing_is_queued_once_it_has_had_the_time_to_arrive() -> None:
     now, on_the_way = _send(numbering, 3.0, frozenset({EF}))
     for arrival, probe in on_the_way:
         numbering.probe_echoed(probe, arrival)
-    later = numbering.snapshot(now + 2 * QUEUE_S).backlog
+    later = numbering.snapshot(now + 2 * QUEUE_S).backlog or {}
     assert set(later.values()) == {Backlog(0, 0.0)}

@@ -38,7 +38,7 @@ def test_a_group_counts_as_its_packets(groups: list[tuple[Dscp, int, int]]) -> N
 
 def test_what_the_numbering_counted_goes_on_over_channels() -> None:
     ended = SNAPSHOT.ended()
-    assert (ended.mode, ended.slow, ended.backlog) == ("plain", None, {})
+    assert (ended.mode, ended.slow, ended.backlog) == ("plain", None, None)
     both = SNAPSHOT.following(ended)
     assert (both.mode, both.backlog) == ("safe", SNAPSHOT.backlog)
     assert (both.probes_sent, both.probes_echoed, both.probes_lost) == (18, 14, 2)

@@ -262,3 +262,15 @@ def test_a_client_that_was_killed_is_followed_by_one_that_connects(line: Line) -
         assert len(line.qosctl.read("flows")["flows"]) == 1
         lost = flow.lost()
     note(Row("client killed, started again", "as at any start", "start", seconds, lost, False))
+
+
+def test_a_way_to_the_server_through_its_own_tunnel_is_said_with_what_mends_it(line: Line) -> None:
+    """It was told to `--verbose` alone, or after a while, and nobody else could know what the client waits for."""
+    own = [f"{line.topology.server4}/32", "dev", TUNNEL]
+    with line.connected() as connection:
+        line.client.run(["ip", "route", "add", *own])
+        until(lambda: "connecting again" in connection.errors)
+        until(lambda: "no way to the server but through its own tunnel (try: ip route): trying again" in connection.errors)
+        assert "no session for" not in connection.errors
+        line.client.run(["ip", "route", "del", *own])
+        until(lambda: "connected again" in connection.errors)

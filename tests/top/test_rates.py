@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.counters import DeviceCounters, Traffic
 from qosctl.bpf.dscp import EF, Dscp
+from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word
 from qosctl.bpf.flow_info import Statistic
 from qosctl.bpf.flow_key import FlowKey
 from qosctl.bpf.flow_pins import Owner
@@ -106,6 +107,14 @@ def test_eighty_columns_lose_nothing() -> None:
         "            dropped 1,234.5/s  replay losses suspected 1,234.5/s",
         "tun0        vpn.example                  its client is dead",
     ]
+
+
+def test_a_backlog_that_nobody_measures_is_no_backlog_of_nothing() -> None:
+    measured = flow(1)._replace(classes={EF: ClassUse(1, 1, 0, 0, backlog_word(Queued(0, 0)))})
+    for seen, shown in ((flow(1), None), (measured, 0)):
+        now = rates(sample(0), sample(1, flows=(seen,)))
+        assert (now.tunnels[0].backlog_records, now.tunnels[0].backlog_ms) == (shown, shown)
+        assert screen(now, "12:34:56", WIDTH)[-1].split()[-1] == ("-" if shown is None else "ms")
 
 
 def test_nothing_attached_says_what_to_do() -> None:
