@@ -17,6 +17,7 @@ from tests.demo.stage import Stage
 from tests.demo.switch import SwitchOff, switch_off
 from tests.demo.uplink import OFFERED_MBIT, RATE_MBIT, Uplink, measure
 from tests.lab import LabError, enter_sandbox, unwind_on_signals
+from tests.lab.memory import together_kb
 
 _FIGURES = Path("build/demo.json")
 
@@ -195,10 +196,11 @@ def _watch(stage: Stage) -> dict[str, float]:
     stage.run("flows")
     scrape = watch.scrape(stage)
     terminal.quote(watch.samples(scrape.text))
-    resident_mb = {"connect": watch.resident_mb(stage.connection.process.pid), "metrics": scrape.resident_mb}
+    tunnel = together_kb(stage.connection.process.pid, stage.connection.steward)
+    resident_mb = {"connect": round(tunnel * 1024 / 1e6, 1), "metrics": round(scrape.resident_kb * 1024 / 1e6, 1)}
     terminal.say(f"""
-        Attaching took {stage.attach_ms:.0f} ms. Resident: {resident_mb["connect"]:.0f} MB the client,
-        {resident_mb["metrics"]:.0f} MB the endpoint.
+        Attaching took {stage.attach_ms:.0f} ms. Resident: {resident_mb["connect"]:.0f} MB the client with the
+        process beside it, {resident_mb["metrics"]:.0f} MB the endpoint.
     """)
     return resident_mb
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.demo import terminal
 from tests.demo.stage import Stage
 from tests.lab import LabError, end
+from tests.lab.memory import resident_kb
 from tests.lab.qosctl import COMMAND
 
 _PORT = 9472
@@ -19,7 +19,7 @@ class Scrape:
     """What the endpoint served, and the memory it took for that."""
 
     text: str
-    resident_mb: float
+    resident_kb: int
 
 
 def scrape(stage: Stage) -> Scrape:
@@ -32,16 +32,9 @@ def scrape(stage: Stage) -> Scrape:
             raise LabError(f"qosctl metrics does not listen, status {endpoint.poll()}")
         terminal.command(f"curl -s http://127.0.0.1:{_PORT}/metrics | grep ^qosctl_")
         with client.entered(), urllib.request.urlopen(f"http://127.0.0.1:{_PORT}/metrics", timeout=5) as answer:
-            return Scrape(answer.read().decode(), resident_mb(endpoint.pid))
+            return Scrape(answer.read().decode(), resident_kb(endpoint.pid))
     finally:
         end(endpoint)
-
-
-def resident_mb(pid: int) -> float:
-    """Return the resident size of a process in MB (10^6 bytes)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (kib,) = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-    return round(kib * 1024 / 1e6, 1)
 
 
 def samples(text: str) -> str:

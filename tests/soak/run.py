@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab import Connection
+from tests.lab.memory import resident_kb
 from tests.lab.relay import Relay
 from tests.system.flowing import Flowing
 from tests.system.inside import Inside
@@ -121,9 +122,7 @@ class Soak:
         while time.monotonic() < end:
             time.sleep(0.5)
             self._read(tap)
-            status = Path(f"/proc/{connection.process.pid}/status").read_text()
-            size = next(int(row.split()[1]) for row in status.splitlines() if row.startswith("VmRSS"))
-            self.report.resident_kb.append((time.monotonic() - began, size))
+            self.report.resident_kb.append((time.monotonic() - began, resident_kb(connection.process.pid)))
 
     def _read(self, tap: Wiretap) -> None:
         """Compare the outer DSCP of every record with the class of what is inside."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from tests.lab import LabError, Namespace, end
+from tests.lab.memory import children, together_kb
 from tests.lab.qosctl import COMMAND
 
 PATIENCE = 30.0  # seconds; only a failure takes that long
@@ -92,15 +93,15 @@ class Supervised:
 
     @property
     def cpu_s(self) -> float:
-        """CPU time so far, that of its ended children included."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        """CPU time so far, that of its children included."""
+        pids = (self.process.pid, *children(self.process.pid))
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+        return sum(sum(map(int, each[11:15])) for each in fields) / os.sysconf("SC_CLK_TCK")
 
     @property
-    def resident_kb(self) -> int:
-        """Resident size."""
-        rows = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(row.split()[1]) for row in rows if row.startswith("VmRSS"))
+    def memory_kb(self) -> int:
+        """What it and its children take."""
+        return together_kb(self.process.pid, *children(self.process.pid))
 
     @property
     def descriptors(self) -> int:

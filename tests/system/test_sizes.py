@@ -1,58 +1,59 @@
-"""How much memory the two processes that stay take. The figures go to build/sizes.json; the bound is only a fence."""
+"""How much memory the processes that stay take. The figures go to build/sizes.json; the bound is only a fence.
 
+pytest -s tests/system/test_sizes.py
+"""
+
+import http.client
 import json
-import re
-import subprocess
 from pathlib import Path
 
-from tests.lab.qosctl import COMMAND
+from tests.lab.memory import children, resident_kb, together_kb
+from tests.supervise.running import Supervised
 from tests.system.inside import Inside
 from tests.system.line import Line
 
 SIZES = Path(__file__).parents[2] / "build" / "sizes.json"
 FENCE_MB = 100
 PACKETS = 2000
+PORT = 24741
 _BURST = 40  # which the server's socket holds
 
 
-def _resident_mb(pid: int) -> float:
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return round(int(found[1]) / 1024, 1)
-
-
-def _note(name: str, megabytes: float) -> None:
+def _note(**processes: int) -> float:
+    """Write down what each takes and what all take together, which is returned, in units of 1,000,000 bytes."""
+    kb = {name: resident_kb(pid) for name, pid in processes.items()}
+    kb["_and_".join(processes)] = together_kb(*processes.values())
+    megabytes = {f"{name}_mb": round(size * 1024 / 1e6, 1) for name, size in kb.items()}
     SIZES.parent.mkdir(exist_ok=True)
-    sizes = json.loads(SIZES.read_text()) if SIZES.exists() else {}
-    SIZES.write_text(json.dumps({**sizes, name: megabytes}, indent=2) + "\n")
-    print(f"{name}: {megabytes} MB")
+    before = json.loads(SIZES.read_text()) if SIZES.exists() else {}
+    SIZES.write_text(json.dumps({**before, **megabytes}, indent=2) + "\n")
+    print(megabytes)
+    return list(megabytes.values())[-1]
 
 
-def test_connect_after_traffic_of_several_classes(attached: Line, inside: Inside) -> None:
+def test_a_tunnel_after_traffic_of_several_classes(attached: Line, inside: Inside) -> None:
     attached.qosctl("passtos", "on")
     with attached.connected() as connection:
         for start in range(0, PACKETS, _BURST):
             for number in range(start, start + _BURST):
                 inside.send(bytes(1200), number % 64 << 2)
             inside.arrived(_BURST, timeout=1)
-        size = _resident_mb(connection.process.pid)
-    _note("connect_rss_mb", size)
-    assert size < FENCE_MB
+        assert _note(client=connection.process.pid, steward=connection.steward) < FENCE_MB
 
 
-def test_metrics_after_some_scrapes(attached: Line) -> None:
-    process = attached.client.popen(
-        [str(COMMAND), "metrics", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def test_a_supervisor_after_some_scrapes(line: Line, tmp_path: Path) -> None:
+    config = f'interfaces = ["{line.device}"]\n[metrics]\nlisten = "{PORT}"\n'
     try:
-        assert process.stdout is not None
-        url = process.stdout.readline().removeprefix("serving ").strip()
-        scrape = f"import urllib.request; print(len(urllib.request.urlopen({url!r}).read()))"
-        for _ in range(5):
-            assert int(attached.client.run(["python3", "-c", scrape]).stdout) > 0
-        size = _resident_mb(process.pid)
+        with Supervised(line.client, tmp_path, config) as supervisor:
+            supervisor.wait(lambda: any("serving" in said for said in supervisor.log))
+            for _ in range(5):
+                scrape = http.client.HTTPConnection("127.0.0.1", PORT)
+                with line.client.entered():
+                    scrape.connect()
+                scrape.request("GET", "/metrics")
+                assert b"qosctl_program_attached" in scrape.getresponse().read()
+                scrape.close()
+            (exporter,) = children(supervisor.process.pid)
+            assert _note(supervisor=supervisor.process.pid, exporter=exporter) < FENCE_MB
     finally:
-        process.terminate()
-        assert process.wait(10) == 0
-    _note("metrics_rss_mb", size)
-    assert size < FENCE_MB
+        line.qosctl("detach", "--all")
