@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Self
+
+from qosctl.bpf.errors import NotAttachedError
 
 from tests.lab.namespace import LabError, Namespace, end
 from tests.lab.ocserv import Ocserv
@@ -28,6 +31,21 @@ class Qosctl:
     def __call__(self, *words: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run to the end; LabError with what it said if it fails and `check` is set."""
         return self.namespace.run([str(COMMAND), *words], check=check, stdin=stdin)
+
+    def attach(self, device: str, hook: str = "auto") -> None:
+        """Do in this process what the command does, for tests of something else: here the compiler has run already."""
+        from qosctl.supervisor.attach import attach  # noqa: PLC0415 - the lab's own programs shall begin without pyroute2
+        from qosctl.supervisor.hooks import HookKind  # noqa: PLC0415 - the same
+
+        with self.namespace.entered():
+            attach([device], HookKind(hook))
+
+    def detach_all(self) -> None:
+        """Do the same for `detach --all`; nothing there is fine."""
+        from qosctl.supervisor.attach import detach_all  # noqa: PLC0415 - the same
+
+        with self.namespace.entered(), contextlib.suppress(NotAttachedError):
+            detach_all()
 
     def read(self, *words: str) -> dict[str, Any]:
         """Return what a command says with --json."""

@@ -32,9 +32,10 @@ def exporter(wired: Namespace) -> Iterator[Exporter]:
 @pytest.fixture
 def bare(wired: Namespace) -> Iterator[Namespace]:
     """The wired namespace with nothing of ours in it, before and after."""
-    Qosctl(wired)("detach", "--all", check=False)
+    qosctl = Qosctl(wired)
+    qosctl.detach_all()
     yield wired
-    Qosctl(wired)("detach", "--all", check=False)
+    qosctl.detach_all()
 
 
 @pytest.fixture

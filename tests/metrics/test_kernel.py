@@ -42,7 +42,7 @@ def test_nothing_attached_is_off_with_no_devices(bare: Namespace, exporter: Expo
 def test_an_attached_program_is_shown_with_its_hook_and_tag(bare: Namespace, exporter: Exporter, hook: str) -> None:
     qosctl = Qosctl(bare)
     before = int(time.time()) - 1
-    qosctl("attach", "--hook", hook, "eth0")
+    qosctl.attach("eth0", hook)
     (device,) = qosctl.read("status")["devices"]
     answer = exporter.scrape()
     assert answer("qosctl_program_attached", device="eth0") == 1
@@ -55,7 +55,7 @@ def test_foreign_programs_ahead_are_counted_and_one_that_ends_the_chain_hides_th
     bare: Namespace, exporter: Exporter, hook: str
 ) -> None:
     qosctl = Qosctl(bare)
-    qosctl("attach", "--hook", hook, "eth0")
+    qosctl.attach("eth0", hook)
     assert exporter.scrape().labelled("qosctl_foreign_programs_ahead", "device") == {"eth0": 0}
     with bare.entered():
         program = foreign_program(ttl=77, verdict=TC_ACT_OK)
@@ -74,7 +74,7 @@ def test_foreign_programs_ahead_are_counted_and_one_that_ends_the_chain_hides_th
 
 def test_counters_are_what_status_says_and_what_was_sent(bare: Namespace, exporter: Exporter) -> None:
     qosctl = Qosctl(bare)
-    qosctl("attach", "eth0")
+    qosctl.attach("eth0")
     with sender(bare) as sock, flow(bare, sock.getsockname()[1]) as ring:
         sock.send(RECORD)
         qosctl("passtos", "on")
@@ -101,7 +101,7 @@ def test_counters_are_what_status_says_and_what_was_sent(bare: Namespace, export
 
 def test_the_switch_is_read_anew_at_each_scrape(bare: Namespace, exporter: Exporter) -> None:
     qosctl = Qosctl(bare)
-    qosctl("attach", "eth0")
+    qosctl.attach("eth0")
     for word, value in (("on", 1), ("off", 0), ("on", 1)):
         qosctl("passtos", word)
         assert exporter.scrape()("qosctl_passtos_enabled") == value
@@ -190,7 +190,7 @@ def test_a_scrape_waits_for_no_lock(with_maps: Namespace, exporter: Exporter) ->
 
 def test_scrapes_during_attach_and_detach_are_answered_and_true(bare: Namespace, exporter: Exporter) -> None:
     qosctl = Qosctl(bare)
-    qosctl("attach", "eth0")
+    qosctl.attach("eth0")
     for words in (["attach", "--hook", "clsact", "eth0"], ["attach", "--hook", "tcx", "eth0"], ["detach", "eth0"]):
         process = bare.popen([str(COMMAND), *words])
         while process.poll() is None:
@@ -202,7 +202,7 @@ def test_scrapes_during_attach_and_detach_are_answered_and_true(bare: Namespace,
 
 
 def test_a_program_removed_by_others_shows_as_0(bare: Namespace, exporter: Exporter) -> None:
-    Qosctl(bare)("attach", "--hook", "clsact", "eth0")
+    Qosctl(bare).attach("eth0", "clsact")
     bare.run(["tc", "qdisc", "del", "dev", "eth0", "clsact"])
     answer = exporter.scrape()
     assert answer("qosctl_program_attached", device="eth0") == 0
@@ -214,7 +214,7 @@ def test_a_deleted_device_keeps_its_counters_until_its_successor_is_attached(bar
     with Namespace("far") as far:
         for _ in range(2):
             with veth(bare, "short0", far, "far0"):
-                qosctl("attach", "short0")
+                qosctl.attach("short0")
                 with bare.entered():
                     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
                 with sock:
@@ -232,7 +232,7 @@ def test_a_deleted_device_keeps_its_counters_until_its_successor_is_attached(bar
 def test_any_name_that_a_device_can_have_is_one_label(bare: Namespace, exporter: Exporter, name: bytes) -> None:
     qosctl = Qosctl(bare)
     with Namespace("far") as far, veth(bare, "plain0", far, "far0"):
-        qosctl("attach", "plain0")
+        qosctl.attach("plain0")
         bare.run(["ip", "link", "set", "dev", "plain0", "down"])
         bare.run(["ip", "link", "set", "dev", "plain0", "name", os.fsdecode(name)])
         answer = exporter.scrape()

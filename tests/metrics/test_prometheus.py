@@ -74,7 +74,7 @@ class Prometheus:
 def busy(bare: Namespace, exporter: Exporter) -> Iterator[Exporter]:
     """The exporter while every metric has samples."""
     qosctl = Qosctl(bare)
-    qosctl("attach", "eth0")
+    qosctl.attach("eth0")
     qosctl("passtos", "on")
     with sender(bare) as sock, flow(bare, sock.getsockname()[1]) as ring:
         for statistic in Statistic:

@@ -35,10 +35,10 @@ def topology() -> Iterator[Topology]:
 def server(topology: Topology) -> Iterator[Ocserv]:
     qosctl = Qosctl(topology.client)
     with Ocserv(topology.server, [topology.server4, topology.server6]) as server:
-        qosctl("attach", topology.client_if)
+        qosctl.attach(topology.client_if)
         qosctl("passtos", "on")
         yield server
-        qosctl("detach", "--all")
+        qosctl.detach_all()
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ def left_behind(label: str) -> Path:
     """Attach in a namespace, delete it, and return where its pins were."""
     with Namespace(label) as namespace:
         place = place_of(namespace)
-        Qosctl(namespace)("attach", "lo")
+        Qosctl(namespace).attach("lo")
         assert (place / "devices" / "1").exists()
     return place
 
@@ -38,9 +38,9 @@ def until(true: Callable[[], bool]) -> None:
 def alive_fixture() -> Iterator[Namespace]:
     """A namespace that has maps of its own, and stays."""
     with Namespace("alive") as namespace:
-        Qosctl(namespace)("attach", "lo")
+        Qosctl(namespace).attach("lo")
         yield namespace
-        Qosctl(namespace)("detach", "--all")
+        Qosctl(namespace).detach_all()
 
 
 def place_of(namespace: Namespace) -> Path:

@@ -4,8 +4,8 @@ A child takes the step and is killed before its n-th change of anything outside 
 to the end. Changes are: bpf(2) commands that change a map, a pin or a link; folders and names on bpffs; netlink requests.
 After each death `status` must say what the wire says, and the same command again must converge.
 
-A small program stands in for ours, with the same switch and counters: this is about the supervisor, and to compile the real
-one some two hundred times would take minutes.
+A small program stands in for ours, with the same switch and counters: this is about the supervisor, and the kernel would
+verify the real one some four hundred times.
 """
 
 from __future__ import annotations

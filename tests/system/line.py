@@ -67,13 +67,13 @@ class Line:
             yield connection
 
     @contextlib.contextmanager
-    def attached(self, *more: str) -> Iterator[None]:
+    def attached(self, hook: str = "auto") -> Iterator[None]:
         """Have the program on the client's device."""
-        self.qosctl("attach", self.device, *more)
+        self.qosctl.attach(self.device, hook)
         try:
             yield
         finally:
-            self.qosctl("detach", "--all", check=False)  # the test may have detached
+            self.qosctl.detach_all()  # the test may have detached
 
 
 @contextlib.contextmanager

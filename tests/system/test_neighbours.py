@@ -45,7 +45,7 @@ def test_a_bare_device_is_bare_again(line: Line, hook: str) -> None:
 @pytest.mark.usefixtures("foreign_filter")
 def test_a_foreign_filter_stays_and_sees_the_stamped_packet(line: Line, tap: Wiretap, inside: Inside, hook: str) -> None:
     before = filters(line.client, line.device)
-    with line.attached("--hook", hook), line.connected():
+    with line.attached(hook), line.connected():
         assert _of_others(filters(line.client, line.device)["egress"]) == before["egress"]
         inside.send(b"EF, off", EF)
         line.qosctl("passtos", "on")
@@ -76,7 +76,7 @@ def test_a_filter_that_came_later_keeps_its_qdisc(line: Line, hook: str) -> None
 
 def test_changing_the_hook_moves_the_program(line: Line) -> None:
     before = filters(line.client, line.device)
-    with line.attached("--hook", "clsact"):
+    with line.attached("clsact"):
         assert [entry["kind"] for entry in filters(line.client, line.device)["egress"]][:1] == ["bpf"]
         line.qosctl("attach", line.device, "--hook", "tcx")
         assert line.qosctl.read("status")["devices"][0]["hook"] == "tcx"
