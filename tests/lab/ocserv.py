@@ -134,7 +134,7 @@ class Ocserv:
         except FileNotFoundError:
             return set()
         self._pids |= {pid, *map(int, children)}
-        return {known for known in self._pids if Path(f"/proc/{known}").exists()}
+        return set(filter(_lives, self._pids))
 
     def password_file(self, user: str) -> Path:
         """Return a file (mode 0600) holding the user's password and a newline."""
@@ -148,7 +148,7 @@ class Ocserv:
         self.pids()
         end(self._process)
         deadline = time.monotonic() + 3
-        while any(Path(f"/proc/{pid}").exists() for pid in self._pids) and time.monotonic() < deadline:
+        while any(map(_lives, self._pids)) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def restart(self) -> None:
@@ -210,6 +210,14 @@ class Ocserv:
         key_path.write_bytes(
             key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         )
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process has not ended. The machine's first process, which its orphans go to, may be slow to take note."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _alternative(name: str) -> x509.GeneralName:
