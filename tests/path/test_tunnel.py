@@ -56,7 +56,7 @@ def test_the_dpd_echo_by_class_shows_what_marking_is_worth(topology: Topology, s
     with (
         qosctl.connect(server, address) as connection,
         Bottleneck(topology.router, topology.router_server_if, 10),
-        bulk_udp(topology.client, topology.server, server.inner4, 15, seconds=8),
+        bulk_udp(topology.client, topology.server, server.inner4, 15, seconds=60),  # ends with the block
         no_pings(topology.server),
     ):
         device, said = connection.device, qosctl.read("path", address)
