@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
 from qosctl.bpf.dscp import DF, Dscp
@@ -110,16 +111,15 @@ class Link:
             self.udp.send(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.small), DF, now))
             self._tally.count_control("dtls mtu probe sent")
             self.life.said = said  # a lost probe says nothing about the channel
-        due = min(self.life.next_time(), self.path.next_time(), self._answer(now))
-        return due if self.prober is None else min(due, self.probe(self.prober, now))
+        if self.prober is not None and not self.prober.waits(now):
+            self.probe(self.prober, now, ())
+        return min(self.life.next_time(), self.path.next_time(), self._answer(now))
 
-    def probe(self, prober: ProbingNumbering, now: float) -> float:
-        """Send the probes that are due; return when to look again."""
-        while (dscp := prober.probe_due(now)) is not None:
+    def probe(self, prober: ProbingNumbering, now: float, present: Collection[Dscp]) -> None:
+        """Send the probes that are due in front of packets of the classes `present`."""
+        while (dscp := prober.probe_due(now, present)) is not None:
             payload = probe_payload(prober.probe_sent(dscp, now))
             self.send(FrameKind.DPD_OUT, payload, now, dscp)
-        due = prober.next_probe_at(now)
-        return math.inf if due is None else due
 
     def _adopt_memory(self) -> None:
         """Mark from now on, if the flow's ring has come."""

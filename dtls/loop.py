@@ -25,7 +25,7 @@ from qosctl.dtls.control import Control
 from qosctl.dtls.decapsulate import combine
 from qosctl.dtls.establish import Opened
 from qosctl.dtls.frames import CstpDecoder, FrameKind
-from qosctl.dtls.inner import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPTIONS, traffic_class_of
+from qosctl.dtls.inner import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPTIONS, dscp_of, traffic_class_of
 from qosctl.dtls.link import Link, LinkLostError
 from qosctl.dtls.netwatch import NetWatch, SleepWatch
 from qosctl.dtls.record import APPLICATION_DATA
@@ -91,7 +91,7 @@ class Loop:
         self._sleep = SleepWatch()
         self._tun_burst, self._udp_burst = Burst(READ_LIMIT), Burst(RECEIVE_READS)
         self._decoder = decoder
-        self._sender = Sender(tally)
+        self._sender = Sender(tally, time.monotonic)
         self._tun_descriptor = tun.fileno()
         self._others = frozenset({each.fileno() for each in (opened.channel, stop, net)})  # neither TUN nor UDP
         self._channel_events = self._udp_events = select.EPOLLIN
@@ -232,8 +232,8 @@ class Loop:
             self._send_over_tls([packet for packet in packets if len(packet) > most], beside_dtls=True)
             packets = [packet for packet in packets if len(packet) <= most]
         prober = link.prober
-        if prober is not None and prober.probe_due(now) is not None:
-            link.probe(prober, now)  # in front of the packets that may need what it tells
+        if prober is not None and not prober.waits(now):
+            link.probe(prober, now, frozenset(map(dscp_of, packets)))  # in front of packets that may need what it tells
         if len(packets) == 1:
             self._sender.send_one(link, packets[0], now)
         else:

@@ -48,6 +48,7 @@ class Teller:
         self._carrier: Carrier | None = None
         self._tls_suite = ""
         self._outage_began = time.monotonic()
+        self._disproved = 0
         self._events = Pace(free=3, first_s=30.0, longest_s=480.0, calm_s=600.0)
         self._failures = Pace(free=1, first_s=60.0, longest_s=3600.0, calm_s=7200.0)
         self._untold: dict[str, int] = {}
@@ -141,7 +142,18 @@ class Teller:
     def report(self) -> None:
         """Hand the statistics over."""
         if self._on_statistics is not None:
-            self._on_statistics(self.statistics())
+            statistics = self.statistics()
+            self._on_statistics(statistics)
+            self._tell_of_numbers(statistics)
+
+    def _tell_of_numbers(self, statistics: Statistics) -> None:
+        """Say it when overtaking cost, or would have cost, what it should not: numbers are plain for a while then."""
+        disproved = 0 if statistics.numbering is None else statistics.numbering.disproved
+        if disproved > self._disproved:
+            self.say(
+                Severity.NOTICE, "records change places on the way: their numbers are plain for a while, at bulk's expense"
+            )
+        self._disproved = disproved
 
     def statistics(self) -> Statistics:
         """What was counted so far."""

@@ -71,8 +71,8 @@ class _Uplink(Uplink):
         super().mark_in(marks)
         self._marks_somewhere = True
 
-    def seal(self, dscp: Dscp, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
-        batches = super().seal(dscp, packets, now)
+    def seal_again(self, dscp: Dscp, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
+        batches = super().seal_again(dscp, packets, now)
         told = iter(packets)
         for batch in batches:
             for index in range(batch.count):

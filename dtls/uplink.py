@@ -94,8 +94,12 @@ class Uplink:
         that the next call overwrites: send them all first. NumbersExhaustedError when the epoch is used up;
         ValueError for a packet that no record holds (16,383 bytes do).
         """
+        self._sent.add(dscp, len(packets), sum(map(len, packets)))
+        return self.seal_again(dscp, packets, now)
+
+    def seal_again(self, dscp: Dscp, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
+        """`seal` for packets that have been sealed before, with numbers that are not good any more."""
         size = sum(map(len, packets))
-        self._sent.add(dscp, len(packets), size)
         room = size + len(packets) * (len(DATA_PREFIX) + self._sealer.overhead)
         if room > len(self._buffer):
             self._buffer = memoryview(bytearray(room))
@@ -117,6 +121,11 @@ class Uplink:
             self._measure_rate(now)
         self._window_bytes += size
         return Batch(buffer[:size], size, 1, dscp, number)
+
+    @property
+    def good_until(self) -> float:
+        """Until when what was sealed last may be sent; inf mostly. Later, its numbers may be too low: seal it again."""
+        return self._numbering.good_until
 
     def _cut(self, dscp: Dscp, packets: Sequence[bytes | memoryview], numbers: Sequence[int]) -> list[Batch]:
         """Return the batches that the records of `packets`, which lie back to back in the buffer, make."""

@@ -98,7 +98,7 @@ TUNNEL_METRICS: Sequence[TunnelMetric] = (
         max, MICROSECOND,
     ),
     _gauge(
-        "qosctl_tunnel_numbering_safe", Statistic.NUMBERING_SAFE,
+        "qosctl_tunnel_numbering_replay_safe", Statistic.NUMBERING_REPLAY_SAFE,
         "1 while record numbers are chosen so that the server's replay window lets overtaken records pass; at 0, bulk may "
         "be dropped by the server whenever a priority class overtakes it.",
         min,
@@ -113,7 +113,7 @@ TUNNEL_METRICS: Sequence[TunnelMetric] = (
     ),
     _counter(
         "qosctl_tunnel_probes_lost", Statistic.PROBES_LOST,
-        "Probes given up on. Many of them against qosctl_tunnel_probes_sent_total make the numbering guess.",
+        "Probes given up on. Where there are many against qosctl_tunnel_probes_sent_total, numbers are plain mostly.",
     ),
     _gauge(
         "qosctl_tunnel_backlog_records", Statistic.BACKLOG_RECORDS,

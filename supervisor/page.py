@@ -61,14 +61,14 @@ def _words(now: Statistics) -> dict[Statistic, int]:
 
 def _numbering_words(now: Snapshot) -> dict[Statistic, int]:
     """The backlog is that of the class that the others overtake."""
-    slow = None if now.slow is None or now.backlog is None else now.backlog.get(now.slow)
+    overtaken = None if now.overtaken is None or now.backlog is None else now.backlog.get(now.overtaken)
     return {
-        Statistic.NUMBERING_SAFE: int(now.mode == "safe"),
+        Statistic.NUMBERING_REPLAY_SAFE: int(now.mode == "replay-safe"),
         Statistic.PROBES_SENT: now.probes_sent,
         Statistic.PROBES_ECHOED: now.probes_echoed,
         Statistic.PROBES_LOST: now.probes_lost,
-        Statistic.BACKLOG_RECORDS: 0 if slow is None else slow.records,
-        Statistic.BACKLOG_MS: 0 if slow is None else round(slow.milliseconds),
+        Statistic.BACKLOG_RECORDS: 0 if overtaken is None else overtaken.records,
+        Statistic.BACKLOG_MS: 0 if overtaken is None else round(overtaken.milliseconds),
         Statistic.GAPS_USED: now.gaps_used,
         Statistic.REPLAY_LOSSES_SUSPECTED: now.suspected_replay_losses,
     }

@@ -8,6 +8,7 @@ object owns all numbers of a session's epoch. It does no I/O and reads no clock:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Protocol
 
 from qosctl.bpf.dscp import Dscp
@@ -15,6 +16,9 @@ from qosctl.bpf.errors import RefusedError
 
 EPOCH_SHIFT = 48
 SEQUENCE_COUNT = 1 << EPOCH_SHIFT
+
+WINDOW = 64
+"""Numbers that a receiver is sure to remember (RFC 6347 section 4.1.2.6 recommends 64, ocserv has 64)."""
 
 FIRST_EPOCH = 1
 """The epoch that the handshake's ChangeCipherSpec begins."""
@@ -29,6 +33,11 @@ class NumbersExhaustedError(RefusedError):
 
 class Numbering(Protocol):
     """Hands out record numbers: unique, in send order within a class."""
+
+    @property
+    def good_until(self) -> float:
+        """Until when the numbers taken last may be sent; inf for as long as one likes. After that, take others."""
+        ...
 
     def take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
         """Return `count` unused record numbers for records of one class, in the order they are sent.
@@ -53,6 +62,8 @@ def exhausted(limit: int) -> NumbersExhaustedError:
 
 class PlainNumbering:
     """Consecutive numbers, whatever the class: what every other DTLS sender does."""
+
+    good_until = inf
 
     def __init__(self, first: int = FIRST_NUMBER) -> None:
         self._next = first

@@ -6,7 +6,7 @@ numbering say to each other, and how a probe is told from a DPD request of the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from qosctl.bpf.dscp import Dscp
@@ -22,11 +22,20 @@ class ProbingNumbering(Protocol):
     """A Numbering that probes. All times are on the clock of `now`, in seconds."""
 
     def take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
-        """See numbering.Numbering.take."""
+        """See plain.Numbering.take."""
         ...
 
-    def probe_due(self, now: float) -> Dscp | None:
-        """Return the class in which to send a probe now, or None."""
+    @property
+    def good_until(self) -> float:
+        """See plain.Numbering.good_until."""
+        ...
+
+    def waits(self, now: float) -> bool:
+        """Tell cheaply that no probe is due: then there is no need to ask `probe_due`."""
+        ...
+
+    def probe_due(self, now: float, present: Collection[Dscp]) -> Dscp | None:
+        """Return the class in which to send a probe now, or None. `present` are the classes of what is sent next."""
         ...
 
     def probe_sent(self, dscp: Dscp, now: float) -> int:
@@ -35,10 +44,6 @@ class ProbingNumbering(Protocol):
 
     def probe_echoed(self, probe: int, now: float) -> None:
         """Learn that the probe arrived; an id nobody sent, or one echoed before, changes nothing."""
-        ...
-
-    def next_probe_at(self, now: float) -> float | None:
-        """Return when to ask `probe_due` again if nothing else happens, or None."""
         ...
 
     def snapshot(self, now: float) -> Snapshot:

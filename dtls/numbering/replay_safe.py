@@ -11,250 +11,363 @@ that will overtake takes an unused number close to where the receiver will be wh
     queue            [b5 b6 b7 b9 ... b197 b198 b199]           |
     receiver  b1 b2 b3                                          | position: where bulk is when EF arrives
 
-What an error costs, with e = chosen number - position: nothing from -63 to +63; below, the record itself is lost; above,
-the bulk records up to e - 64 numbers ahead of the position, once. So every doubt is settled upwards.
+THE FIRST LAW. No class loses more to the window than with plain numbers. A number that is too high costs bulk; one that is
+too low costs the call. So a number is not chosen by a guess of the position but by two bounds of it:
 
-THE MECHANISMS, each with what it buys:
-1. One line of numbers (line.py). The slow class, and every class that does not overtake it, takes new ones. Gaps are left
-   as what overtakes needs them; a spare fifth when nothing does, a third behind a queue, so that the first records
-   that do find some.
-2. Probes (echoed DPD requests; rounds.py) tell each class's round trip, and with it the position (position.py).
-3. Order decides who overtakes whom, not clocks (standing.py). Probes of all classes are sent side by side; a class is
-   placed behind the newest number only when a probe of it came back before an older one of the slow class. A pause of
-   this program or of the server delays both and proves nothing; a network that does not reorder is left alone.
-4. Silence (silence.py). Probes of the slow class that are not back are late or lost: if late, the receiver is not past
-   the first of them. Where few are lost, one or two lower a place by as much as does no harm; where more are late than
-   can be lost, overtaking records wait there. This catches a queue that grows faster than echoes come, and the burst
-   behind a pause of this program; and it breaks the circle in which bulk dropped as replays takes its probes along.
-   Probes of a placed class that are not back say that the class itself is being dropped: it takes new numbers again,
-   at bulk's expense.
-5. Scouts. While a class queues, a probe of a class that does not send goes along now and then, numbered as if it
-   overtook. Where it does, the first packet of a call is placed right from the start.
+    lowest  = position bound - ACCEPTED_BELOW  however far the receiver may be, it accepts this (receiver_position.py)
+    highest = reached + ABOVE_REACHED          however near it may be, this drops nothing of what it has not got yet
+    number  = the free one at or next below `highest`, and never below `lowest`, even if bulk pays
 
-WHY IT CANNOT LOCK UP. Nothing is numbered behind the newest without an echo that proved it, and whichever class is
-dropped as replays falls silent: then it is raised to new numbers, or waited for, and either way received again.
+IN DOUBT the bound is the newest number. A number from newest - 63 up to 63 above what was sent 64 records ago harms nobody,
+whatever the position is: the receiver is at the newest at the most, and drops what plain numbers would have dropped. That
+interval holds free numbers as long as gaps are fewer than records (gap_share.py). The newest number is not in it.
 
-FALLBACK. One class, no echo, or none that overtakes: plain numbers but for the spare ones.
+WHY IT HOLDS, and what it needs:
+1. Records of one class arrive in the order they are sent, and those of a class that overtakes before what it overtakes.
+   Gaps hurt where that is not so: late by d records is late by more numbers. Therefore numbers are plain, without gaps,
+   until echoes of probes (DPD requests) have shown the order for seconds (echo_order.py), and while a class sends that has
+   not shown it; one echo in another order ends it (overtaking.py). A class that is late to itself never begins.
+2. The position bound holds: a probe or its echo is lost, or the link becomes ten times as fast within a round trip, but
+   not both. Late echoes, a client or a server that stands still make echoes older, and with their age the bound grows.
+3. What is numbered is sent at once. A low number is good for GOOD_FOR_S; a sender that comes later asks again.
+4. Only more urgent classes overtake less urgent ones (classes.py), and of several that overtake the most urgent have proved
+   it first. If one of these must take a number that would drop low ones of another, that other takes new ones (DOUBTED).
+
+WHAT IS GIVEN UP WHEN THAT FAILS. Those records that were sent before the next echoes told: a round trip's. Then the class
+takes plain numbers, for ten seconds at first, and twice as long each time. The class's probes take the lowest numbers, so
+that they are the first to fail. A receiver with a wider window (128, say) drops nothing of a call; of bulk in doubt it may
+drop a few records more than of plain numbers, for gaps stretch its window too.
+
+WHAT BULK GETS. A queue that is longer than what the link serves in ten round trips (GROWTH) loses nothing; a shorter one is
+no worse off than with plain numbers. The first records of a class that was never seen beside this queue have plain numbers.
+
+FALLBACK. One class, no echo, none that overtakes, or one for which low numbers are of no use (USELESS): plain numbers,
+dense and in order. (And while no mark leaves, another numbering does it: switched.py.)
 
 All of this is arithmetic on what the caller tells: no I/O, no clock. `now` is any monotonic time in seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from math import inf
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.numbering.lanes import Lane, Probe
-from qosctl.dtls.numbering.line import Line
-from qosctl.dtls.numbering.plain import FIRST_NUMBER
-from qosctl.dtls.numbering.rounds import Pace, Rounds
-from qosctl.dtls.numbering.silence import held
+from qosctl.dtls.numbering.allocator import Allocator
+from qosctl.dtls.numbering.class_path import Answered, ClassPath, Probe
+from qosctl.dtls.numbering.echo_order import PAUSED_S, EchoOrder, overtakes
+from qosctl.dtls.numbering.gap_share import LEARNING_SHARE, GapShare
+from qosctl.dtls.numbering.overtaking import Event, Overtaking, State
+from qosctl.dtls.numbering.plain import FIRST_NUMBER, WINDOW
+from qosctl.dtls.numbering.probe_schedule import ProbeSchedule
+from qosctl.dtls.numbering.receiver_position import ReceiverPosition
+from qosctl.dtls.numbering.replay_losses import ReplayLosses
 from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
-from qosctl.dtls.numbering.standing import IDLE, SENDING, Standing
 
-WINDOW = 64
-"""Numbers that a receiver is sure to remember (RFC 6347 recommends 64, ocserv has 64)."""
-NEAR = 12
+ACCEPTED_BELOW = WINDOW - 6
+"""A number so far below the position bound is still accepted, and five more may overtake it by chance."""
+ABOVE_REACHED = 56
+"""Numbers above what is reached that drop nothing, less seven."""
+PROBE_ABOVE_REACHED, LEARNING_ABOVE_REACHED = 24, 16
+"""A probe's number lies this far above, so that it is the first that fails."""
+PROBE_BELOW_HIGHEST = 58
+"""And no further than this below what its own class and its like were given: that has arrived, or soon will."""
+NEAR = 4
 """A place this close below the newest number is as good as the newest one."""
-BIAS = 4
-"""Numbers above the expected position that are aimed at."""
-STEP_BACK = 40
-"""Numbers that a record may stay below the highest one overtaking before it: the window's rest is for errors."""
-BELOW = 24
-"""Numbers under the place that a gap may be taken from, while positions are known well."""
-MUTE_AFTER, MUTE_SECONDS = 16, 3.0
-"""Probes and seconds in a row without any echo after which the server is taken for one that does not echo."""
+GOOD_FOR_S = 0.002
+"""For so long a low number may be sent. Half a window, at 16,000 records a second."""
+IDLE_S = 10.0
+"""Seconds without a record after which a class is no longer shown to people."""
 
 
 class ReplaySafeNumbering:
-    """Owns the numbers of one epoch; see the head of this module, and `numbering.Numbering` for `take`."""
+    """Owns the numbers of one epoch; see the head of this module, and `plain.Numbering` for `take`."""
 
-    def __init__(self, first: int = FIRST_NUMBER, window: int = WINDOW) -> None:
-        self._window = window
-        self._line = Line(first)
-        self._standing = Standing(self._line)
-        self._lanes = self._standing.lanes
-        self._rounds = Rounds()
-        self._looked = self._looked_before = float("-inf")  # when the caller last asked for probes or brought an echo
+    def __init__(self, first: int = FIRST_NUMBER) -> None:
+        self.good_until = inf
+        """Until when the numbers taken last may be sent; after that, take others."""
+        self._allocator = Allocator(first)
+        self._probing: Probe | None = None
         self._next_id = 0
-        self._unheard = 0  # probes since the last echo
-        self._heard_at = float("-inf")  # or the first probe's time
-        self._probes_sent = self._probes_echoed = self._probes_lost = 0
-        self._gaps_used = self._suspected = 0
-
-    def take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
-        """Return `count` unused numbers for records of one class; see numbering.Numbering.take."""
-        if count <= 0:
-            return ()
-        lane = self._lanes.get(dscp)
-        if lane is None or (now - lane.sent_at > SENDING and not lane.trial):
-            lane = self._standing.wake(dscp, now)
-            self._rounds.hurry()
-        lane.records += count
-        slow = self._standing.slow
-        if (lane.placed or lane.trial) and slow is not None:
-            return self._overtake(lane, slow, count, now)
-        lane.sent_at = now
-        line = self._line
-        numbers = line.fresh(count, now)
-        if lane is slow:
-            line.slow += count
-        else:
-            line.others += count
-        lane.highest = line.newest
-        return numbers
+        self._looked = self._looked_before = -inf
+        self._share = GapShare()
+        self._probes_sent = self._probes_echoed = self._probes_missed = self._gaps_used = 0
+        self._paths: dict[Dscp, ClassPath] = {}
+        paths = self._paths.values()
+        self._position = ReceiverPosition(paths, WINDOW)
+        self._schedule = ProbeSchedule(paths, WINDOW)
+        self._losses = ReplayLosses(paths, WINDOW)
+        self._order = EchoOrder(paths, self._schedule)
 
     @property
     def newest(self) -> int:
         """The highest number used or left free in a gap, or what lies below the first."""
-        return self._line.newest
+        return self._allocator.newest
 
-    def _overtake(self, lane: Lane, slow: Lane, count: int, now: float) -> Sequence[int]:
-        line = self._line
-        if now >= lane.wanted_until:
-            line.note(now)
-            lane.wanted = self._place(lane, slow, now)
-            lane.wanted_until = now + self._standing.refresh
-        wanted = lane.wanted
-        for other in lane.before:
-            wanted = max(wanted, other.highest - STEP_BACK)
-        if lane.trial:
-            lane.trial = False
+    # Numbers
+
+    def take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
+        """Return `count` unused numbers for records of one class; see plain.Numbering.take."""
+        if count <= 0:
+            return ()
+        self.good_until = inf
+        path = self._paths.get(dscp)
+        if path is None:
+            path = self._paths[dscp] = ClassPath(dscp, Overtaking())
+        probe, self._probing = self._probing, None
+        if probe is not None:
+            numbers: Sequence[int] = (self._for_probe(path, probe, now),)
+        elif path.behind:
+            numbers = self._behind(path, count, now)
         else:
-            lane.sent_at = now
-        if line.newest - wanted < NEAR:
-            numbers = line.fresh(count, now)
-            line.others += count
-        else:
-            found = line.between(wanted, count, BELOW if slow.calm else 0)
-            self._gaps_used += len(found)
-            numbers = found if len(found) == count else [*found, *line.more(count - len(found))]
-        lane.highest = max(lane.highest, numbers[-1])
-        line.overtook = max(line.overtook, lane.highest)
+            numbers = self._newest(path, count)
+            self._doubt_less_urgent(path, numbers[-1], now)
+        if probe is None:
+            begins = now - path.carried_at > PAUSED_S
+            path.carried_at = now
+            if begins:
+                path.overtaking.begins(now)
+                self._schedule.hurry()
+                self._leave_gaps(now)
+            path.burst = max(path.burst, count)
+        path.sent_at = now
+        path.records += count
+        path.highest = max(path.highest, numbers[-1])
+        path.history.note(now, path.highest, path.records)
+        if probe is not None:
+            probe.number = numbers[0]
+            path.asked(probe)
         return numbers
 
-    def _place(self, lane: Lane, slow: Lane, now: float) -> int:
-        """Return the number that a record of an overtaking class should have."""
-        own = lane.longest or self._standing.base or 0.0
-        line = self._line
-        delay, place = slow.delay, line.newest
-        if delay is not None:
-            place = self._standing.position.at_arrival(now, delay - own, own, line.slow, line.others)
-        place, self._standing.waiting = held(place, slow, own, line.log, self._standing.position.capacity)
-        return place + BIAS
+    def _newest(self, path: ClassPath, count: int) -> Sequence[int]:
+        """Return new numbers; where gaps have widened the last ones, such as drop no more than plain ones would."""
+        self._share.overtaken(count)
+        allocator = self._allocator
+        if allocator.gaps.left and self._is_overtaking(path):
+            as_plain = allocator.newest - allocator.gaps.above(allocator.newest - self._order.window)
+            return self._near(max(path.highest, allocator.newest) - ACCEPTED_BELOW, as_plain, count)
+        return allocator.fresh(count)
+
+    def _doubtful(self, path: ClassPath, count: int) -> Sequence[int]:
+        """Return numbers for records that overtake nobody knows what; the highest of which the receiver may be is new."""
+        lowest = max(path.highest, self._allocator.newest) - ACCEPTED_BELOW
+        return self._near(lowest, lowest, count)
+
+    def _near(self, lowest: int, wished: int, count: int) -> Sequence[int]:
+        """Return free numbers, from `wished` down to `lowest` if there are any, or else from there up."""
+        allocator, wished = self._allocator, max(lowest, wished)
+        if count == 1:
+            number = allocator.gaps.one(lowest, wished)
+            return allocator.fresh(1, gaps=False) if number is None else (number,)
+        numbers = allocator.gaps.several(lowest, wished, count)
+        return [*numbers, *allocator.fresh(count - len(numbers), gaps=False)] if len(numbers) < count else numbers
+
+    def _is_overtaking(self, path: ClassPath) -> bool:
+        """Tell whether there may be something on its way that this class overtakes."""
+        return any(each.highest > path.highest - WINDOW for each in self._paths.values() if each.less_urgent_than(path))
+
+    def _doubt_less_urgent(self, path: ClassPath, number: int, now: float) -> None:
+        """Let less urgent classes take new numbers if this one would drop their low ones."""
+        for each in self._paths.values():
+            if each.behind and number - each.lowest(now) >= WINDOW and each.less_urgent_than(path):
+                each.overtaking.happens(Event.DOUBTED, now)
+                self._leave_gaps(now)
+
+    def _behind(self, path: ClassPath, count: int, now: float) -> Sequence[int]:
+        """Return numbers near the receiver's position, at the places that the two bounds leave; see the head."""
+        allocator = self._allocator
+        self._share.overtaking(count)
+        if self._overtaken(path):
+            return self._doubtful(path, count)
+        reached = self._position.reached(path, now)
+        lowest = self._position.bound(path, now) - ACCEPTED_BELOW
+        if reached is None:
+            self._share.chosen(paid=False)
+            return self._doubtful(path, count)
+        if allocator.newest - max(lowest, reached + ABOVE_REACHED) < NEAR:
+            numbers = allocator.fresh(count, gaps=False)
+            self._doubt_less_urgent(path, numbers[-1], now)
+            return numbers
+        self._share.chosen(paid=lowest + ACCEPTED_BELOW >= allocator.newest - NEAR)
+        wished = int(max(lowest, reached + ABOVE_REACHED))
+        least = int(max(lowest, reached + LEARNING_ABOVE_REACHED))
+        if count == 1:
+            number = allocator.gaps.one(least, wished)
+            numbers = [] if number is None else [number]
+        else:
+            numbers = allocator.gaps.several(least, wished, count)
+        self._gaps_used += len(numbers)
+        if len(numbers) < count:
+            numbers += allocator.fresh(count - len(numbers), gaps=False)
+        self._losses.sent_low(path, now, numbers[0], count)
+        path.took_low(numbers[0], now)
+        self._doubt_less_urgent(path, numbers[-1], now)
+        self.good_until = now + GOOD_FOR_S
+        return numbers
+
+    def _for_probe(self, path: ClassPath, probe: Probe, now: float) -> int:
+        """Return the number of a probe: a low one where its class takes such, or learns to."""
+        number = self._low_number(path, now)
+        if number is None:
+            return self._newest(path, 1)[0]
+        probe.behind = True
+        probe.bound = self._position.bound(path, now)
+        self._gaps_used += 1
+        self._share.overtaking(1)
+        self.good_until = now + GOOD_FOR_S
+        return number
+
+    def _low_number(self, path: ClassPath, now: float) -> int | None:
+        """Take the number of a probe that lies behind the newest; None where its class takes new ones."""
+        places = self._places_for_probe(path, now)
+        if places is None:
+            return None
+        gaps, leave = self._allocator.gaps, 0 if path.behind else 1
+        number = gaps.lowest(*places, leave=1)
+        return gaps.lowest(*places, leave=leave) if number is None else number
+
+    def _may_probe(self, path: ClassPath, now: float, present: Collection[Dscp]) -> bool:
+        """Tell whether a probe of the class can be sent without moving the window further than its packets do."""
+        if path.overtaking.state is State.LEARNING and path.dscp in present:
+            return True
+        places = self._places_for_probe(path, now)
+        return places is None or self._allocator.gaps.has(*places, leave=0 if path.behind else 1)
+
+    def _places_for_probe(self, path: ClassPath, now: float) -> tuple[int, int] | None:
+        """Return the lowest and the highest number that its probe may have; None where it takes a new one."""
+        if path.overtaking.state not in {State.LEARNING, State.BEHIND}:
+            return None
+        reached = self._position.reached(path, now)
+        if reached is None:
+            return None
+        if not path.behind:
+            return int(reached) + LEARNING_ABOVE_REACHED, int(reached) + ABOVE_REACHED
+        reached = int(reached)
+        lowest = max(self._position.highest_behind() - PROBE_BELOW_HIGHEST, reached + PROBE_ABOVE_REACHED)
+        if self._allocator.newest - lowest < NEAR:
+            return None
+        return lowest, max(lowest + WINDOW // 2, reached + ABOVE_REACHED)
+
+    def _overtaken(self, path: ClassPath) -> bool:
+        """Tell whether a class that should be overtaken has come back, and an older probe of this one has not."""
+        dead_below = self._position.highest_behind() - self._order.window
+        first = path.first_unanswered(dead_below)
+        return first is not None and any(
+            other.last is not None and not other.behind and overtakes(other.last, first)
+            for other in self._paths.values()
+            if other is not path
+        )
 
     # Probes
 
-    def probe_due(self, now: float) -> Dscp | None:
-        """Return the class in which to send a probe now, or None. Ask before sending what is ready, not after."""
-        rounds, standing = self._rounds, self._standing
+    def waits(self, now: float) -> bool:
+        """Tell cheaply that no probe is due: then there is no need to ask `probe_due`."""
         self._look(now)
-        if standing.slow is None or not rounds.waiting(now, self._line.newest):
-            return None
-        if rounds.due() is None:
-            standing.watch_silence(now, self._heard_at)
-            slow = standing.slow
-            sending = standing.sending(now)
-            pace = Pace.WATCH
-            if self._mute(now):
-                pace = Pace.MUTE
-            elif len(sending) <= 1:
-                pace = Pace.READY if standing.queued() else Pace.ALONE
-            elif any(lane.placed for lane in sending):
-                pace = Pace.DENSE
-            records = self._line.slow + self._line.others
-            others = [lane for lane in sending if lane is not slow]
-            rounds.begin(
-                now, records=records, numbers=self._line.newest, pace=pace, slow=slow, others=others, scout=standing.scout()
-            )
-        return None if (lane := rounds.due()) is None else lane.dscp
+        return self._schedule.waits(now, self._allocator.newest)
 
-    def next_probe_at(self, now: float) -> float | None:  # noqa: ARG002  (the loop asks every numbering that probes)
-        """Return None: probes ride in front of traffic, so there is never one to wake up for."""
+    def probe_due(self, now: float, present: Collection[Dscp]) -> Dscp | None:
+        """Return the class in which to send a probe now, or None. `present` are the classes of what is sent next."""
+        self._look(now)
+        if self._schedule.passes(now, self._allocator.newest, present):
+            return None
+        for path in self._paths.values():
+            path.overtaking.time_passes(now)
+        due = self._schedule.due(now, self._allocator.newest, present)
+        for path in due:
+            if self._may_probe(path, now, present):
+                return path.dscp
+        self._schedule.rest(now, self._allocator.newest)
         return None
 
     def probe_sent(self, dscp: Dscp, now: float) -> int:
         """Return the id for a probe that is about to be sent in a class; the caller takes its number like any other."""
-        lane = self._lanes.get(dscp)
-        if lane is None:
-            lane = self._standing.wake(dscp, now)
-        lane.trial = lane.records <= lane.probed and lane is not self._standing.slow
-        self._rounds.sent()
+        path = self._paths.get(dscp)
+        if path is None:
+            path = self._paths[dscp] = ClassPath(dscp, Overtaking())
         self._next_id += 1
-        self._line.note(now)
-        lane.opened(Probe(self._next_id, now, self._line.newest, lane.records, not (lane.placed or lane.trial)))
+        newest = self._allocator.newest
+        self._probing = Probe(self._next_id, now, newest, path.records, path.probed_records)
+        path.probed_records = path.records
+        self._schedule.probed(path, now, newest)
         self._probes_sent += 1
-        if not self._unheard:
-            self._heard_at = now
-        self._unheard += 1
         return self._next_id
 
     def probe_echoed(self, probe: int, now: float) -> None:
         """Learn that a probe arrived; an id that nobody waits for changes nothing."""
-        earliest = self._look(now)
-        line = self._line
-        dead_below = line.overtook - self._window
-        arrived = line.log.highest_at(now - (self._standing.base or 0.0)) - self._window
-        for lane in self._lanes.values():
-            settled = lane.echoed(probe, earliest, now, dead_below, arrived)
-            if settled is not None:
-                break
-        else:
-            return
-        standing = self._standing
-        self._probes_echoed += 1
-        self._probes_lost += settled.lost
-        self._suspected += settled.replayed
-        self._unheard, self._heard_at = 0, now
-        sent, round_trip = settled.probe.sent, lane.round_trips[-1]
-        if standing.base is None or round_trip < standing.base:
-            standing.base = round_trip
-        if lane is standing.slow:
-            standing.position.echoed(sent + round_trip, self._line.log.slow_at(sent), round_trip, standing.base)
-            self._line.gaps.forget_below(settled.probe.number - 4 * self._window)
-        standing.echoed(lane, probe, now)
+        self._look(now)
+        newest = self._allocator.newest
+        for path in self._paths.values():
+            answered = path.answered(probe, now, self._looked_before, newest)
+            if answered is not None:
+                self._learn(path, answered, now)
+                return
+            late = path.came_late(probe)
+            if late is not None:
+                self._order.came_late(path, late, now)
+                self._leave_gaps(now)
+                return
 
-    def _look(self, now: float) -> float:
-        """Return when the caller last looked before `now`: what it finds now may have been there since."""
+    def _look(self, now: float) -> None:
+        """Note when the caller looks: an echo found now may have been there since it last did."""
         if now > self._looked:
             self._looked_before, self._looked = self._looked, now
-        return self._looked_before
 
-    def _mute(self, now: float) -> bool:
-        """Number plainly, and probe next to never, while nothing is echoed."""
-        patience = MUTE_SECONDS + max((2 * (lane.longest or 0.0) for lane in self._lanes.values()), default=0.0)
-        if self._unheard < MUTE_AFTER or now - self._heard_at < patience:
-            return False
-        self._probes_lost += self._standing.give_up()
-        return True
+    def _learn(self, path: ClassPath, answered: Answered, now: float) -> None:
+        self._schedule.heard(now)
+        self._probes_echoed += 1
+        self._probes_missed += len(answered.missed)
+        self._losses.settled(path, answered, now)
+        for loser in self._losses.overtaken(path, answered.probe, now):
+            self._order.disprove(loser, now)
+        self._order.echoed(path, answered, now)
+        if self._order.window > self._losses.window:
+            self._schedule.window = self._losses.window = self._order.window
+        reached = min((each.last.number for each in self._paths.values() if each.last is not None), default=0)
+        self._allocator.gaps.forget_below(reached - 4 * self._order.window)
+        self._leave_gaps(now)
+
+    def _leave_gaps(self, now: float) -> None:
+        """Leave as many numbers free as overtaking records ask for; none while a class overtakes unproved, or none does."""
+        paths = self._paths.values()
+        behind = [path for path in paths if path.behind]
+        if sum(not path.behind and now - path.carried_at <= PAUSED_S for path in paths) > 1:
+            self._allocator.leave(0.0)
+        elif not behind:
+            learning = any(path.overtaking.state is State.LEARNING for path in paths)
+            self._allocator.leave(LEARNING_SHARE if learning else 0.0)
+        elif self._share.useless():
+            self._allocator.leave(0.0)
+            for path in behind:
+                path.overtaking.happens(Event.USELESS, now)
+        else:
+            self._allocator.leave(self._share.share(max(path.burst for path in behind)))
 
     # For people
 
     def snapshot(self, now: float) -> Snapshot:
         """Return the present state."""
-        active = [lane for lane in self._lanes.values() if now - lane.sent_at <= IDLE]
-        safe = any(lane.placed for lane in active)
+        active = [path for path in self._paths.values() if now - path.sent_at <= IDLE_S]
+        safe = any(path.behind for path in active)
+        overtaken = [path for path in active if not path.behind]
         return Snapshot(
-            mode="safe" if safe else "plain",
-            slow=self._standing.slow.dscp if safe and self._standing.slow is not None else None,
-            backlog={lane.dscp: self._backlog(lane, now) for lane in active},
+            mode="replay-safe" if safe else "plain",
+            overtaken=max(overtaken, key=lambda path: path.rtt or 0.0).dscp if safe and overtaken else None,
+            backlog={path.dscp: self._backlog(path, now) for path in active},
             probes_sent=self._probes_sent,
             probes_echoed=self._probes_echoed,
-            probes_lost=self._probes_lost,
+            probes_lost=self._probes_missed,
             gaps_used=self._gaps_used,
-            gaps_left=self._line.gaps.left,
-            suspected_replay_losses=self._suspected + self._standing.suspected,
+            gaps_left=self._allocator.gaps.left,
+            suspected_replay_losses=self._losses.suspected(now),
+            disproved=self._order.disproved,
         )
 
-    def _backlog(self, lane: Lane, now: float) -> Backlog:
-        delay, late = lane.delay, lane.late(lane.certain_doubt)
-        if late is not None:
-            delay = max(delay or 0.0, now - late.sent)
-        if delay is None or self._standing.base is None:
+    def _backlog(self, path: ClassPath, now: float) -> Backlog:
+        shortest = min(each.min_rtt for each in self._paths.values())
+        if path.rtt is None or shortest == inf:
             return Backlog(0, 0.0)
-        queued = max(0.0, delay - self._standing.base)
-        if now - lane.sent_at > queued:  # the last of it has arrived
+        first = path.first_unanswered(self._position.highest_behind() - self._order.window)
+        queued = max(0.0, max(path.rtt, 0.0 if first is None else now - first.sent) - shortest)
+        if now - path.sent_at > queued:  # the last of it has arrived
             return Backlog(0, 0.0)
-        if lane is self._standing.slow:
-            return Backlog(self._line.slow - self._line.log.slow_at(now - queued), queued * 1000)
-        return Backlog(lane.sent_within(queued, now), queued * 1000)
+        return Backlog(path.records - path.history.records_at(now - queued), queued * 1000)

@@ -21,9 +21,9 @@ class Backlog:
 class Snapshot:
     """The state of replay-safe numbering. Counts are cumulative."""
 
-    mode: Literal["plain", "safe"]
-    """safe: records of some class take numbers behind the newest one."""
-    slow: Dscp | None
+    mode: Literal["plain", "replay-safe"]
+    """replay-safe: records of some class take numbers behind the newest one."""
+    overtaken: Dscp | None
     """The class that the others overtake, None where none does."""
     backlog: Mapping[Dscp, Backlog] | None
     """By class, for those that sent lately; None while nothing is measured."""
@@ -35,10 +35,12 @@ class Snapshot:
     """Numbers in reserve."""
     suspected_replay_losses: int
     """Records that the receiver has probably dropped, judged by the fate of the probes among them."""
+    disproved: int = 0
+    """How often a class took plain numbers again, because echoes contradicted what others had shown."""
 
     def ended(self) -> Snapshot:
         """Return what is left of it when its epoch is over: the counts."""
-        return replace(self, mode="plain", slow=None, backlog=None, gaps_left=0)
+        return replace(self, mode="plain", overtaken=None, backlog=None, gaps_left=0)
 
     def following(self, earlier: Snapshot) -> Snapshot:
         """Return this one with the counts of an earlier epoch in it."""
@@ -49,4 +51,5 @@ class Snapshot:
             probes_lost=self.probes_lost + earlier.probes_lost,
             gaps_used=self.gaps_used + earlier.gaps_used,
             suspected_replay_losses=self.suspected_replay_losses + earlier.suspected_replay_losses,
+            disproved=self.disproved + earlier.disproved,
         )

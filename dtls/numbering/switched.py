@@ -12,7 +12,8 @@ Whoever comes next begins above the last, so no number is used twice however oft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from math import inf
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.numbering.plain import FIRST_NUMBER, PlainNumbering
@@ -21,7 +22,7 @@ from qosctl.dtls.numbering.snapshot import Snapshot
 
 _NOTHING = Snapshot(
     mode="plain",
-    slow=None,
+    overtaken=None,
     backlog=None,
     probes_sent=0,
     probes_echoed=0,
@@ -57,13 +58,18 @@ class SwitchedNumbering:
         """Return `count` unused numbers; see plain.Numbering.take."""
         return self._take(dscp, count, now)
 
-    def probe_due(self, now: float) -> Dscp | None:
-        """Return the class in which to send a probe now, or None."""
-        return None if self._safe is None else self._safe.probe_due(now)
+    @property
+    def good_until(self) -> float:
+        """Until when the numbers taken last may be sent."""
+        return inf if self._safe is None else self._safe.good_until
 
-    def next_probe_at(self, now: float) -> float | None:
-        """Return when to ask `probe_due` again if nothing else happens, or None."""
-        return None if self._safe is None else self._safe.next_probe_at(now)
+    def waits(self, now: float) -> bool:
+        """Tell cheaply that no probe is due."""
+        return self._safe is None or self._safe.waits(now)
+
+    def probe_due(self, now: float, present: Collection[Dscp]) -> Dscp | None:
+        """Return the class in which to send a probe now, or None. `present` are the classes of what is sent next."""
+        return None if self._safe is None else self._safe.probe_due(now, present)
 
     def probe_sent(self, dscp: Dscp, now: float) -> int:
         """Return the id for a probe that is about to be sent. Only after `probe_due` has asked for one."""

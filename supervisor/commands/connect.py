@@ -32,7 +32,7 @@ from qosctl.supervisor.script import NONE, USUAL, choose
 from qosctl.supervisor.standing import stand
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NUMBERINGS: dict[str, Callable[[int], Numbering]] = {"auto": SwitchedNumbering, "plain": PlainNumbering}
+_NUMBERINGS: dict[str, Callable[[int], Numbering]] = {"replay-safe": SwitchedNumbering, "plain": PlainNumbering}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--numbering",
         choices=list(_NUMBERINGS),
-        default="auto",
-        help="auto: number records so that what marked ones overtake is not dropped as a replay (default); plain: in order",
+        default="replay-safe",
+        help="replay-safe: number records so that what marked ones overtake is not dropped as a replay (default); plain: in"
+        " order",
     )
     said = parser.add_mutually_exclusive_group()
     said.add_argument("-q", "--quiet", action="store_true", help="say only what goes wrong")

@@ -72,7 +72,7 @@ def _about(flow: Flow, now_s: int) -> Iterator[tuple[str, str]]:
     yield "its records", _list(said, seen)
     yield "dropped", _counted((each.label.removeprefix("dropped_"), said[each]) for each in _DROPPED)
     yield "over TLS", f"{said[Statistic.PACKETS_OVER_TLS]:,} packets"
-    mode = "replay-safe" if said[Statistic.NUMBERING_SAFE] else "plain: nothing overtakes"
+    mode = "replay-safe" if said[Statistic.NUMBERING_REPLAY_SAFE] else "plain: nothing overtakes"
     gaps, suspected = said[Statistic.GAPS_USED], said[Statistic.REPLAY_LOSSES_SUSPECTED]
     yield "numbering", f"{mode}; {gaps:,} gaps used, {suspected:,} replay losses suspected"
     probes = ((Statistic.PROBES_SENT, "sent"), (Statistic.PROBES_ECHOED, "echoed"), (Statistic.PROBES_LOST, "lost"))

@@ -120,7 +120,7 @@ def _tunnel_json(tunnel: TunnelRates) -> Json:
         "dpd_round_trip_us": tunnel.round_trip_us,
         "backlog_records": tunnel.backlog_records,
         "backlog_ms": tunnel.backlog_ms,
-        "numbering_safe": tunnel.numbering_safe,
+        "numbering_replay_safe": tunnel.numbering_replay_safe,
     }
 
 

@@ -63,7 +63,7 @@ class TunnelRates:
     backlog_records: int | None
     """None while nobody knows: over TLS, and while nothing is measured. So `backlog_ms`."""
     backlog_ms: int | None
-    numbering_safe: bool
+    numbering_replay_safe: bool
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _tunnel(before: Flow | None, now: Flow, seconds: float) -> TunnelRates:
         round_trip_us=new[Statistic.DPD_ROUND_TRIP_US],
         backlog_records=new[Statistic.BACKLOG_RECORDS] if measured else None,
         backlog_ms=new[Statistic.BACKLOG_MS] if measured else None,
-        numbering_safe=bool(new[Statistic.NUMBERING_SAFE]),
+        numbering_replay_safe=bool(new[Statistic.NUMBERING_REPLAY_SAFE]),
     )
 
 

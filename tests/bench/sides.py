@@ -28,7 +28,7 @@ class Side:
 OPENCONNECT = Side("openconnect", ours=False, passtos=False)
 OPENCONNECT_PASSTOS = Side("openconnect --passtos", ours=False, passtos=True)
 QOSCTL_PLAIN = Side("qosctl plain", ours=True, passtos=True, words=("--numbering", "plain"))
-QOSCTL_AUTO = Side("qosctl auto", ours=True, passtos=True, words=("--numbering", "auto"))
+QOSCTL_AUTO = Side("qosctl auto", ours=True, passtos=True, words=("--numbering", "replay-safe"))
 QOSCTL_OFF = Side("qosctl off", ours=True, passtos=False)
 SIDES = (OPENCONNECT, OPENCONNECT_PASSTOS, QOSCTL_PLAIN, QOSCTL_AUTO, QOSCTL_OFF)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 from qosctl.bpf.dscp import EF, Dscp
@@ -219,7 +219,11 @@ class Curious(PlainNumbering):
         self.taken += [(dscp, number) for number in numbers]
         return numbers
 
-    def probe_due(self, now: float) -> Dscp | None:
+    def waits(self, now: float) -> bool:
+        return now <= 0
+
+    def probe_due(self, now: float, present: Collection[Dscp]) -> Dscp | None:
+        del present
         return EF if self.wanted and now > 0 else None
 
     def probe_sent(self, dscp: Dscp, now: float) -> int:
@@ -230,9 +234,6 @@ class Curious(PlainNumbering):
     def probe_echoed(self, probe: int, now: float) -> None:
         self.log.append(f"echoed {probe} {now > 0}")
         self.wanted = int(len(self.log) < 6)
-
-    def next_probe_at(self, now: float) -> float | None:
-        return now + 0.01 if self.wanted else None
 
     def snapshot(self, now: float) -> Snapshot:
         del now

@@ -7,7 +7,7 @@ from qosctl.dtls.inner import dscp_of
 from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
 from qosctl.dtls.traffic import ClassCounts, Traffic
 
-SNAPSHOT = Snapshot("safe", EF, {EF: Backlog(3, 1.5)}, 9, 7, 1, 4, 20, 2)
+SNAPSHOT = Snapshot("replay-safe", EF, {EF: Backlog(3, 1.5)}, 9, 7, 1, 4, 20, 2)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=60)))
@@ -38,8 +38,8 @@ def test_a_group_counts_as_its_packets(groups: list[tuple[Dscp, int, int]]) -> N
 
 def test_what_the_numbering_counted_goes_on_over_channels() -> None:
     ended = SNAPSHOT.ended()
-    assert (ended.mode, ended.slow, ended.backlog) == ("plain", None, None)
+    assert (ended.mode, ended.overtaken, ended.backlog) == ("plain", None, None)
     both = SNAPSHOT.following(ended)
-    assert (both.mode, both.backlog) == ("safe", SNAPSHOT.backlog)
+    assert (both.mode, both.backlog) == ("replay-safe", SNAPSHOT.backlog)
     assert (both.probes_sent, both.probes_echoed, both.probes_lost) == (18, 14, 2)
     assert (both.gaps_used, both.suspected_replay_losses) == (8, 4)

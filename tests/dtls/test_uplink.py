@@ -35,6 +35,8 @@ class Ring:
 class JumpingNumbering:
     """Numbers as replay-safe numbering gives them: unique, with gaps, and for EF behind what others have used."""
 
+    good_until = math.inf
+
     def __init__(self) -> None:
         self.next = (1 << 48) + 10_000
         self.late = (1 << 48) + 9_000

@@ -107,7 +107,7 @@ def test_every_statistic_of_a_client_is_in_exactly_one_metric() -> None:
         ("dpd_round_trip_us", "qosctl_tunnel_dpd_round_trip_seconds", {}, (1500, 500), 0.0015),
         ("backlog_ms", "qosctl_tunnel_backlog_seconds", {}, (80, 100), 0.1),
         ("backlog_records", "qosctl_tunnel_backlog_records", {}, (80, 100), 180),
-        ("numbering_safe", "qosctl_tunnel_numbering_safe", {}, (1, 0), 0),
+        ("numbering_replay_safe", "qosctl_tunnel_numbering_replay_safe", {}, (1, 0), 0),
     ],
 )
 def test_flows_of_one_tunnel_are_combined_and_others_kept_apart(

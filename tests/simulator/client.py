@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.classes import place
@@ -27,6 +27,8 @@ DEVICE_QUEUE = 500
 """Packets that wait in the TUN device; what comes then is lost, as the kernel would lose it."""
 READ_RECORDS = 128
 """Packets that the client reads at once."""
+PROBED_RECORDS = 64
+"""After so many records of a class the client asks for probes again."""
 PROBE_SIZE = 28 + 37 + 9
 """IP and UDP, DTLS with AES-GCM, type byte and id."""
 LEAST_STOP_S = 0.001
@@ -88,21 +90,24 @@ class Client:
             self._busy = False
             return
         read = [device.popleft() for _ in range(min(READ_RECORDS, len(device)))]
-        while (due := numbering.probe_due(now)) is not None:
-            self._probe(due, now)
         classes: dict[Dscp, list[Packet]] = {}
         for packet in read:
             classes.setdefault(packet[0], []).append(packet)
+        self._probe(classes, now)
         stop, stop_at = self._stop, 0
         if stop:
             self._stop = 0.0
             stop_at = self._rng.randrange(len(classes))
         for index, dscp in enumerate(sorted(classes, key=place)):
-            records = self._number(dscp, classes[dscp], now)
-            if stop and index >= stop_at:
-                clock.at(now + stop, self._send, records)
-            else:
-                self._send(records)
+            packets = classes[dscp]
+            for begin in range(0, len(packets), PROBED_RECORDS):
+                if begin:
+                    self._probe((dscp,), now)
+                records = self._number(dscp, packets[begin : begin + PROBED_RECORDS], now)
+                if stop and index >= stop_at:
+                    clock.at(now + stop, self._send_late, (records, numbering.good_until))
+                else:
+                    self._send(records)
         clock.at(now + len(read) * self._record_s + stop, self._turn)
 
     def _number(self, dscp: Dscp, packets: Sequence[Packet], now: float) -> list[Record]:
@@ -114,18 +119,30 @@ class Client:
             for number, other, alone, (_, size, flow, serial) in zip(numbers, plain, bare, packets, strict=True)
         ]
 
-    def _probe(self, dscp: Dscp, now: float) -> None:
-        probe = self.numbering.probe_sent(dscp, now)
-        (number,) = self._take(dscp, 1, now)
-        (plain,) = self._plain.take(dscp, 1, now)
-        self.probes += 1
-        self._link.send(Record(number, plain, -1, dscp, PROBE_SIZE, now, probe=probe))
+    def _probe(self, present: Collection[Dscp], now: float) -> None:
+        """Send the probes that are due before packets of these classes."""
+        numbering = self.numbering
+        while not numbering.waits(now) and (dscp := numbering.probe_due(now, present)) is not None:
+            probe = numbering.probe_sent(dscp, now)
+            (number,) = self._take(dscp, 1, now)
+            (plain,) = self._plain.take(dscp, 1, now)
+            self.probes += 1
+            self._link.send(Record(number, plain, -1, dscp, PROBE_SIZE, now, probe=probe))
 
     def _take(self, dscp: Dscp, count: int, now: float) -> Sequence[int]:
         numbers = self.numbering.take(dscp, count, now)
         self.records += count
         self.numbers.update(numbers)
         return numbers
+
+    def _send_late(self, late: tuple[list[Record], float]) -> None:
+        """Send what was numbered before a stop, with other numbers if those are not good any more."""
+        records, good_until = late
+        now = self._clock.now
+        if now > good_until:
+            for record, number in zip(records, self._take(records[0].dscp, len(records), now), strict=True):
+                record.number = number
+        self._send(records)
 
     def _send(self, records: list[Record]) -> None:
         for record in records:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -36,7 +36,10 @@ class Plainly(PlainNumbering):
         self.probes = probes
         self.echoes: list[int] = []
 
-    def probe_due(self, now: float) -> Dscp | None:  # noqa: ARG002  (the face)
+    def waits(self, now: float) -> bool:  # noqa: ARG002  (the face)
+        return not self.probes
+
+    def probe_due(self, now: float, present: Collection[Dscp]) -> Dscp | None:  # noqa: ARG002
         return EF if self.probes else None
 
     def probe_sent(self, dscp: Dscp, now: float) -> int:  # noqa: ARG002
@@ -45,9 +48,6 @@ class Plainly(PlainNumbering):
 
     def probe_echoed(self, probe: int, now: float) -> None:  # noqa: ARG002
         self.echoes.append(probe)
-
-    def next_probe_at(self, now: float) -> float | None:  # noqa: ARG002
-        return None
 
     def snapshot(self, now: float) -> Snapshot:  # noqa: ARG002
         return Snapshot("plain", None, {}, 0, 0, 0, 0, 0, 0)

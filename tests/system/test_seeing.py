@@ -166,7 +166,7 @@ def test_the_backlog_is_told_class_by_class(attached: Line) -> None:
     records_of = answer.labelled("qosctl_tunnel_class_backlog_records", "dscp", device=TUNNEL)
     assert seconds_of["EF"] < seconds_of["DF"]
     assert records_of["EF"] < records_of["DF"]
-    assert flow["statistics"]["numbering_safe"] == 1
+    assert flow["statistics"]["numbering_replay_safe"] == 1
 
 
 def _beckoned(inside: Inside) -> bool:

@@ -15,7 +15,7 @@ def _drive(numbering: SwitchedNumbering, rounds: int, start: float) -> tuple[lis
     now = start
     for turn in range(rounds):
         now += 0.001
-        while (dscp := numbering.probe_due(now)) is not None:
+        while (dscp := numbering.probe_due(now, (DF, EF))) is not None:
             probes.append(numbering.probe_sent(dscp, now))
             numbers += numbering.take(dscp, 1, now)
         numbers += numbering.take(DF, 8, now)

@@ -25,7 +25,7 @@ def _send(numbering: ReplaySafeNumbering, seconds: float, spared: frozenset[Dscp
         for dscp, every in EVERY.items():
             if step % every:
                 continue
-            while (due := numbering.probe_due(now)) is not None:
+            while (due := numbering.probe_due(now, (dscp,))) is not None:
                 queue = QUEUE_S if due not in spared and now > 0.2 else 0.0
                 on_the_way.append((now + BASE_S + queue, numbering.probe_sent(due, now)))
                 numbering.take(due, 1, now)
