@@ -11,7 +11,7 @@ SPAN, CROWDED_SPAN = 64, 512
 """Overtaken records over which the overtaking ones are counted: for the share, and for whether they are too many."""
 CROWDED = 0.5
 """Records that overtake for each of the others, from which on there are not enough places for them."""
-DECISIONS, USELESS = 256, 192
+DECISIONS, USELESS = 128, 96
 """Of so many times that numbers were chosen, those for which bulk paid all the same, from which on it is not worth it."""
 
 

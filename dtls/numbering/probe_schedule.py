@@ -65,7 +65,7 @@ class ProbeSchedule:
         self._paths = paths
         self.window = window
         self._look_at = -inf
-        self._look_number = 0
+        self._look_number = 0.0
         self._awaited = frozenset[Dscp]()
         self._low_probe = 0  # the newest number at the last low-numbered probe
         self._unheard = 0
@@ -84,7 +84,7 @@ class ProbeSchedule:
 
     def hurry(self) -> None:
         """Look again at the next occasion: a class has begun to send."""
-        self._look_at, self._look_number = -inf, 0
+        self._look_at, self._look_number = -inf, 0.0
 
     def probed(self, path: ClassPath, now: float, newest: int) -> None:
         """Note a probe."""
@@ -112,6 +112,10 @@ class ProbeSchedule:
 
     def rest(self, now: float, newest: int) -> None:
         """Look again a little later, or when a class sends that is due but for that: there is nothing to probe now."""
+        lately = [path for path in self._paths if now - path.carried_at <= LATELY_S]
+        if len(lately) == 1:
+            self._look_at, self._look_number, self._awaited = now + QUEUED_S, inf, frozenset()
+            return
         self._look_at, self._look_number = now + LOOK_S, newest + LEAST_NUMBERS
         every = [path.dscp for path in self._paths]
         self._awaited = frozenset(path.dscp for path in self.due(now, newest, every))

@@ -91,6 +91,7 @@ class ReplaySafeNumbering:
         self._next_id = 0
         self._looked = self._looked_before = -inf
         self._share = GapShare()
+        self._plain = True  # no class takes low numbers, or learns to
         self._probes_sent = self._probes_echoed = self._probes_missed = self._gaps_used = 0
         self._paths: dict[Dscp, ClassPath] = {}
         paths = self._paths.values()
@@ -117,6 +118,8 @@ class ReplaySafeNumbering:
         probe, self._probing = self._probing, None
         if probe is not None:
             numbers: Sequence[int] = (self._for_probe(path, probe, now),)
+        elif self._plain and not self._allocator.gaps.left:
+            numbers = self._allocator.fresh(count)
         elif path.behind:
             numbers = self._behind(path, count, now)
         else:
@@ -182,7 +185,6 @@ class ReplaySafeNumbering:
         reached = self._position.reached(path, now)
         lowest = self._position.bound(path, now) - ACCEPTED_BELOW
         if reached is None:
-            self._share.chosen(paid=False)
             return self._doubtful(path, count)
         if allocator.newest - max(lowest, reached + ABOVE_REACHED) < NEAR:
             numbers = allocator.fresh(count, gaps=False)
@@ -330,11 +332,11 @@ class ReplaySafeNumbering:
         """Leave as many numbers free as overtaking records ask for; none while a class overtakes unproved, or none does."""
         paths = self._paths.values()
         behind = [path for path in paths if path.behind]
+        self._plain = not behind and all(path.overtaking.state is not State.LEARNING for path in paths)
         if sum(not path.behind and now - path.carried_at <= PAUSED_S for path in paths) > 1:
             self._allocator.leave(0.0)
         elif not behind:
-            learning = any(path.overtaking.state is State.LEARNING for path in paths)
-            self._allocator.leave(LEARNING_SHARE if learning else 0.0)
+            self._allocator.leave(0.0 if self._plain else LEARNING_SHARE)
         elif self._share.useless():
             self._allocator.leave(0.0)
             for path in behind:

@@ -1,4 +1,5 @@
-"""With passtos off the wire does not tell whether a call is in the tunnel: not by marks, numbers or probes (finding 5)."""
+"""What the wire does not tell. With passtos off: whether a call is in the tunnel, by marks, numbers or probes (finding 5).
+With passtos on: a class that is not inside, since a probe travels only in one that the tunnel has carried lately."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from tests.lab import Bottleneck
 from tests.system.inside import Inside
 from tests.system.line import Line
 from tests.system.wiretap import DATA, Record, Wiretap
@@ -62,3 +64,26 @@ def test_off_again_tells_nothing_again(attached: Line, tap: Wiretap, inside: Ins
     numbers = [record.number for record in records]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     assert not any(record.is_probe for record in records)
+
+
+def _marks(records: list[Record]) -> set[int]:
+    return {record.frame.dscp for record in records}
+
+
+@pytest.mark.parametrize("policy", [("reset",), ("allow", "EF")], ids=" ".join)
+def test_bulk_alone_has_its_own_mark_and_so_have_its_probes(
+    attached: Line, tap: Wiretap, inside: Inside, policy: tuple[str, ...]
+) -> None:
+    """Even where it waits in a queue, in which a call would overtake it."""
+    attached.qosctl("policy", *policy)
+    attached.qosctl("passtos", "on")
+    with Bottleneck(attached.router, attached.topology.router_server_if, 5), attached.connected():
+        tap.forget()
+        deadline = time.monotonic() + 2 * SECONDS
+        while time.monotonic() < deadline:
+            for _ in range(BULK_AT_ONCE):
+                inside.send(b"bulk".ljust(BULK_BYTES, b"."))
+            time.sleep(PAUSE_S)
+        records = [record for record in tap.sent() if record.content_type == DATA]
+    assert sum(record.is_probe for record in records) > 10
+    assert _marks(records) == {0}
