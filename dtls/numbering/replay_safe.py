@@ -368,7 +368,8 @@ class ReplaySafeNumbering:
         shortest = min(each.min_rtt for each in self._paths.values())
         if path.rtt is None or shortest == inf:
             return Backlog(0, 0.0)
-        first = path.first_unanswered(self._position.highest_behind() - self._order.window)
+        beside = max((each.highest for each in self._paths.values() if each is not path), default=0)
+        first = path.first_unanswered(beside - self._order.window)
         queued = max(0.0, max(path.rtt, 0.0 if first is None else now - first.sent) - shortest)
         if now - path.sent_at > queued:  # the last of it has arrived
             return Backlog(0, 0.0)

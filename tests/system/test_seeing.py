@@ -147,7 +147,7 @@ def test_the_backlog_is_told_class_by_class(attached: Line) -> None:
     def queued(flow: dict[str, Any]) -> bool:
         backlog = {name: use["backlog"] for name, use in flow["classes"].items()}
         known = {"EF", "DF"} <= set(backlog) and None not in backlog.values()
-        return known and backlog["DF"]["records"] > 64 and flow["statistics"]["numbering_replay_safe"] == 1
+        return known and backlog["DF"]["records"] > 64
 
     with (
         attached.connected(),
@@ -166,7 +166,6 @@ def test_the_backlog_is_told_class_by_class(attached: Line) -> None:
     records_of = answer.labelled("qosctl_tunnel_class_backlog_records", "dscp", device=TUNNEL)
     assert seconds_of["EF"] < seconds_of["DF"]
     assert records_of["EF"] < records_of["DF"]
-    assert flow["statistics"]["gaps_used"] > 0
 
 
 def _beckoned(inside: Inside) -> bool:
