@@ -30,8 +30,8 @@ SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __
 
 # The tests that would notice a library that is too old or too new: each call into one is made in them, on real parts.
 LEANING := $(addprefix tests/dtls/test_,handshake.py keys.py record.py client.py refusals.py tun.py) tests/metrics/test_server.py \
-	tests/supervisor/test_attach.py::test_attach_twice_is_a_notice \
-	tests/supervisor/test_neighbours.py::test_somebody_took_the_program_off
+	tests/supervisor/devices/test_attach.py::test_attach_twice_is_a_notice \
+	tests/supervisor/devices/test_foreign_filters.py::test_somebody_took_the_program_off
 
 # Compiled modules are kept, whatever the machine's habit: each of many processes of the tests would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -107,11 +107,11 @@ soak: root $(VENV)/project
 
 docs: $(VENV)/project
 	@mkdir -p build/man build/completion
-	@$(BIN)/argparse-manpage --module qosctl.supervisor.cli --function build_parser --project-name qosctl \
+	@$(BIN)/argparse-manpage --module qosctl.supervisor.cli.main --function build_parser --project-name qosctl \
 		--description "carry the DSCP of what is inside a DTLS tunnel onto its outer packets" \
 		--manual-title "User Commands" --output build/man/qosctl.1 >/dev/null
 	@for shell in bash zsh fish tcsh; do \
-		$(BIN)/shtab --shell=$$shell --prog qosctl qosctl.supervisor.cli.build_parser >build/completion/qosctl.$$shell; done
+		$(BIN)/shtab --shell=$$shell --prog qosctl qosctl.supervisor.cli.main.build_parser >build/completion/qosctl.$$shell; done
 	@echo "build/man/qosctl.1, build/completion/qosctl.{bash,zsh,fish,tcsh}"
 
 deb: docs

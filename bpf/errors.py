@@ -38,7 +38,7 @@ class RefusedError(QosctlError):
 
 
 class UntrustedError(RefusedError):
-    """Somebody else could change what we were about to believe, run or remove (trusted.py).
+    """Somebody else could change what we were about to believe, run or remove (trusted_folders.py).
 
     `place` is the folder in question; `foreign` says that it was made by somebody else, and so what is in it.
     """

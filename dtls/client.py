@@ -17,30 +17,30 @@ import time
 from collections.abc import Callable
 
 from qosctl.bpf.errors import InternalError, NoRoomError, QosctlError, ShortageError
-from qosctl.dtls.account import Account
-from qosctl.dtls.anyconnect import PasswordUnansweredError
-from qosctl.dtls.carrier import Carrier
-from qosctl.dtls.control import Control
-from qosctl.dtls.device import Device
-from qosctl.dtls.dial import CircleError, address_of
-from qosctl.dtls.ending import ENDINGS, reason_of
-from qosctl.dtls.establish import Opened, open_session
+from qosctl.dtls.anyconnect.account import Account
+from qosctl.dtls.anyconnect.connect_response import LINK_MTU_MAX
+from qosctl.dtls.anyconnect.login import PasswordUnansweredError
+from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.events import Say, Severity
-from qosctl.dtls.gateway import Gateway
-from qosctl.dtls.loop import Loop
-from qosctl.dtls.marker import Marker
-from qosctl.dtls.netdev import DeviceKeeper, check_name
-from qosctl.dtls.netwatch import NetWatch, source_towards
+from qosctl.dtls.host_config import Surroundings
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
-from qosctl.dtls.outside import PLAIN_SOCKETS, OuterSockets
-from qosctl.dtls.parts import PLAIN, Parts
-from qosctl.dtls.reconnect import Hurry, Reason, Recovery
-from qosctl.dtls.session import LINK_MTU_MAX
-from qosctl.dtls.stop import Stop, StopRequestedError, wait
-from qosctl.dtls.surroundings import Surroundings
-from qosctl.dtls.tally import State, Statistics, Tally
-from qosctl.dtls.teller import Teller
-from qosctl.dtls.watch import PathShrunkError, Watch
+from qosctl.dtls.reporter import Teller
+from qosctl.dtls.session.end_reasons import ENDINGS, reason_of
+from qosctl.dtls.session.factories import PLAIN, Parts
+from qosctl.dtls.session.failover import Carrier
+from qosctl.dtls.session.loop import Loop
+from qosctl.dtls.session.marker import Marker
+from qosctl.dtls.session.monitor import PathShrunkError, Watch
+from qosctl.dtls.session.reconnect import Hurry, Reason, Recovery
+from qosctl.dtls.session.session_stats import State, Statistics, Tally
+from qosctl.dtls.session.setup import Opened, open_session
+from qosctl.dtls.session.tls_control import Control
+from qosctl.dtls.transport.dial import CircleError, address_of
+from qosctl.dtls.transport.netdev import DeviceKeeper, check_name
+from qosctl.dtls.transport.network_monitor import NetWatch, source_towards
+from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
+from qosctl.dtls.transport.stop import Stop, StopRequestedError, wait
+from qosctl.dtls.tunnel_device import Device
 
 FIRST_HOLD_S = 3.0
 """How long packets wait for DTLS when the tunnel is new; then they go over TLS, and DTLS takes over when it can."""

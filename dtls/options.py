@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from qosctl.dtls.credentials import Credentials
-from qosctl.dtls.keylife import KEY_LIFE, KeyLife
-from qosctl.dtls.marker import Endpoint
+from qosctl.dtls.anyconnect.connect_response import Interface
+from qosctl.dtls.anyconnect.credentials import Credentials
 from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
-from qosctl.dtls.session import Interface
-from qosctl.dtls.tally import Statistics
-from qosctl.dtls.trust import SystemTrust, Trust
+from qosctl.dtls.session.key_lifetime import KEY_LIFE, KeyLife
+from qosctl.dtls.session.marker import Endpoint
+from qosctl.dtls.session.session_stats import Statistics
+from qosctl.dtls.transport.certificate_check import SystemTrust, Trust
 
 
 @dataclass(frozen=True)

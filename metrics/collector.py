@@ -15,14 +15,13 @@ from typing import TypeVar
 from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
-from qosctl.bpf.device import DevicePins
-from qosctl.bpf.flows import Flow
-from qosctl.bpf.ring_pages import RingPages
-from qosctl.bpf.state import folder
-
-from . import families, readings
-from .readings import AttachmentOf, Device
-from .tunnels import tunnel_families
+from qosctl.bpf.flow_page.reader import RingPages
+from qosctl.bpf.maps.device_pins import DevicePins
+from qosctl.bpf.maps.flows import Flow
+from qosctl.bpf.maps.namespace_maps import folder
+from qosctl.metrics import families, readings
+from qosctl.metrics.readings import AttachmentOf, Device
+from qosctl.metrics.tunnels import tunnel_families
 
 T = TypeVar("T")
 Report = Callable[[str, Exception | None], None]

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
+from qosctl.bpf.abi import FLOW_SLOTS, Outcome
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.flows import Flow
-from qosctl.bpf.layout import FLOW_SLOTS, Outcome
-from qosctl.bpf.policy import Policy
-
-from .readings import Device
+from qosctl.bpf.maps.flows import Flow
+from qosctl.bpf.maps.policy import Policy
+from qosctl.metrics.readings import Device
 
 _NANOSECONDS = 1_000_000_000
 

@@ -1,8 +1,8 @@
 """What a scrape reads from the kernel, part by part: a damaged part must not take the others with it.
 
-So each function opens what it needs and no more, below `state`, the namespace's folder of pins (bpf/bpffs.py). A folder
-that is not there is a fine state: nothing is attached, passtos is off. Nothing here takes the lock or changes anything, so
-a scrape never waits for an attach, nor an attach for a scrape.
+So each function opens what it needs and no more, below `state`, the namespace's folder of pins (bpf/kernel/bpffs.py). A
+folder that is not there is a fine state: nothing is attached, passtos is off. Nothing here takes the lock or changes
+anything, so a scrape never waits for an attach, nor an attach for a scrape.
 
 Errors: OSError from the kernel, QosctlError where the maps are another layout's.
 """
@@ -16,19 +16,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from qosctl.bpf import bpffs, syscall
-from qosctl.bpf.control import Control
-from qosctl.bpf.counters import SHAPE as COUNTERS_SHAPE
-from qosctl.bpf.counters import DeviceCounters
-from qosctl.bpf.counters import read as read_counters
-from qosctl.bpf.device import DevicePins
+from qosctl.bpf.abi import LAYOUT_VERSION
 from qosctl.bpf.errors import NoPermissionError, RefusedError
-from qosctl.bpf.flows import RINGS_SHAPE, SLOTS_SHAPE, Flow, Flows
-from qosctl.bpf.layout import LAYOUT_VERSION
-from qosctl.bpf.policy import Policy, PolicyTable
-from qosctl.bpf.ring_pages import RingPages
-from qosctl.bpf.state import CONTROL_SHAPE, POLICY_SHAPE, flow_pins
-from qosctl.bpf.syscall import MapShape, ProgramInfo
+from qosctl.bpf.flow_page.reader import RingPages
+from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.kernel.syscall import MapShape, ProgramInfo
+from qosctl.bpf.maps.counters import SHAPE as COUNTERS_SHAPE
+from qosctl.bpf.maps.counters import DeviceCounters
+from qosctl.bpf.maps.counters import read as read_counters
+from qosctl.bpf.maps.device_pins import DevicePins
+from qosctl.bpf.maps.flows import RINGS_SHAPE, SLOTS_SHAPE, Flow, Flows
+from qosctl.bpf.maps.namespace_maps import CONTROL_SHAPE, POLICY_SHAPE, flow_pins
+from qosctl.bpf.maps.policy import Policy, PolicyTable
+from qosctl.bpf.maps.switch import Control
 
 _LOOPBACK = 1  # in every network namespace
 

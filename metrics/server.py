@@ -21,12 +21,11 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from qosctl.bpf.errors import NoPermissionError, QosctlError, RefusedError
-from qosctl.bpf.one_line import one_line
+from qosctl.bpf.printable import one_line
+from qosctl.metrics.hosts import is_addressed_to
+from qosctl.metrics.listen import Listen
 from waitress import wasyncore
 from waitress.server import TcpWSGIServer
-
-from .hosts import is_addressed_to
-from .listen import Listen
 
 PATH = "/metrics"
 CONNECTIONS_MAX = 256  # a quarter of the usual limit of descriptors

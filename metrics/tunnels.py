@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from qosctl.bpf.flow_info import Statistic
-from qosctl.bpf.flows import Flow
-
-from .classes import class_families, info_family
+from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.maps.flows import Flow
+from qosctl.metrics.by_dscp import class_families, info_family
 
 Columns = Sequence[Sequence[int]]
 """The statistics of one tunnel's flows: by Statistic, a value for each flow."""

@@ -7,12 +7,13 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client.registry import CollectorRegistry
-from qosctl.bpf.device import DevicePins
 from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.maps.device_pins import DevicePins
 from qosctl.dtls.events import Say, Severity
 from qosctl.metrics.collector import KernelCollector, registry_of
 from qosctl.metrics.readings import Attachment
-from qosctl.supervisor import hooks, privileges, system_calls
+from qosctl.supervisor.devices import hooks
+from qosctl.supervisor.process import privileges, system_calls
 
 
 def only_look() -> None:

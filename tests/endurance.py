@@ -23,22 +23,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from qosctl.bpf.dscp import DF, EF, Dscp
-from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
-from qosctl.bpf.flow_key import FlowKey
-from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.ring import Ring
-from qosctl.bpf.state import folder, open_state
-from qosctl.supervisor import clsact
-from qosctl.supervisor.status import DeviceState, status
+from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued, backlog_word, write_classes
+from qosctl.bpf.flow_page.flow_pins import Owner
+from qosctl.bpf.maps.flow_key import FlowKey
+from qosctl.bpf.maps.namespace_maps import folder, open_state
+from qosctl.bpf.maps.ring import Ring
+from qosctl.supervisor.devices import clsact
+from qosctl.supervisor.devices.status import DeviceState, status
 
 from tests.lab import enter_sandbox, unwind_on_signals
-from tests.supervise.load import loaded
-from tests.supervise.running import Supervised
-from tests.supervisor.stand import NEAR, Stand, devices, stand
+from tests.lab.inside import Inside
+from tests.lab.testbed import Line
+from tests.lab.wire import NEAR, Stand, devices, stand
+from tests.lab.wiretap import Wiretap
+from tests.supervisor.supervise.load import loaded
+from tests.supervisor.supervise.running import Supervised
 from tests.system.every_record import account
-from tests.system.inside import Inside
-from tests.system.line import Line
-from tests.system.wiretap import Wiretap
 
 PORT = 24740
 CONFIG = f'interfaces = ["{NEAR}"]\npasstos = true\n'

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from qosctl.supervisor.cli import COMMANDS, build_parser
-from qosctl.supervisor.exits import Exit
+from qosctl.supervisor.cli.main import COMMANDS, build_parser
+from qosctl.supervisor.output.exit_codes import Exit
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
@@ -20,7 +20,7 @@ TOOLS = Path(sys.executable).parent
 @pytest.fixture(scope="module")
 def man_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     page = tmp_path_factory.mktemp("man") / "qosctl.1"
-    module = ["--module", "qosctl.supervisor.cli", "--function", "build_parser", "--project-name", "qosctl"]
+    module = ["--module", "qosctl.supervisor.cli.main", "--function", "build_parser", "--project-name", "qosctl"]
     subprocess.run([TOOLS / "argparse-manpage", *module, "--output", page], check=True, cwd="/", capture_output=True)
     return page.read_text(encoding="utf-8").replace("\\-", "-").replace("\\", "")
 
@@ -67,7 +67,7 @@ def test_the_man_page_knows_each_option(man_page: str) -> None:
 
 @pytest.fixture(scope="module", params=["bash", "zsh", "fish", "tcsh"])
 def completion(request: pytest.FixtureRequest) -> tuple[str, str]:
-    argv = [str(TOOLS / "shtab"), f"--shell={request.param}", "--prog", "qosctl", "qosctl.supervisor.cli.build_parser"]
+    argv = [str(TOOLS / "shtab"), f"--shell={request.param}", "--prog", "qosctl", "qosctl.supervisor.cli.main.build_parser"]
     return request.param, subprocess.run(argv, check=True, cwd="/", capture_output=True, text=True).stdout
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from qosctl.bpf import syscall
-from qosctl.bpf.flow_info import Statistic
-from qosctl.bpf.layout import Outcome
-from qosctl.supervisor.attach import attach
-from qosctl.supervisor.output import SCHEMA_VERSION
-from qosctl.supervisor.passtos import set_passtos
+from qosctl.bpf.abi import Outcome
+from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.kernel import syscall
+from qosctl.supervisor.devices.attach import attach
+from qosctl.supervisor.devices.passtos import set_passtos
+from qosctl.supervisor.output.json_documents import SCHEMA_VERSION
 
 from tests.lab import Qosctl
-from tests.supervisor.stand import NEAR, Stand, close_all, foreign_program, stand
+from tests.lab.wire import NEAR, Stand, close_all, foreign_program, stand
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in (DOCS / "schemas").iterdir()}

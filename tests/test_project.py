@@ -82,7 +82,7 @@ def test_the_wheel_brings_the_program_and_the_command_but_no_tests(wheel: zipfil
     assert [name for name in names if name.endswith(".h")]
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"qosctl"}
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
-    assert b"qosctl = qosctl.supervisor.cli:main" in wheel.read(entry_points)
+    assert b"qosctl = qosctl.supervisor.cli.main:main" in wheel.read(entry_points)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from math import inf
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.classes import place
 from qosctl.dtls.numbering.overtaking import Overtaking, State
 from qosctl.dtls.numbering.send_history import SendHistory
 from qosctl.dtls.numbering.windowed import DeliveryRate, RoundTrips
+from qosctl.dtls.packets.priority import place
 
 MAX_UNANSWERED = 1024
 """Probes waited for in one class; beyond it the oldest is given up."""

@@ -11,13 +11,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf.errors import NoPermissionError, QosctlError, kernel_errors
-from qosctl.supervisor.status import DeviceStatus, status
-
-from . import can_run, machine, matrix, neighbours, others, rules, running, selftest, staying_inside
-from .behaviour import Behaviour
-from .finding import Finding, Level, passed, warned
-from .lab import Lab
-from .throwaway import Pending, started
+from qosctl.supervisor.devices.status import DeviceStatus, status
+from qosctl.supervisor.doctor import (
+    blocked_routes,
+    foreign_programs,
+    host_snapshot,
+    marking_path,
+    matrix,
+    other_markers,
+    requirements,
+    rules,
+    selftest,
+)
+from qosctl.supervisor.doctor.finding import Finding, Level, passed, warned
+from qosctl.supervisor.doctor.matrix_row import Behaviour
+from qosctl.supervisor.doctor.probe_netns import Lab
+from qosctl.supervisor.doctor.scratch_netns import Pending, started
 
 COULD_NOT_LOOK = "could not look"
 
@@ -41,18 +50,18 @@ def examine(devices: Sequence[str]) -> Report:
 
 
 def _examine(devices: Sequence[str]) -> Report:
-    selectors = list(machine.selectors())
+    selectors = list(host_snapshot.selectors())
     with (
-        started("trying the hooks", can_run.tried) as hooks,
+        started("trying the hooks", requirements.tried) as hooks,
         started("the self-test of the stamp", selftest.run) as stamp,
         started("probing the kernel", matrix.behaviours) as kernel,
         started("trying this machine's rules", lambda: rules.matches(Lab(), selectors)) as matched,
     ):
         findings = [
-            *_guarded("machine", can_run.here),
+            *_guarded("machine", requirements.here),
             *_guarded("hooks", hooks.result),
             *_guarded("running", lambda: _running(devices)),
-            *_guarded("blocked", staying_inside.check),
+            *_guarded("blocked", blocked_routes.check),
             *_guarded("rules", lambda: rules.check(selectors, matched.result())),
             *_guarded("stamp", lambda: selftest.check(stamp.result(), _attached())),
         ]
@@ -68,12 +77,14 @@ def kernel_matrix() -> Sequence[Behaviour]:
 
 
 def _running(devices: Sequence[str]) -> Iterator[Finding]:
-    seen = running.observe(devices)
-    yield from running.check(seen)
+    seen = marking_path.observe(devices)
+    yield from marking_path.check(seen)
     now = seen.after.status
     there = [name for name in dict.fromkeys([*seen.watched, *(d.name for d in now.devices)]) if name in seen.after.sent]
-    yield from _guarded("neighbours", lambda: neighbours.check(there, {device.name: device for device in now.devices}))
-    yield from _guarded("others", lambda: others.check(now.flows))
+    yield from _guarded(
+        "neighbours", lambda: foreign_programs.check(there, {device.name: device for device in now.devices})
+    )
+    yield from _guarded("others", lambda: other_markers.check(now.flows))
 
 
 def _attached() -> Sequence[DeviceStatus]:

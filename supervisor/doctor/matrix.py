@@ -7,11 +7,10 @@ import platform
 import re
 from collections.abc import Iterator, Sequence
 
-from qosctl.supervisor.output import Json
-
-from . import probe_forwarding, probe_routing, probe_sockets, probe_tunnels
-from .behaviour import Behaviour
-from .lab import Lab
+from qosctl.supervisor.doctor import probe_forwarding, probe_routing, probe_sockets, probe_tunnels
+from qosctl.supervisor.doctor.matrix_row import Behaviour
+from qosctl.supervisor.doctor.probe_netns import Lab
+from qosctl.supervisor.output.json_documents import Json
 
 
 def behaviours() -> list[Behaviour]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qosctl.bpf.dscp import EF
-
-from . import lab
-from .behaviour import Behaviour, matched_ecn, matched_text, refused_text, wire_text
-from .lab import CHOSEN, Lab
-from .netlink import attribute
-from .probe_routing import FRA_DSCP, LOW_DELAY_THROUGHPUT
-from .sending import MEANS, PEERS, Arrivals, classes, on_wire, settled, udp_by_option
+from qosctl.supervisor.doctor import probe_netns
+from qosctl.supervisor.doctor.matrix_row import Behaviour, matched_ecn, matched_text, refused_text, wire_text
+from qosctl.supervisor.doctor.netlink import attribute
+from qosctl.supervisor.doctor.probe_netns import CHOSEN, Lab
+from qosctl.supervisor.doctor.probe_routing import FRA_DSCP, LOW_DELAY_THROUGHPUT
+from qosctl.supervisor.doctor.tos_senders import MEANS, PEERS, Arrivals, classes, on_wire, settled, udp_by_option
 
 _TOPIC = "Forwarding"
 
@@ -34,12 +33,12 @@ def _through(laboratory: Lab, family: int) -> Arrivals:
 def _rule(laboratory: Lab, key: str, what: str, byte: int, *more: bytes) -> Behaviour:
     said, ecn = {}, []
     for family in (4, 6):
-        reply = lab.add_rule(family, byte, *more)
+        reply = probe_netns.add_rule(family, byte, *more)
         if reply.error:
             said[family] = refused_text(reply)
             continue
         matched = on_wire(_through(laboratory, family), CHOSEN)
-        lab.delete_rule(family, byte, *more)
+        probe_netns.delete_rule(family, byte, *more)
         said[family] = matched_text(matched)
         ecn.append(matched_ecn(matched))
     breaks = "the same rule routes other classes on IPv4 than on IPv6" if said[4] != said[6] else ""

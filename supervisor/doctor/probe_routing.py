@@ -8,12 +8,19 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 from qosctl.bpf.dscp import EF, Ecn, TrafficClass
-
-from . import lab
-from .behaviour import Behaviour, matched_ecn, matched_text, refused_text
-from .lab import CHOSEN, Lab
-from .netlink import Reply, attribute
-from .sending import MEANS, PEERS, on_wire, settled, udp_by_message, udp_by_option, udp_connected
+from qosctl.supervisor.doctor import probe_netns
+from qosctl.supervisor.doctor.matrix_row import Behaviour, matched_ecn, matched_text, refused_text
+from qosctl.supervisor.doctor.netlink import Reply, attribute
+from qosctl.supervisor.doctor.probe_netns import CHOSEN, Lab
+from qosctl.supervisor.doctor.tos_senders import (
+    MEANS,
+    PEERS,
+    on_wire,
+    settled,
+    udp_by_message,
+    udp_by_option,
+    udp_connected,
+)
 
 FRA_DSCP = 25  # linux/fib_rules.h, Linux 6.13
 _EF_BYTE = TrafficClass.of(EF, Ecn.NOT_ECT).byte
@@ -48,12 +55,19 @@ def matched_by(laboratory: Lab, family: int) -> frozenset[int]:
 
 def try_rule(laboratory: Lab, family: int, byte: int, *more: bytes) -> tuple[Reply, frozenset[int]]:
     """Make a rule, see what it matches, and take it back."""
-    return _try(laboratory, family, lambda: lab.add_rule(family, byte, *more), lambda: lab.delete_rule(family, byte, *more))
+    return _try(
+        laboratory,
+        family,
+        lambda: probe_netns.add_rule(family, byte, *more),
+        lambda: probe_netns.delete_rule(family, byte, *more),
+    )
 
 
 def try_route(laboratory: Lab, family: int, byte: int) -> tuple[Reply, frozenset[int]]:
     """Make a route, see what it matches, and take it back."""
-    return _try(laboratory, family, lambda: lab.add_route(family, byte), lambda: lab.delete_route(family, byte))
+    return _try(
+        laboratory, family, lambda: probe_netns.add_route(family, byte), lambda: probe_netns.delete_route(family, byte)
+    )
 
 
 def _try(
@@ -132,9 +146,9 @@ def _ways_of_asking(laboratory: Lab) -> Iterator[Behaviour]:
     for key, what, send in ways:
         said, ecn = {}, []
         for family in (4, 6):
-            lab.add_rule(family, THROUGHPUT)
+            probe_netns.add_rule(family, THROUGHPUT)
             matched = on_wire(settled(functools.partial(send, laboratory.ear, PEERS[family], MEANS[family])), CHOSEN)
-            lab.delete_rule(family, THROUGHPUT)
+            probe_netns.delete_rule(family, THROUGHPUT)
             said[family] = matched_text(matched) if matched else "keeps its route"
             ecn.append(matched_ecn(matched))
         differ = said[4] != said[6]

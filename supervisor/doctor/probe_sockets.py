@@ -6,9 +6,9 @@ import functools
 import socket
 from collections.abc import Callable, Iterator
 
-from .behaviour import Behaviour, example, wire_text
-from .lab import Lab
-from .sending import (
+from qosctl.supervisor.doctor.matrix_row import Behaviour, example, wire_text
+from qosctl.supervisor.doctor.probe_netns import Lab
+from qosctl.supervisor.doctor.tos_senders import (
     IP_TOS,
     IPV6_TCLASS,
     MEANS,

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qosctl.bpf.dscp import DF, EF, Ecn, TrafficClass
-
-from . import lab
-from .behaviour import NOT_HERE, Behaviour, carried_text
-from .ear import FIRST_PORT, Arrival, Ear, byte_by_port, transport_of
-from .lab import PLAIN, Lab
-from .netlink import attribute
-from .packets import with_checksum
-from .sending import MEANS, Means, classes, in_batches, settled
+from qosctl.supervisor.doctor import probe_netns
+from qosctl.supervisor.doctor.matrix_row import NOT_HERE, Behaviour, carried_text
+from qosctl.supervisor.doctor.netlink import attribute
+from qosctl.supervisor.doctor.packets import with_checksum
+from qosctl.supervisor.doctor.probe_netns import PLAIN, Lab
+from qosctl.supervisor.doctor.sniffer import FIRST_PORT, Arrival, Ear, byte_by_port, transport_of
+from qosctl.supervisor.doctor.tos_senders import MEANS, Means, classes, in_batches, settled
 
 _TOPIC = "Tunnels with tos inherit"
 _DEVICE = "tunnel"
@@ -77,7 +76,9 @@ class Tunnel:
 
 def _ends(local4: int, remote4: int, local6: int, remote6: int) -> Callable[[int], bytes]:
     def attributes(family: int) -> bytes:
-        near, far = (ipaddress.ip_address(end(PLAIN, family)).packed for end in (lab.near_address, lab.far_address))
+        near, far = (
+            ipaddress.ip_address(end(PLAIN, family)).packed for end in (probe_netns.near_address, probe_netns.far_address)
+        )
         local, remote = (local4, remote4) if family == 4 else (local6, remote6)
         return (attribute(local, near) if local else b"") + attribute(remote, far)
 
@@ -126,12 +127,12 @@ def probe(laboratory: Lab) -> Iterator[Behaviour]:
 def _probe(laboratory: Lab, tunnel: Tunnel, outer: int) -> Iterator[Behaviour]:
     keys = [f"{tunnel.kind}-over-ipv{outer}-{way}" for way in ("outwards", "inwards")]
     whats = [f"{tunnel.kind} over IPv{outer}, outwards (inner IPv4; inner IPv6)", f"{tunnel.kind} over IPv{outer}, inwards"]
-    if not tunnel.loaded or lab.add_link(tunnel.kind, _DEVICE, tunnel.data(outer)).error:
+    if not tunnel.loaded or probe_netns.add_link(tunnel.kind, _DEVICE, tunnel.data(outer)).error:
         yield from (Behaviour(key, _TOPIC, what, NOT_HERE, NOT_HERE) for key, what in zip(keys, whats, strict=True))
         return
     try:
         for family, (near, _far, width) in _INNER.items():
-            lab.assign(_DEVICE, family, near, width)
+            probe_netns.assign(_DEVICE, family, near, width)
         outwards = {family: carried_text(_outwards(laboratory, tunnel, family)) for family in (4, 6)}
         differ = outwards[4] != outwards[6] or "not carried" in outwards[4] or "for" in outwards[4]
         breaks = "the outer packet is not of the inner one's class" if differ else ""
@@ -142,7 +143,7 @@ def _probe(laboratory: Lab, tunnel: Tunnel, outer: int) -> Iterator[Behaviour]:
         breaks = "a mark or a congestion signal changes on the way out of the tunnel" if odd else ""
         yield Behaviour(keys[1], _TOPIC, whats[1], inwards[4], inwards[6], "outer CE reaches the inner packet", breaks)
     finally:
-        lab.delete_link(_DEVICE)
+        probe_netns.delete_link(_DEVICE)
 
 
 def _outwards(laboratory: Lab, tunnel: Tunnel, family: int) -> Mapping[int, TrafficClass]:
@@ -177,11 +178,11 @@ def _inwards(
             kind, protocol = (socket.SOCK_DGRAM, 0) if tunnel.port else (socket.SOCK_RAW, socket.IPPROTO_GRE)
             sender = socket.socket(_DOMAIN[outer], kind, protocol)
         with sender:
-            sender.bind((lab.far_address(PLAIN, outer), 0))
+            sender.bind((probe_netns.far_address(PLAIN, outer), 0))
             for number, (inner, outside) in pairs.items():
                 _set(sender, MEANS[outer], outside)
                 packet = _packet(family, inner, FIRST_PORT + number)
-                sender.sendto(tunnel.header(family) + packet, (lab.near_address(PLAIN, outer), tunnel.port))
+                sender.sendto(tunnel.header(family) + packet, (probe_netns.near_address(PLAIN, outer), tunnel.port))
         wanted = [number for number, (inner, outside) in pairs.items() if (inner.ecn, outside.ecn) in _RFC6040]
         heard = ear.hear(wanted, lambda arrival: byte_by_port(arrival) if arrival.wire == _DEVICE else None)
     finally:

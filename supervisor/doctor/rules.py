@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from qosctl.bpf.dscp import EF, Dscp, TrafficClass
-
-from . import probe_routing
-from .behaviour import matched_ecn, matched_text
-from .finding import Finding, passed, warned
-from .lab import Lab
-from .machine import Selector
-from .netlink import attribute
+from qosctl.supervisor.doctor import probe_routing
+from qosctl.supervisor.doctor.finding import Finding, passed, warned
+from qosctl.supervisor.doctor.host_snapshot import Selector
+from qosctl.supervisor.doctor.matrix_row import matched_ecn, matched_text
+from qosctl.supervisor.doctor.netlink import attribute
+from qosctl.supervisor.doctor.probe_netns import Lab
 
 Kind = tuple[int, bool, int, int | None]
 

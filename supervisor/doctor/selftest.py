@@ -12,20 +12,20 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qosctl.bpf import bpffs, loader, syscall
-from qosctl.bpf.device import pins_of
+from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
-from qosctl.bpf.flow_key import FlowKey
-from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.layout import RING_WORDS, mark_word
-from qosctl.bpf.policy import Policy
-from qosctl.bpf.ring import Ring
-from qosctl.bpf.state import State, create_state, folder, open_state
-from qosctl.supervisor.status import DeviceState, DeviceStatus
-
-from .finding import Finding, failed, passed, warned
-from .packets import with_checksum
-from .throwaway import mount
+from qosctl.bpf.flow_page.flow_pins import Owner
+from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.load import bcc
+from qosctl.bpf.maps.device_pins import pins_of
+from qosctl.bpf.maps.flow_key import FlowKey
+from qosctl.bpf.maps.namespace_maps import State, create_state, folder, open_state
+from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.maps.ring import Ring
+from qosctl.supervisor.devices.status import DeviceState, DeviceStatus
+from qosctl.supervisor.doctor.finding import Finding, failed, passed, warned
+from qosctl.supervisor.doctor.packets import with_checksum
+from qosctl.supervisor.doctor.scratch_netns import mount
 
 _LOOPBACK = 1
 _RUNS = 64 * 4 * 2
@@ -58,7 +58,7 @@ def run() -> SelfTest:
     with open_state() as state:
         _prepare(state, ring)
         for ethernet in (True, False):
-            program = loader.load(folder(), pins.path, ethernet=ethernet)
+            program = bcc.load(folder(), pins.path, ethernet=ethernet)
             tags.append(syscall.program_info(program).tag)
             for family in (4, 6):
                 found = list(_run_family(program, ring, family, ethernet=ethernet))

@@ -15,9 +15,9 @@ from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
-from qosctl.dtls.outside import way_to
-from qosctl.dtls.routes import Net
-from qosctl.dtls.rtnetlink import conversation
+from qosctl.dtls.anyconnect.host_routes import Net
+from qosctl.dtls.transport.outer_sockets import way_to
+from qosctl.dtls.transport.rtnetlink import conversation
 from qosctl.supervisor.kill_switch.plan import PREFERENCES, Kind, Plan, Route, Rule, slot_of, table_of
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from qosctl.dtls.surroundings import Given
+from qosctl.dtls.host_config import Given
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.held import Owner, Slot, ownerless
 from qosctl.supervisor.kill_switch.plan import Inside, inside, plan

@@ -1,7 +1,8 @@
 """Round trips by class through the tunnel's own DPD echo: the running client is asked for them in its flow's page.
 
-The client sends the requests itself, as records of the classes in question, at its own pace: see qosctl.dtls.asked. Nothing
-else need answer at the far end than the VPN server, and nothing of this machine's routing lies between.
+The client sends the requests itself, as records of the classes in question, at its own pace: see
+qosctl.dtls.session.rtt_responder. Nothing else need answer at the far end than the VPN server, and nothing of this
+machine's routing lies between.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from qosctl.bpf import inquiry
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.flow_info import Statistic, TunnelState
-from qosctl.bpf.flows import Flow
-from qosctl.bpf.inquiry import Question, RoundTrip
-from qosctl.bpf.state import flow_pins, folder
-
-from .times import ROUNDS, ClassTimes
+from qosctl.bpf.flow_page import rtt_request
+from qosctl.bpf.flow_page.rtt_request import Question, RoundTrip
+from qosctl.bpf.flow_page.statistics import Statistic, TunnelState
+from qosctl.bpf.maps.flows import Flow
+from qosctl.bpf.maps.namespace_maps import flow_pins, folder
+from qosctl.supervisor.path.rtt import ROUNDS, ClassTimes
 
 _HEARD_S = 3.0
 """Until a client has seen the question: one without traffic looks every 2 s."""
@@ -38,16 +38,16 @@ def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
         raise NoAnswerError("packets do not go over DTLS now, and so unmarked")
     pins = flow_pins(folder())
     try:
-        words = inquiry.opened(pins.open_ring(flow.ring_id))
+        words = rtt_request.opened(pins.open_ring(flow.ring_id))
     except OSError as error:
         raise NoAnswerError(f"its memory cannot be opened ({error.strerror})") from error
     number = secrets.randbits(64) or 1
-    inquiry.ask(words, Question(number, classes, time.monotonic_ns() + round((_HEARD_S + _ALL_S) * 1e9)))
+    rtt_request.ask(words, Question(number, classes, time.monotonic_ns() + round((_HEARD_S + _ALL_S) * 1e9)))
     try:
         trips = _wait(words, number, len(classes) * ROUNDS, lambda: pins.alive(flow.ring_id))
     finally:
-        if inquiry.id_in(words) == number:
-            inquiry.withdraw(words)
+        if rtt_request.id_in(words) == number:
+            rtt_request.withdraw(words)
     if trips is None and not pins.alive(flow.ring_id):
         raise NoAnswerError("the client has gone")
     if trips is None:
@@ -58,7 +58,7 @@ def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
 def _wait(words: memoryview, number: int, wanted: int, alive: Callable[[], bool]) -> Sequence[RoundTrip] | None:
     """Return what has come of the question when it is over, None where the client has not seen it."""
     deadline = time.monotonic() + _HEARD_S
-    while (trips := inquiry.answer(words, number)) is None:
+    while (trips := rtt_request.answer(words, number)) is None:
         if time.monotonic() >= deadline or not alive():
             return None
         time.sleep(_LOOK_S)
@@ -66,7 +66,7 @@ def _wait(words: memoryview, number: int, wanted: int, alive: Callable[[], bool]
     complete = False
     while time.monotonic() < deadline and alive():
         time.sleep(_LOOK_S)
-        now = inquiry.answer(words, number)
+        now = rtt_request.answer(words, number)
         if now is None:  # somebody else's question came in between
             break
         trips = now[:wanted]

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 
 from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
 from qosctl.bpf.errors import NoPermissionError, RefusedError
-
-from .times import ROUNDS, ClassTimes
-from .waiting import arrivals
+from qosctl.supervisor.path.rtt import ROUNDS, ClassTimes
+from qosctl.supervisor.path.waiting import arrivals
 
 _GAP = 0.1  # seconds between two requests
 _LINGER = 0.5  # seconds for the last answers

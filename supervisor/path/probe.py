@@ -23,10 +23,9 @@ from typing import Self
 
 from qosctl.bpf.dscp import TrafficClass
 from qosctl.bpf.errors import NoPermissionError, RefusedError
-from qosctl.dtls.outside import MARK
-
-from .quote import Complaint, parse_icmp4, parse_icmp6
-from .waiting import arrivals
+from qosctl.dtls.transport.outer_sockets import MARK
+from qosctl.supervisor.path.icmp_quote import Complaint, parse_icmp4, parse_icmp6
+from qosctl.supervisor.path.waiting import arrivals
 
 _ICMP_FILTER = 1  # linux/icmp.h; of SOL_RAW
 _ICMP6_FILTER = 1  # linux/icmpv6.h; of IPPROTO_ICMPV6

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import NotAttachedError
-from qosctl.bpf.flows import Flow
-from qosctl.supervisor.passtos import passtos
-
-from . import dpd_echo, icmp_echo
-from .times import ClassTimes
+from qosctl.bpf.maps.flows import Flow
+from qosctl.supervisor.devices.passtos import passtos
+from qosctl.supervisor.path import dpd_echo, icmp_echo
+from qosctl.supervisor.path.rtt import ClassTimes
 
 _BETTER, _NOISE_MS = 0.7, 2.0  # a median below this share of the other's, by more than this, is not chance
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf.dscp import DF, Dscp, Ecn
-
-from .trace import Hop, Trace
+from qosctl.supervisor.path.traceroute import Hop, Trace
 
 _PRECEDENCE_BELOW = 0b111  # the three low bits of a DSCP; above them stood the IP precedence (RFC 791, RFC 1349)
 

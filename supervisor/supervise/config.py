@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
-from qosctl.bpf.folding import FOLDS, fold
-from qosctl.bpf.policy import Policy
+from qosctl.bpf.maps.folding import FOLDS, fold
+from qosctl.bpf.maps.policy import Policy
 from qosctl.metrics.hosts import parse_names
 from qosctl.metrics.listen import DEFAULT, Listen, parse_listen
-from qosctl.supervisor.hooks import HookKind
-from qosctl.supervisor.policy import parse_dscp, parse_rules
-
-from .toml_lines import line_of
+from qosctl.supervisor.devices.hooks import HookKind
+from qosctl.supervisor.devices.policy import parse_dscp, parse_rules
+from qosctl.supervisor.supervise.toml_lines import line_of
 
 T = TypeVar("T")
 

@@ -12,19 +12,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError
+from qosctl.dtls.backoff import Pace
 from qosctl.dtls.events import Say, Severity
-from qosctl.dtls.pace import Pace
-from qosctl.supervisor import interfaces
-from qosctl.supervisor.attach import detach
-
-from . import reconcile, repair
-from .attaching import Answer, Attaching
-from .config import Config
-from .notify import Notifier
-from .observe import observe
-from .reconcile import Action, Attach, Detach, Forget, Memory, Observed, Rehook, Settle
-from .signals import Signals
-from .watch import KernelNews
+from qosctl.supervisor.devices import interfaces
+from qosctl.supervisor.devices.attach import detach
+from qosctl.supervisor.supervise import reconcile, repair
+from qosctl.supervisor.supervise.attach_process import Answer, Attaching
+from qosctl.supervisor.supervise.config import Config
+from qosctl.supervisor.supervise.notify import Notifier
+from qosctl.supervisor.supervise.observe import observe
+from qosctl.supervisor.supervise.reconcile import Action, Attach, Detach, Forget, Memory, Observed, Rehook, Settle
+from qosctl.supervisor.supervise.signals import Signals
+from qosctl.supervisor.supervise.watch import KernelNews
 
 LOOK_EVERY_S = 2.0
 """What has no news (TCX links, counters' pins) is found by then."""

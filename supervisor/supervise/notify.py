@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from qosctl.bpf.one_line import one_line
+from qosctl.bpf.printable import one_line
 
 _MICROSECONDS = 1_000_000
 

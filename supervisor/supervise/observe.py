@@ -7,13 +7,12 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from qosctl.bpf import syscall
-from qosctl.bpf.device import DevicePins, pinned_devices
 from qosctl.bpf.errors import RefusedError, kernel_errors
-from qosctl.bpf.state import folder
-from qosctl.supervisor import hooks, interfaces
-
-from .reconcile import Link, Observed, Pinned
+from qosctl.bpf.kernel import syscall
+from qosctl.bpf.maps.device_pins import DevicePins, pinned_devices
+from qosctl.bpf.maps.namespace_maps import folder
+from qosctl.supervisor.devices import hooks, interfaces
+from qosctl.supervisor.supervise.reconcile import Link, Observed, Pinned
 
 
 def observe(wanted: Callable[[str], bool]) -> Observed:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from qosctl.supervisor.hooks import HookKind
-
-from .config import Config
+from qosctl.supervisor.devices.hooks import HookKind
+from qosctl.supervisor.supervise.config import Config
 
 GONE_KEPT_S = 600.0
 """How long a deleted device's counters stay readable."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from qosctl.bpf import bpffs, syscall
-from qosctl.bpf.device import pins_of
 from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
-from qosctl.bpf.policy import Policy
-from qosctl.bpf.state import folder, open_state, release_state
-from qosctl.supervisor import hooks, interfaces
-from qosctl.supervisor.hooks import HookKind
+from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.maps.device_pins import pins_of
+from qosctl.bpf.maps.namespace_maps import folder, open_state, release_state
+from qosctl.bpf.maps.policy import Policy
+from qosctl.supervisor.devices import hooks, interfaces
+from qosctl.supervisor.devices.hooks import HookKind
 
 
 def rehook(index: int, kind: HookKind) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.flow_info import Statistic
-from qosctl.bpf.flows import Flow
-from qosctl.bpf.layout import Outcome
-from qosctl.bpf.policy import Policy
-from qosctl.supervisor.status import DeviceState, DeviceStatus, Status
+from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.maps.flows import Flow
+from qosctl.bpf.maps.policy import Policy
+from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status
 
 _BITS = 8
 _DROPS = [statistic for statistic in Statistic if statistic.name.startswith("DROPPED_")]

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qosctl.bpf.layout import Outcome
-from qosctl.supervisor.status import DeviceState
-
-from .rates import DeviceRates, Rates, TunnelRates
+from qosctl.bpf.abi import Outcome
+from qosctl.supervisor.devices.status import DeviceState
+from qosctl.supervisor.top.rates import DeviceRates, Rates, TunnelRates
 
 WIDTH = 80
 _BAR_MAX = 18

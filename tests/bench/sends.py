@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+from qosctl.bpf.abi import mark_word
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flow_key import FlowKey
-from qosctl.bpf.layout import mark_word
-from qosctl.bpf.ring import Ring
-from qosctl.bpf.state import open_state
-from qosctl.supervisor.attach import attach, detach_all
-from qosctl.supervisor.passtos import set_passtos
+from qosctl.bpf.maps.flow_key import FlowKey
+from qosctl.bpf.maps.namespace_maps import open_state
+from qosctl.bpf.maps.ring import Ring
+from qosctl.supervisor.devices.attach import attach, detach_all
+from qosctl.supervisor.devices.passtos import set_passtos
 
-from tests.bpf.kernel import own
-from tests.bpf.packets import record
 from tests.lab import Namespace
+from tests.lab.packets import record
+from tests.lab.program import own
 
 ROUNDS = 500
 SENDS = 200  # few enough to pass undisturbed now and then, on a busy machine too

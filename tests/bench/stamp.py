@@ -18,17 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from qosctl.bpf import loader, syscall
-from qosctl.bpf.device import pins_of
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flow_key import FlowKey
-from qosctl.bpf.policy import Policy, Rule
-from qosctl.bpf.state import folder
+from qosctl.bpf.kernel import syscall
+from qosctl.bpf.load import bcc
+from qosctl.bpf.maps.device_pins import pins_of
+from qosctl.bpf.maps.flow_key import FlowKey
+from qosctl.bpf.maps.namespace_maps import folder
+from qosctl.bpf.maps.policy import Policy, Rule
 
-from tests.bpf.differential import on_one_cpu
-from tests.bpf.kernel import FLOW4, Kernel, changed_sources, kernel, sk_buff
-from tests.bpf.packets import TCP, frame, ipv4, ipv6, record, udp
-from tests.bpf.table import NUMBER
+from tests.bpf.program.differential import on_one_cpu
+from tests.bpf.program.table import NUMBER
+from tests.lab.packets import TCP, frame, ipv4, ipv6, record, udp
+from tests.lab.program import FLOW4, Kernel, changed_sources, kernel, sk_buff
 
 FRAME_BYTES = 1242
 ROUNDS = 40
@@ -157,7 +158,7 @@ def _variants(loaded: Kernel) -> Iterator[dict[str, int]]:
 
 def _with_entry(entry: str) -> int:
     with changed_sources(before=_RENAMED, after=entry):
-        return loader.load(folder(), pins_of(1).path, ethernet=True)
+        return bcc.load(folder(), pins_of(1).path, ethernet=True)
 
 
 def _looking_at_random(spread: int) -> int:
@@ -166,4 +167,4 @@ def _looking_at_random(spread: int) -> int:
         source = (sources / "mark.h").read_text()
         assert _LOOKUP in source
         (sources / "mark.h").write_text(source.replace(_LOOKUP, _RANDOM_LOOKUP))
-        return loader.load(folder(), pins_of(1).path, ethernet=True)
+        return bcc.load(folder(), pins_of(1).path, ethernet=True)

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from qosctl.bpf.policy import Policy
+from qosctl.bpf.maps.policy import Policy
 
-from tests.bpf.kernel import Kernel, kernel
+from tests.lab.program import Kernel, kernel
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.folding import FOLDS, fold
-from qosctl.bpf.layout import Outcome
-from qosctl.supervisor.cli import COMMANDS
+from qosctl.bpf.maps.folding import FOLDS, fold
+from qosctl.supervisor.cli.main import COMMANDS
 
 from tests.deploy.exported import DOCS, ROOT, families, metrics_in
 from tests.deploy.test_alerts import ALERTS

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from qosctl.bpf import bpffs
-from qosctl.supervisor.exits import Exit
+from qosctl.bpf.kernel import bpffs
+from qosctl.supervisor.output.exit_codes import Exit
 
 from tests.deploy.exported import DEPLOY, DOCS
 from tests.lab import LabError, Namespace, Ocserv, Qosctl, end, veth

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from qosctl.bpf.abi import RING_WORDS
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import NotAttachedError
-from qosctl.bpf.layout import RING_WORDS
-from qosctl.dtls.control import SilentError
-from qosctl.dtls.credentials import CookieLogin, PasswordLogin
-from qosctl.dtls.marker import FlowMemory
+from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
 from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.trust import Authorities, Pin
+from qosctl.dtls.session.marker import FlowMemory
+from qosctl.dtls.session.tls_control import SilentError
+from qosctl.dtls.transport.certificate_check import Authorities, Pin
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Capture, Frame, Namespace, Ocserv, Topology
@@ -348,10 +348,10 @@ PROGRAM = """
 import signal, sys
 from pathlib import Path
 from qosctl.dtls.client import connect
-from qosctl.dtls.credentials import PasswordLogin
+from qosctl.dtls.anyconnect.credentials import PasswordLogin
 from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.stop import Stop
-from qosctl.dtls.trust import Pin
+from qosctl.dtls.transport.stop import Stop
+from qosctl.dtls.transport.certificate_check import Pin
 
 url, pin, password = sys.argv[1:]
 stop = Stop()

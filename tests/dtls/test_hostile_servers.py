@@ -16,23 +16,23 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from OpenSSL import SSL
-from qosctl.dtls.control import Control
-from qosctl.dtls.credentials import PasswordLogin
+from qosctl.dtls.anyconnect.credentials import PasswordLogin
+from qosctl.dtls.anyconnect.frames import Frame, FrameKind, encode_cstp
 from qosctl.dtls.events import Severity
-from qosctl.dtls.frames import Frame, FrameKind, encode_cstp
-from qosctl.dtls.handshake import Handshake
 from qosctl.dtls.options import ConnectOptions
-from qosctl.dtls.parts import PLAIN, Parts
-from qosctl.dtls.record import ALERT
-from qosctl.dtls.tally import State
-from qosctl.dtls.trust import Pin
+from qosctl.dtls.record.handshake import Handshake
+from qosctl.dtls.record.protection import ALERT
+from qosctl.dtls.session.factories import PLAIN, Parts
+from qosctl.dtls.session.session_stats import State
+from qosctl.dtls.session.tls_control import Control
+from qosctl.dtls.transport.certificate_check import Pin
 
-from tests.dtls.psk_server import PskServer
-from tests.dtls.scripted_server import ScriptedServer
-from tests.dtls.test_hostile_tls import BYTE_BY_BYTE
+from tests.dtls.transport.test_hostile_tls import BYTE_BY_BYTE
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Namespace, Ocserv, Topology, end
 from tests.lab.memory import resident_kb
+from tests.lab.psk_server import PskServer
+from tests.lab.scripted_server import ScriptedServer
 
 Said = list[tuple[Severity, str]]
 COUNTED_S = 10.0

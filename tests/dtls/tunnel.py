@@ -10,11 +10,11 @@ from typing import Self
 from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.client import connect
 from qosctl.dtls.events import Say
-from qosctl.dtls.marker import Marker
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
-from qosctl.dtls.parts import PLAIN, Parts
-from qosctl.dtls.stop import Stop
-from qosctl.dtls.tally import Statistics
+from qosctl.dtls.session.factories import PLAIN, Parts
+from qosctl.dtls.session.marker import Marker
+from qosctl.dtls.session.session_stats import Statistics
+from qosctl.dtls.transport.stop import Stop
 
 from tests.lab import Namespace
 

@@ -12,11 +12,11 @@ import secrets
 import sys
 import time
 
-from tests.bpf.differential import Differential, DisagreementError, on_one_cpu
-from tests.bpf.kernel import kernel
+from tests.bpf.program.differential import Differential, DisagreementError, on_one_cpu
 from tests.fuzz.real import FLOWS
 from tests.fuzz.run import crowd, fuzz
 from tests.lab import enter_sandbox
+from tests.lab.program import kernel
 
 
 def main() -> int:

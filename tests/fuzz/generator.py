@@ -9,12 +9,12 @@ import ipaddress
 import random
 from collections.abc import Callable, Sequence
 
+from qosctl.bpf.abi import POLICY_BANKS, RING_WORDS, mark_word
 from qosctl.bpf.dscp import DSCP_COUNT, Dscp
-from qosctl.bpf.layout import POLICY_BANKS, RING_WORDS, mark_word
 
-from tests.bpf.differential import PLAIN, Context, Differential
-from tests.bpf.packets import CLIENT4, frame, ipv4, ipv6, record, udp
-from tests.bpf.table import ETHERNET_SHAPES, LEFT_ALONE, NUMBER, RAW_SHAPES
+from tests.bpf.program.differential import PLAIN, Context, Differential
+from tests.bpf.program.table import ETHERNET_SHAPES, LEFT_ALONE, NUMBER, RAW_SHAPES
+from tests.lab.packets import CLIENT4, frame, ipv4, ipv6, record, udp
 
 Packet = tuple[bytes, bool, Context]
 

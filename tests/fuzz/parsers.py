@@ -17,19 +17,19 @@ from dataclasses import dataclass
 
 from qosctl.bpf.dscp import Ecn
 from qosctl.bpf.errors import RefusedError, UsageError
-from qosctl.dtls.anyconnect import Login
-from qosctl.dtls.credentials import CookieLogin, PasswordLogin
-from qosctl.dtls.decapsulate import combine
-from qosctl.dtls.frames import CstpDecoder, FrameKind, decode_dtls, encode_cstp
-from qosctl.dtls.gateway import Gateway
-from qosctl.dtls.https import Response, ResponseReader
-from qosctl.dtls.inner import dscp_of
-from qosctl.dtls.keys import Cipher
+from qosctl.dtls.anyconnect.connect_response import parse_session
+from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
+from qosctl.dtls.anyconnect.frames import CstpDecoder, FrameKind, decode_dtls, encode_cstp
+from qosctl.dtls.anyconnect.http import Response, ResponseReader
+from qosctl.dtls.anyconnect.login import Login
+from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.numbering.plain import FIRST_NUMBER
 from qosctl.dtls.numbering.probe import probe_of
-from qosctl.dtls.pathmtu import PathMtu
-from qosctl.dtls.record import APPLICATION_DATA, RecordOpener, RecordSealer
-from qosctl.dtls.session import parse_session
+from qosctl.dtls.packets.ecn import combine
+from qosctl.dtls.packets.inner_header import dscp_of
+from qosctl.dtls.record.keys import Cipher
+from qosctl.dtls.record.protection import APPLICATION_DATA, RecordOpener, RecordSealer
+from qosctl.dtls.session.path_mtu import PathMtu
 
 _GATEWAY = Gateway.parse("https://vpn.example")
 _PASSWORD = "never in an error"

@@ -10,12 +10,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from qosctl.bpf.flow_key import FlowKey
+from qosctl.bpf.maps.flow_key import FlowKey
 
-from tests.bpf.differential import PACKET_MAX
-from tests.bpf.packets import record
-from tests.bpf.table import NUMBER
+from tests.bpf.program.differential import PACKET_MAX
+from tests.bpf.program.table import NUMBER
 from tests.lab import Namespace, enter_sandbox
+from tests.lab.packets import record
 
 _FILE = Path(__file__).with_name("real_frames.txt")
 _ETH_P_ALL, _OUTGOING = 3, 4

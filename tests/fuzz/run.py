@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 
-from qosctl.bpf.flow_key import FlowKey
-from qosctl.bpf.layout import FLOW_SLOTS
+from qosctl.bpf.abi import FLOW_SLOTS
+from qosctl.bpf.maps.flow_key import FlowKey
 
-from tests.bpf.differential import Differential, DisagreementError
-from tests.bpf.kernel import FLOW4, FLOW6
+from tests.bpf.program.differential import Differential, DisagreementError
 from tests.fuzz.generator import Generator
 from tests.fuzz.real import frames
+from tests.lab.program import FLOW4, FLOW6
 
 _STIR_EVERY = 500
 _REPORT_SECONDS = 30.0

@@ -21,12 +21,12 @@ _SCRIPT = Path(__file__).with_name("guest.sh")
 _MINUTES = 30
 _MEMORY_MB = 3072
 _TESTS = (
-    "tests/doctor/test_matrix.py tests/bpf/test_program.py",
+    "tests/supervisor/doctor/test_matrix.py tests/bpf/program/test_program.py",
     "tests/kernels/test_attach.py tests/kernels/everything_debian_has.py",
     # Of the two hooks, the one that is everywhere.
-    "tests/supervisor/test_wire.py tests/supervisor/test_passtos.py -k clsact",
+    "tests/supervisor/devices/test_marking.py tests/supervisor/devices/test_passtos.py -k clsact",
     # Two attaches at once wait for each other's compiler for longer, under emulation, than anybody would.
-    "tests/supervisor/test_attach.py -k 'not tcx and not at_once'",
+    "tests/supervisor/devices/test_attach.py -k 'not tcx and not at_once'",
 )
 _SAID = ("stdout", "stderr")
 

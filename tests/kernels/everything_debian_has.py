@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from qosctl.supervisor.attach import attach
-from qosctl.supervisor.doctor import neighbours
+from qosctl.supervisor.devices.attach import attach
+from qosctl.supervisor.devices.hooks import HookKind
+from qosctl.supervisor.devices.status import status
+from qosctl.supervisor.doctor import foreign_programs
 from qosctl.supervisor.doctor.finding import Level
-from qosctl.supervisor.hooks import HookKind
-from qosctl.supervisor.status import status
 
 from tests.lab import Namespace
-from tests.supervisor.stand import NEAR, stand
+from tests.lab.wire import NEAR, stand
 
 
 @pytest.fixture(name="lone")
@@ -51,7 +51,7 @@ def lone_fixture() -> Iterator[Namespace]:
 def test_whether_a_real_queue_looks_at_the_mark(lone: Namespace, root: str, level: Level) -> None:
     lone.run(["sysctl", "-qw", "net.core.default_qdisc=fq_codel"], check=False)  # an mq's children
     lone.run(["tc", "qdisc", "replace", "dev", NEAR, "root", *root.split()])
-    found = neighbours.queue(NEAR)
+    found = foreign_programs.queue(NEAR)
     assert found.level is level, found
     assert root.partition(" ")[0] in found.seen
     assert ("besteffort" in found.seen) is ("besteffort" in root)
@@ -64,7 +64,7 @@ def test_an_action_behind_us_that_rewrites_packets() -> None:
         edit = ["action", "pedit", "ex", "munge", "ip", "tos", "set", "0x28", "retain", "0xfc"]
         built.sender.run([*where, "u32", "match", "u32", "0", "0", *edit])
         known = {device.name: device for device in status().devices}
-        found = [finding for finding in neighbours.check([NEAR], known) if finding.check == "behind"]
+        found = [finding for finding in foreign_programs.check([NEAR], known) if finding.check == "behind"]
     assert [(finding.level, "that rewrites packets, priority 9" in finding.seen) for finding in found] == [
         (Level.WARN, True)
     ]

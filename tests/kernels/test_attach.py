@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 from qosctl.bpf.errors import RefusedError
-from qosctl.bpf.state import folder
-from qosctl.supervisor.attach import attach, detach, detach_all
-from qosctl.supervisor.hooks import HookKind, TcxHook
-from qosctl.supervisor.passtos import set_passtos
-from qosctl.supervisor.status import DeviceState
+from qosctl.bpf.maps.namespace_maps import folder
+from qosctl.supervisor.devices.attach import attach, detach, detach_all
+from qosctl.supervisor.devices.hooks import HookKind, TcxHook
+from qosctl.supervisor.devices.passtos import set_passtos
+from qosctl.supervisor.devices.status import DeviceState
 
-from tests.bpf.packets import record
-from tests.supervisor.stand import ADDRESSES, NEAR, PORTS, Stand, devices, stamped, stand
+from tests.lab.packets import record
+from tests.lab.wire import ADDRESSES, NEAR, PORTS, Stand, devices, stamped, stand
 
 EF = 46
 

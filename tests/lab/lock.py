@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qosctl.bpf import bpffs
+from qosctl.bpf.kernel import bpffs
 
 
 @contextmanager

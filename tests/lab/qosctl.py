@@ -34,15 +34,15 @@ class Qosctl:
 
     def attach(self, device: str, hook: str = "auto") -> None:
         """Do in this process what the command does, for tests of something else: here the compiler has run already."""
-        from qosctl.supervisor.attach import attach  # noqa: PLC0415 - the lab's own programs shall begin without pyroute2
-        from qosctl.supervisor.hooks import HookKind  # noqa: PLC0415 - the same
+        from qosctl.supervisor.devices.attach import attach  # noqa: PLC0415 - the lab's own programs shall begin without pyroute2
+        from qosctl.supervisor.devices.hooks import HookKind  # noqa: PLC0415 - the same
 
         with self.namespace.entered():
             attach([device], HookKind(hook))
 
     def detach_all(self) -> None:
         """Do the same for `detach --all`; nothing there is fine."""
-        from qosctl.supervisor.attach import detach_all  # noqa: PLC0415 - the same
+        from qosctl.supervisor.devices.attach import detach_all  # noqa: PLC0415 - the same
 
         with self.namespace.entered(), contextlib.suppress(NotAttachedError):
             detach_all()

@@ -15,7 +15,7 @@ from typing import IO, ClassVar
 from tests.lab import Ocserv
 from tests.lab.namespace import end
 from tests.lab.qosctl import COMMAND
-from tests.system.line import TUNNEL, Line
+from tests.lab.testbed import TUNNEL, Line
 
 VPNC_SCRIPT = "/usr/share/vpnc-scripts/vpnc-script"
 _SUSPENDED = Path(__file__).parent.parent / "system" / "suspended_program.py"

@@ -11,9 +11,9 @@ from typing import Self
 
 from tests.lab import Ocserv
 from tests.lab.relay import Relay
+from tests.lab.testbed import TUNNEL, Line
 from tests.leaks.clients import Client
 from tests.system.leaks import OUTSIDE, Leaks
-from tests.system.line import TUNNEL, Line
 
 ROUTER = {4: "10.91.1.1", 6: "fd91:1::1"}
 DPD_S = 2

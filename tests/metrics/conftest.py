@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from qosctl.bpf import bpffs, state
+from qosctl.bpf.kernel import bpffs
+from qosctl.bpf.maps import namespace_maps
 
 from tests.lab import Namespace, Qosctl, veth
-from tests.metrics.exporter import Exporter
+from tests.lab.exporter import Exporter
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def with_maps(bare: Namespace) -> Iterator[Namespace]:
     with bare.entered():
         bpffs.ensure_mounted()
         with bpffs.locked():
-            state.create_state()
+            namespace_maps.create_state()
     yield bare
     with bare.entered():
-        bpffs.remove_tree(state.folder())
+        bpffs.remove_tree(namespace_maps.folder())

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qosctl.bpf import state
-from qosctl.bpf.flow_key import FlowKey
-from qosctl.bpf.flow_pins import Owner
-from qosctl.bpf.ring import Ring
+from qosctl.bpf.flow_page.flow_pins import Owner
+from qosctl.bpf.maps import namespace_maps
+from qosctl.bpf.maps.flow_key import FlowKey
+from qosctl.bpf.maps.ring import Ring
 
 from tests.lab import Namespace
 
@@ -34,7 +34,7 @@ def flow(namespace: Namespace, port: int, tunnel: str = "tun0", *, alive: bool =
     """A flow from `port` to the peer, made by this process, or by one that has gone."""
     ring = Ring(Owner(os.getpid(), time.time_ns(), tunnel, "vpn.example"))
     key = FlowKey((HERE, port), (PEER, 4443))
-    with namespace.entered(), state.open_state() as opened:
+    with namespace.entered(), namespace_maps.open_state() as opened:
         opened.flows.add(key, ring)
     if not alive:
         ring.close()
@@ -42,5 +42,5 @@ def flow(namespace: Namespace, port: int, tunnel: str = "tun0", *, alive: bool =
         yield ring
     finally:
         ring.close()
-        with namespace.entered(), state.open_state() as opened:
+        with namespace.entered(), namespace_maps.open_state() as opened:
             opened.flows.remove(key)

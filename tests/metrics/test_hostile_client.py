@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from qosctl.bpf.flow_info import page_words, write_suite
-from qosctl.dtls.handshake import SUITES
+from qosctl.bpf.flow_page.statistics import page_words, write_suite
+from qosctl.dtls.record.handshake import SUITES
 
 from tests.lab import Namespace
-from tests.metrics.exporter import Exporter
+from tests.lab.exporter import Exporter
 from tests.metrics.marked import flow
 
 pytestmark = pytest.mark.audit

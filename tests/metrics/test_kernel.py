@@ -8,25 +8,26 @@ import time
 from pathlib import Path
 
 import pytest
-from qosctl.bpf import bpffs, state, syscall
-from qosctl.bpf.device import pins_of
+from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flow_info import Statistic, statistics_in
-from qosctl.bpf.layout import RING_WORDS, mark_word
-from qosctl.bpf.policy import Policy
+from qosctl.bpf.flow_page.statistics import Statistic, statistics_in
+from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.maps import namespace_maps
+from qosctl.bpf.maps.device_pins import pins_of
+from qosctl.bpf.maps.policy import Policy
 
 from tests.lab import Namespace, Qosctl, veth
+from tests.lab.exporter import Exporter
 from tests.lab.qosctl import COMMAND
-from tests.metrics.exporter import Exporter
+from tests.lab.wire import foreign_program
 from tests.metrics.marked import HERE, NUMBER, PEER, RECORD, flow, sender
-from tests.supervisor.stand import foreign_program
 
 TC_ACT_OK = 0
 
 
 def folder(namespace: Namespace) -> Path:
     with namespace.entered():
-        return state.folder()
+        return namespace_maps.folder()
 
 
 def test_nothing_attached_is_off_with_no_devices(bare: Namespace, exporter: Exporter) -> None:
@@ -109,7 +110,7 @@ def test_the_switch_is_read_anew_at_each_scrape(bare: Namespace, exporter: Expor
 
 def test_a_policy_of_the_operators_own_is_told_from_the_default(with_maps: Namespace, exporter: Exporter) -> None:
     assert exporter.scrape()("qosctl_policy_custom") == 0
-    with with_maps.entered(), state.open_state() as opened:
+    with with_maps.entered(), namespace_maps.open_state() as opened:
         opened.policy.write(Policy.allow(EF))
     assert exporter.scrape()("qosctl_policy_custom") == 1
 

@@ -11,13 +11,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import EF
-from qosctl.bpf.flow_classes import ClassUse, Queued, backlog_word, write_classes
-from qosctl.bpf.flow_info import Statistic, statistics_in
-from qosctl.bpf.layout import RING_WORDS, mark_word
+from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued, backlog_word, write_classes
+from qosctl.bpf.flow_page.statistics import Statistic, statistics_in
 
 from tests.lab import LabError, Namespace, Qosctl, end
-from tests.metrics.exporter import PATIENCE, Answer, Exporter
+from tests.lab.exporter import PATIENCE, Answer, Exporter
 from tests.metrics.marked import NUMBER, RECORD, flow, sender
 
 PORT = 9090

@@ -15,8 +15,8 @@ import pytest
 from qosctl.metrics.server import CONNECTIONS_MAX
 
 from tests.lab import Namespace, Qosctl, end
+from tests.lab.exporter import PATIENCE, Exporter
 from tests.lab.qosctl import COMMAND
-from tests.metrics.exporter import PATIENCE, Exporter
 
 IDLE = 200
 assert IDLE < CONNECTIONS_MAX

@@ -1,8 +1,8 @@
 """The client's loop, as far as numbers depend on it: the only place that drives a numbering.
 
-A turn does what `qosctl.dtls.loop` does: hear the echoes that have come, read what the device holds, send the probes that
-are due, then number and send class by class, the most urgent first. While it works, or stops, packets wait in the device
-and echoes in the socket. A stop may lie between the choice of numbers and their sending.
+A turn does what `qosctl.dtls.session.loop` does: hear the echoes that have come, read what the device holds, send the
+probes that are due, then number and send class by class, the most urgent first. While it works, or stops, packets wait in
+the device and echoes in the socket. A stop may lie between the choice of numbers and their sending.
 
 Beside it PlainNumbering numbers the same records, and once more without the probes, which only ours sends.
 """
@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Collection, Sequence
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.classes import place
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.numbering.probe import ProbingNumbering
+from qosctl.dtls.packets.priority import place
 
 from tests.simulator.case import Machine
 from tests.simulator.clock import Clock, Record

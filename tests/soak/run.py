@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab import Connection
+from tests.lab.inside import Inside
 from tests.lab.memory import resident_kb
 from tests.lab.relay import Relay
+from tests.lab.testbed import TUNNEL, Line
+from tests.lab.wiretap import DATA, Wiretap
 from tests.system.flowing import Flowing
-from tests.system.inside import Inside
-from tests.system.line import TUNNEL, Line
-from tests.system.wiretap import DATA, Wiretap
 
 ROUTER = "10.91.1.1"
 CONFIGURATION = "dpd = 2\nrekey-time = 60\n"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.supervisor.stand import Stand, stand
+from tests.lab.wire import Stand, stand
 
 
 @pytest.fixture(name="stand")

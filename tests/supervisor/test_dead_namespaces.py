@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from qosctl.bpf import bpffs, netns
-from qosctl.bpf.state import create_state, folder
+from qosctl.bpf.kernel import bpffs, netns
+from qosctl.bpf.maps.namespace_maps import create_state, folder
 from qosctl.supervisor.supervise.repair import reap
 
 from tests.lab import Namespace, Qosctl
-from tests.supervise.running import Supervised
+from tests.supervisor.supervise.running import Supervised
 
 pytestmark = pytest.mark.audit
 

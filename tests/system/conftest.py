@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.inside import Inside
-from tests.system.line import Line
+from tests.lab.inside import Inside
+from tests.lab.testbed import Line
+from tests.lab.wiretap import Wiretap
 from tests.system.silence import Silences
 from tests.system.traces import traces
-from tests.system.wiretap import Wiretap
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from qosctl.bpf.dscp import Dscp
 
 from tests.lab import Connection, Namespace
-from tests.system.inside import Inside
-from tests.system.line import TUNNEL, Line
-from tests.system.wiretap import Record, Wiretap
+from tests.lab.inside import Inside
+from tests.lab.testbed import TUNNEL, Line
+from tests.lab.wiretap import Record, Wiretap
 
 FOUR_CLASSES = tuple(Dscp.parse(name) for name in ("DF", "AF11", "AF41", "EF"))
 ALL_CLASSES = tuple(Dscp.all())

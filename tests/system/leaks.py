@@ -14,7 +14,7 @@ import time
 from typing import Self
 
 from tests.lab import Capture, Frame, Ocserv
-from tests.system.line import Line
+from tests.lab.testbed import Line
 
 OUTSIDE = {4: "203.0.113.9", 6: "2001:db8::9"}
 _PORT = 4300

@@ -29,7 +29,7 @@ def main() -> int:
 
     time.monotonic = lambda: monotonic() - slept()
     time.clock_gettime = at
-    from qosctl.supervisor.cli import main as qosctl  # noqa: PLC0415 - with the clocks as they are now
+    from qosctl.supervisor.cli.main import main as qosctl  # noqa: PLC0415 - with the clocks as they are now
 
     return qosctl(sys.argv[2:])
 

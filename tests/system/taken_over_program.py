@@ -32,7 +32,7 @@ def main() -> int:
     told = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)  # whoever it becomes
     victim = int(sys.argv[2])
     signal.signal(signal.SIGUSR1, lambda *_: try_all(told, victim))
-    from qosctl.supervisor.cli import main as qosctl  # noqa: PLC0415 - as late as in the command
+    from qosctl.supervisor.cli.main import main as qosctl  # noqa: PLC0415 - as late as in the command
 
     return qosctl(sys.argv[3:])
 

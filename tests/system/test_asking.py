@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab.qosctl import COMMAND
-from tests.system.line import Line
-from tests.system.terminal import Terminal
+from tests.lab.terminal import Terminal
+from tests.lab.testbed import Line
 
 pytestmark = pytest.mark.audit
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.lab import Qosctl
 from tests.lab.relay import Relay
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.flowing import Flowing, Row, note
-from tests.system.line import TUNNEL, Line
 
 ROUTER = "10.91.1.1"
 OCSERV = "dpd = 5\n"

@@ -3,9 +3,9 @@
 The numbering's probes are another thing: each is in the class whose queue it measures.
 """
 
-from tests.system.inside import Inside
-from tests.system.line import Line
-from tests.system.wiretap import ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, Record, Wiretap
+from tests.lab.inside import Inside
+from tests.lab.testbed import Line
+from tests.lab.wiretap import ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, Record, Wiretap
 
 OCSERV = "dpd = 2\n"  # seconds of silence until either end asks
 EF, AF11 = 46 << 2, 10 << 2

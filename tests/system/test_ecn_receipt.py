@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import Ocserv
-from tests.system.line import Line
+from tests.lab.testbed import Line
 
 PORT = 4000
 NOT_ECT, ECT_1, ECT_0, CE = range(4)

@@ -7,9 +7,9 @@ import pytest
 from qosctl.bpf.dscp import Dscp
 
 from tests.lab import Frame
-from tests.system.inside import Inside
-from tests.system.line import Line
-from tests.system.wiretap import Inner, Record, Wiretap
+from tests.lab.inside import Inside
+from tests.lab.testbed import Line
+from tests.lab.wiretap import Inner, Record, Wiretap
 
 TRAFFIC_CLASSES = range(256)
 INNER_VERSIONS = (4, 6)

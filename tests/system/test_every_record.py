@@ -9,10 +9,10 @@ import pytest
 from qosctl.bpf.dscp import DF, EF
 
 from tests.lab import Frame
+from tests.lab.inside import Inside
+from tests.lab.testbed import Line
+from tests.lab.wiretap import Record, Wiretap
 from tests.system.every_record import ALL_CLASSES, FOUR_CLASSES, Account, account
-from tests.system.inside import Inside
-from tests.system.line import Line
-from tests.system.wiretap import Record, Wiretap
 
 _RECORDS = 10_000
 _RECORDS_MISMARKED = 2_000

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 
 import pytest
-from qosctl.dtls.outside import MARK
+from qosctl.dtls.transport.outer_sockets import MARK
 
 from tests.lab import Capture, Frame, Ocserv
 from tests.lab.icmp import EPHEMERAL, Forger
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.flowing import Flowing
-from tests.system.line import TUNNEL, Line
 
 pytestmark = pytest.mark.audit
 

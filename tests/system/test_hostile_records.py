@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import Connection
-from tests.system.inside import Inside
-from tests.system.line import Line
-from tests.system.wiretap import ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, Record, Wiretap
+from tests.lab.inside import Inside
+from tests.lab.testbed import Line
+from tests.lab.wiretap import ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, Record, Wiretap
 
 VERSION = b"\xfe\xfd"
 EPOCH_1 = 1 << 48

@@ -7,12 +7,12 @@ The key `str` stands for any number of keys.
 import json
 from typing import Any
 
+from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.layout import Outcome
-from qosctl.supervisor.output import RECONNECTS
+from qosctl.supervisor.output.json_documents import RECONNECTS
 
-from tests.system.inside import Inside
-from tests.system.line import TUNNEL, Line
+from tests.lab.inside import Inside
+from tests.lab.testbed import TUNNEL, Line
 
 OPTIONAL_INT = (int, type(None))
 END = {"address": str, "port": int}

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from qosctl.supervisor.kill_switch.plan import FIRST_TABLE, SLOTS
-from qosctl.supervisor.script import USUAL
+from qosctl.supervisor.tunnel.vpnc_script import USUAL
 
 from tests.lab import Connection, Ocserv
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.leaks import OUTSIDE, Leaks
-from tests.system.line import TUNNEL, Line
 from tests.system.traces import traces
 
 OCSERV = "dpd = 3\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Connection, Ocserv
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.leaks import OUTSIDE, Leaks
-from tests.system.line import TUNNEL, Line
 from tests.system.test_kill_switch import until
 from tests.system.test_server_address import put_right, until_again
 

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from tests.lab import Bottleneck
-from tests.system.inside import Inside
-from tests.system.line import Line
-from tests.system.wiretap import DATA, Record, Wiretap
+from tests.lab.inside import Inside
+from tests.lab.testbed import Line
+from tests.lab.wiretap import DATA, Record, Wiretap
 
 EF = 46 << 2
 SECONDS = 2.0

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import Namespace
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.flowing import Row, note
-from tests.system.line import TUNNEL, Line
 
 OCSERV = "dpd = 60\nswitch-to-tcp-timeout = 25\n"  # the second as Debian's configuration has it
 BOUND_S = 20.0

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 
 from tests.lab.relay import Relay
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.flowing import Row, note
-from tests.system.line import TUNNEL, Line
 
 ROUTER = "10.91.1.1"
 FULL = 1400 - 28  # bytes of ping that make an inner packet of 1400

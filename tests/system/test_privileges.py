@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from qosctl.supervisor import privileges
+from qosctl.supervisor.process import privileges
 
 from tests.lab import Connection
+from tests.lab.inside import Inside
 from tests.lab.qosctl import COMMAND
-from tests.system.inside import Inside
-from tests.system.line import TUNNEL, Line
+from tests.lab.testbed import TUNNEL, Line
+from tests.lab.wiretap import Wiretap
 from tests.system.traces import ip, pins
-from tests.system.wiretap import Wiretap
 
 OCSERV = "dpd = 3\n"
 USAGE, NO_PERMISSION = 1, 4

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab import Connection, Ocserv
 from tests.lab.qosctl import COMMAND
-from tests.system.line import Line
+from tests.lab.testbed import Line
 
 USAGE, REFUSED, NOT_ATTACHED, NO_PERMISSION, LOGIN_REFUSED = 1, 2, 3, 4, 5
 

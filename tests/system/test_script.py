@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from qosctl.dtls.outside import MARK
-from qosctl.supervisor.script import USUAL
+from qosctl.dtls.transport.outer_sockets import MARK
+from qosctl.supervisor.tunnel.vpnc_script import USUAL
 
 from tests.lab import Connection, Ocserv
+from tests.lab.inside import Inside
 from tests.lab.openconnect import Openconnect
 from tests.lab.qosctl import COMMAND
-from tests.system.inside import Inside
-from tests.system.line import TUNNEL, Line
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.traces import traces
 
 OCSERV = """

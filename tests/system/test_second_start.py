@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.flowing import Flowing, Row, note
-from tests.system.line import TUNNEL, Line
 
 REFUSED = 2
 

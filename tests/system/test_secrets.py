@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.qosctl import COMMAND
-from tests.system.line import Line
+from tests.lab.testbed import Line
 
 PASSWORD_OPTIONS = ("--password-file", "--passwd-on-stdin")
 

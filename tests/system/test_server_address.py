@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from typing import Self
 
 import pytest
-from qosctl.supervisor.doctor.machine import way_out
+from qosctl.supervisor.doctor.host_snapshot import way_out
 
 from tests.lab import Capture, Connection, Frame, Ocserv
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.leaks import Leaks
-from tests.system.line import TUNNEL, Line
 
 OCSERV = "dpd = 3\n"
 ROUTER = {4: "10.91.1.1", 6: "fd91:1::1"}

@@ -7,10 +7,10 @@ import http.client
 import json
 from pathlib import Path
 
+from tests.lab.inside import Inside
 from tests.lab.memory import children, resident_kb, together_kb
-from tests.supervise.running import Supervised
-from tests.system.inside import Inside
-from tests.system.line import Line
+from tests.lab.testbed import Line
+from tests.supervisor.supervise.running import Supervised
 
 SIZES = Path(__file__).parents[2] / "build" / "sizes.json"
 FENCE_MB = 100

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.lab import Connection
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.flowing import Flowing, Row, note
-from tests.system.line import TUNNEL, Line
 
 DPD_S = 2
 OCSERV = f"dpd = {DPD_S}\n"

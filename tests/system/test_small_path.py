@@ -11,8 +11,8 @@ import pytest
 
 from tests.lab import Namespace, Ocserv
 from tests.lab.relay import Relay
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.flowing import Row, note
-from tests.system.line import TUNNEL, Line
 
 ROUTER = "10.91.1.1"
 SMALL = 1300  # with 1280 inside, a record over IPv4 makes 1346

@@ -2,9 +2,9 @@
 
 import signal
 
-from tests.system.inside import Inside
-from tests.system.line import Line
-from tests.system.wiretap import Wiretap
+from tests.lab.inside import Inside
+from tests.lab.testbed import Line
+from tests.lab.wiretap import Wiretap
 
 EF_BYTE = 46 << 2
 EF, DF = 46, 0

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Connection
-from tests.system.inside import Inside
-from tests.system.line import Line
+from tests.lab.inside import Inside
+from tests.lab.terminal import Terminal
+from tests.lab.testbed import Line
 from tests.system.taken_over_program import attempts
-from tests.system.terminal import Terminal
 
 PROGRAM = Path(__file__).with_name("taken_over_program.py")
 SCRIPT = "/usr/share/vpnc-scripts/vpnc-script"
@@ -97,7 +97,7 @@ def test_each_attempt_is_one_that_the_kernel_would_not_call_forbidden(victim: su
     "before", ["sys.modules['seccomp'] = None", REFUSED], ids=["no library", "no filter in the kernel"]
 )
 def test_what_cannot_be_given_up_stops_no_tunnel(line: Line, before: str) -> None:
-    program = f"import sys; {before}; from qosctl.supervisor.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = f"import sys; {before}; from qosctl.supervisor.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = line.words("--debug", "--setuid", "nobody", "--script", SCRIPT)
     with Connection(line.client, words, command=[sys.executable, "-c", program]) as connection, Inside(line) as inside:
         assert inside.works_both_ways(b"through")

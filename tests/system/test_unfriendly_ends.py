@@ -12,8 +12,8 @@ import pytest
 
 from tests.lab import Connection, Ocserv
 from tests.lab.qosctl import COMMAND
+from tests.lab.testbed import TUNNEL, Line
 from tests.system.flowing import Flowing
-from tests.system.line import TUNNEL, Line
 
 LOGIN_REFUSED, NO_ROOM = 5, 7
 PORT = 4444

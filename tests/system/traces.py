@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from qosctl.bpf import bpffs, netns
+from qosctl.bpf.kernel import bpffs, netns
 
 from tests.lab import Namespace
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from qosctl.bpf import bpffs, loader
-from qosctl.bpf.device import pins_of
 from qosctl.bpf.errors import RefusedError
-from qosctl.bpf.state import create_state, folder
+from qosctl.bpf.kernel import bpffs
+from qosctl.bpf.load import bcc
+from qosctl.bpf.maps.device_pins import pins_of
+from qosctl.bpf.maps.namespace_maps import create_state, folder
 
-from tests.bpf.kernel import changed_sources
 from tests.lab import Namespace
+from tests.lab.program import changed_sources
 
 RIGHT = "struct traffic_class c = {0xb9}; struct dscp d = dscp_of(c); c = with_dscp(c, d); return c.byte;"
 WRONG = {
@@ -30,7 +31,7 @@ def builds(use: str) -> None:
         pins_of(1).create("lo")
         try:
             with changed_sources(after=f"static __always_inline int use(struct __sk_buff *skb) {{ {use} }}"):
-                loader.load(folder(), pins_of(1).path, ethernet=True)
+                bcc.load(folder(), pins_of(1).path, ethernet=True)
         finally:
             bpffs.remove_tree(folder())
 

@@ -1,0 +1,88 @@
+"""The Python mirror of abi.h: limits, outcomes and struct formats, in native byte order and alignment.
+
+tests/bpf/program/test_abi.py compiles abi.h and compares every number here with the compiler's.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable
+
+from qosctl.bpf.dscp import DSCP_COUNT, Dscp
+
+LAYOUT_VERSION = 2
+POLICY_BANKS = 2
+FLOW_SLOTS_LOG2 = 15
+FLOW_SLOTS = 1 << FLOW_SLOTS_LOG2
+FLOW_PROBES = 16
+FLOW_HASH_FIRST = 0x9E3779B97F4A7C15
+FLOW_HASH_SECOND = 0xC2B2AE3D27D4EB4F
+RING_WORDS = 8192
+FLOW_INFO_WORDS = 512
+OUTCOME_SLOTS = 48
+
+WORD = struct.Struct("=Q")
+CONTROL = struct.Struct("=IIII")  # layout, passtos, policy_bank, generation
+POLICY_ENTRY = struct.Struct("=BBBBI")  # action, outer_dscp, set_priority, reserved, priority
+FLOW_SLOT = struct.Struct("=16s16sHHI")  # source, destination, source_port, destination_port (network order), state
+
+_NUMBER_MASK = (1 << 56) - 1
+
+
+class PolicyAction(enum.IntEnum):
+    """What the policy says of one inner class."""
+
+    LEAVE = 0
+    STAMP = 1
+
+
+class FlowState(enum.IntEnum):
+    """What a slot holds."""
+
+    EMPTY = 0
+    USED = 1
+    REMOVED = 2
+
+
+class Outcome(enum.IntEnum):
+    """Every way out of the program; abi.h says what each means. Numbers are never reused."""
+
+    OFF = 0
+    NOT_IP = 1
+    NOT_UDP = 2
+    FRAGMENT = 3
+    EXTENSIONS = 4
+    TRUNCATED = 5
+    NO_FLOW = 6
+    NOT_DTLS = 7
+    NOT_DATA = 8
+    CID_OR_DTLS13 = 9
+    RECORD_SPLIT = 10
+    RECORD_SEVERAL = 11
+    STALE = 12
+    POLICY_LEAVE = 13
+    UNCHANGED = 14
+    STAMPED = 15
+    WRITE_FAILED = 16
+
+    @property
+    def label(self) -> str:
+        """The name that metrics and `--json` use."""
+        return self.name.lower()
+
+
+# outcome slots, then (packets, bytes) for each outer DSCP
+DEVICE_COUNTERS = struct.Struct(f"={OUTCOME_SLOTS}Q{2 * DSCP_COUNT}Q")
+
+
+def mark_word(number: int, dscp: Dscp) -> int:
+    """Return the ring word that gives the record `number` (epoch << 48 | sequence) the class `dscp`."""
+    return (number & _NUMBER_MASK) << 8 | dscp.value
+
+
+def write_marks(marks: memoryview, numbers: Iterable[int], dscp: Dscp) -> None:
+    """Store the `mark_word` of each record, all of one class, in its place in the ring (format "Q", RING_WORDS)."""
+    value = dscp.value
+    for number in numbers:  # mark_word written out: every packet of a tunnel passes here
+        marks[number % RING_WORDS] = (number & _NUMBER_MASK) << 8 | value

@@ -1,0 +1,124 @@
+"""Compiling and loading egress.c. The only module that imports bcc, and only the attaching process calls it.
+
+bcc wants the running kernel's headers; the small tree in program/include/ stands in for the few it really needs, and the
+rest comes from linux-libc-dev. bcc itself is the distribution's package (python3-bpfcc).
+
+The program's maps are opened here, by their pins, and bcc gets their descriptors' numbers: so CAP_BPF, CAP_NET_ADMIN and
+CAP_PERFMON are enough. Without the last one the verifier lets no program compare pointers, and guards each access against
+speculation, which costs packets time.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sysconfig
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.kernel import syscall
+
+_SOURCES = Path(__file__).parent.parent / "program"
+_ENTRY = b"qosctl_egress"
+_KERNEL_SOURCE = "BCC_KERNEL_SOURCE"  # read by bcc when it compiles
+_STATE_MAPS, _DEVICE_MAPS = ("control", "policy", "flow_slots", "rings"), ("counters",)
+
+
+def load(state: Path, device: Path, *, ethernet: bool) -> int:
+    """Load the program for one device and return its descriptor.
+
+    `state` and `device` are the folders of pins that its maps are taken from; `ethernet` says whether packets there begin
+    with an Ethernet header. RefusedError where bcc or headers are missing, or the kernel's verifier says no.
+    """
+    if not Path("/usr/include/linux/bpf.h").exists():
+        raise RefusedError("the kernel's user-space headers are missing", "apt install linux-libc-dev")
+    pins = [state / name for name in _STATE_MAPS] + [device / name for name in _DEVICE_MAPS]
+    with ExitStack() as stack:
+        maps = dict(_opened(pins, stack))
+        return _compiled(_text(_SOURCES), tuple(maps), ethernet=ethernet).load(maps)
+
+
+class _Compiled:
+    """The program behind the compiler, which is most of the work: it can be loaded for one device after the other.
+
+    The numbers of its maps' descriptors stand in its instructions. So it keeps a number for each map, and puts the map of
+    the device under it while the kernel takes the program.
+    """
+
+    def __init__(self, names: Sequence[str], flags: Sequence[str]) -> None:
+        try:
+            from bcc import BPF  # noqa: PLC0415 - 100 MB that only the attaching process shall pay
+        except ImportError as error:
+            hint = "apt install python3-bpfcc, and a venv with --system-site-packages"
+            raise RefusedError("bcc is missing", hint) from error
+        with ExitStack() as stack:
+            self._nothing = os.open(os.devnull, os.O_RDONLY)
+            stack.callback(os.close, self._nothing)
+            self._numbers = {name: os.dup(self._nothing) for name in names}
+            for number in self._numbers.values():
+                stack.callback(os.close, number)
+            numbers = [f"-D{name.upper()}_MAP={number}" for name, number in self._numbers.items()]
+            with _kernel_source(), _refusing():
+                self._module = BPF(src_file=os.fsencode(_SOURCES / "egress.c"), cflags=[*flags, *numbers])
+            stack.callback(self._module.cleanup)
+            weakref.finalize(self, stack.pop_all().close)
+        self._kind = BPF.SCHED_CLS
+
+    def load(self, maps: Mapping[str, int]) -> int:
+        """Let the kernel take the program with these maps, by name, and return its descriptor."""
+        try:
+            for name, number in self._numbers.items():
+                os.dup2(maps[name], number, inheritable=False)
+            with _refusing():
+                self._module.load_func(_ENTRY, self._kind)
+        finally:
+            for number in self._numbers.values():
+                os.dup2(self._nothing, number, inheritable=False)
+        descriptor: int = self._module.funcs.pop(_ENTRY).fd  # bcc would give the same one again
+        return descriptor
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(text: bytes, names: tuple[str, ...], *, ethernet: bool) -> _Compiled:
+    """Compile the sources, unless these very ones have been."""
+    del text
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    flags = [f"-DLINK_ETHERNET={int(ethernet)}", f"-I{_SOURCES}", "-I/usr/include", f"-I/usr/include/{multiarch}"]
+    return _Compiled(names, flags)
+
+
+def _text(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.glob("*.[ch]")))
+
+
+def _opened(pins: Sequence[Path], stack: ExitStack) -> Iterator[tuple[str, int]]:
+    """Open what is pinned, and yield each map's name and descriptor."""
+    for pin in pins:
+        with suppress(FileNotFoundError):  # a program that needs it does not compile
+            descriptor = syscall.obj_get(str(pin))
+            stack.callback(os.close, descriptor)
+            yield pin.name, descriptor
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # bcc raises nothing more precise
+        raise RefusedError(f"the kernel did not take the program: {error}", "dmesg | tail") from error
+
+
+@contextmanager
+def _kernel_source() -> Iterator[None]:
+    before = os.environ.get(_KERNEL_SOURCE)
+    os.environ[_KERNEL_SOURCE] = str(_SOURCES)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_KERNEL_SOURCE]
+        else:
+            os.environ[_KERNEL_SOURCE] = before

@@ -1,0 +1,1 @@
+"""The program's maps as objects: the switch, the policy, flows and their rings, counters, what is pinned."""

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What kernel and user space agree on: structs and limits, nothing else.
+ * abi.py mirrors this file; tests/bpf/program/test_abi.py compares the two with the compiler's own idea of it.
+ */
+#ifndef QOSCTL_CONTRACT_H
+#define QOSCTL_CONTRACT_H
+
+#include <linux/types.h>
+
+/* Raise it whenever a struct, an enum or a limit below changes its meaning or its place. */
+#define LAYOUT_VERSION 2
+
+#define DSCP_COUNT 64
+#define POLICY_BANKS 2
+/* Slots for flows; a flow lies within FLOW_PROBES slots of its home (flow_table.h). Half full is as full as it should get. */
+#define FLOW_SLOTS_LOG2 15
+#define FLOW_SLOTS (1 << FLOW_SLOTS_LOG2)
+#define FLOW_PROBES 16
+#define FLOW_HASH_FIRST 0x9e3779b97f4a7c15ULL
+#define FLOW_HASH_SECOND 0xc2b2ae3d27d4eb4fULL
+
+/* One word a record in flight between its mark and tc egress; a power of two, so that modulo is a mask. */
+#define RING_WORDS 8192
+/* Behind the marks, in the same memory: who owns the flow and what it says of itself (statistics.py). One page. */
+#define FLOW_INFO_WORDS 512
+
+/* The one entry of `control`. Each field is stored and read as a whole, so no lock is needed to switch off. */
+struct control {
+	__u32 layout;	   /* LAYOUT_VERSION of whoever made the maps */
+	__u32 passtos;	   /* 0: leave every packet alone */
+	__u32 policy_bank; /* which half of `policy` counts: 0 or 1 */
+	__u32 generation;  /* raised at each change of the switch or the policy */
+};
+
+enum policy_action {
+	POLICY_LEAVE = 0,
+	POLICY_STAMP = 1,
+};
+
+/* policy[bank * DSCP_COUNT + inner DSCP] */
+struct policy_entry {
+	__u8 action;	   /* enum policy_action */
+	__u8 outer_dscp;   /* 0..63 */
+	__u8 set_priority; /* 0 or 1: whether `priority` goes to skb->priority */
+	__u8 reserved;
+	__u32 priority;
+};
+
+enum flow_state {
+	FLOW_EMPTY = 0,	  /* never used, or free again with nothing behind it: a search ends here */
+	FLOW_USED = 1,
+	FLOW_REMOVED = 2, /* free again: a search goes on */
+};
+
+/*
+ * One slot of `flow_slots`: the outer five-tuple without the protocol (always UDP), as it leaves, IPv4 as ::ffff:a.b.c.d,
+ * all in network order; and whether the slot is in use. The ring of slot n is rings[n].
+ */
+union flow_slot {
+	struct {
+		__u32 source[4];
+		__u32 destination[4];
+		union {
+			struct {
+				__u16 source_port;
+				__u16 destination_port;
+			};
+			__u32 ports;
+		};
+		__u32 state; /* enum flow_state */
+	};
+	__u64 words[5];
+};
+
+/*
+ * Every way out of the program. A packet has exactly one outcome; a GSO batch counts as its segments. A number keeps its
+ * meaning for ever: a new outcome takes the next free one, one that goes leaves its number unused. So an outcome more is not
+ * another layout, and counters outlive an upgrade.
+ */
+#define OUTCOME_SLOTS 48 /* room for those to come */
+
+enum outcome {
+	OUTCOME_OFF = 0,            /* passtos is off */
+	OUTCOME_NOT_IP = 1,         /* neither IPv4 nor IPv6, or behind more than two VLAN tags */
+	OUTCOME_NOT_UDP = 2,        /* another protocol, ESP and AH included */
+	OUTCOME_FRAGMENT = 3,       /* part of a fragmented datagram: all parts are left alone alike */
+	OUTCOME_EXTENSIONS = 4,     /* more IPv6 extension headers than EXTENSIONS_MAX */
+	OUTCOME_TRUNCATED = 5,      /* ends before its headers do, or a length field promises more than there is */
+	OUTCOME_NO_FLOW = 6,        /* not a tunnel of ours */
+	OUTCOME_NOT_DTLS = 7,       /* ours, but not a DTLS 1.2 record */
+	OUTCOME_NOT_DATA = 8,       /* handshake, alert, change cipher spec, heartbeat */
+	OUTCOME_CID_OR_DTLS13 = 9,  /* a record whose number cannot be read: connection id, or DTLS 1.3 */
+	OUTCOME_RECORD_SPLIT = 10,  /* the record is longer than its datagram */
+	OUTCOME_RECORD_SEVERAL = 11, /* the datagram holds more than one record */
+	OUTCOME_STALE = 12,         /* no mark, or another record's mark, under this record's number */
+	OUTCOME_POLICY_LEAVE = 13,  /* the policy says to leave this class alone */
+	OUTCOME_UNCHANGED = 14,     /* carries the wanted DSCP already */
+	OUTCOME_STAMPED = 15,       /* the DSCP was written */
+	OUTCOME_WRITE_FAILED = 16,  /* the kernel would not make the header writable */
+};
+
+struct class_counter {
+	__u64 packets;
+	__u64 bytes; /* on the wire, link header included */
+};
+
+/* The one entry, per CPU, of each device's `counters`. */
+struct device_counters {
+	__u64 outcomes[OUTCOME_SLOTS];
+	struct class_counter outer[DSCP_COUNT]; /* stamped or unchanged, by outer DSCP */
+};
+
+#endif

@@ -1,0 +1,1 @@
+"""What the AnyConnect protocol says: login, CONNECT, frames. Bytes in, values out; no I/O."""

@@ -1,0 +1,1 @@
+"""One session: its loop, its channels, and when to change or end them."""

@@ -1,0 +1,118 @@
+"""When a quiet channel is to be asked whether it lives, kept warm, or given up. One object a channel; no clock.
+
+A peer answers DPD_OUT with DPD_RESP. The server counts only what it hears on the same channel: it ends a session whose
+TLS channel is silent for three times its DPD however busy DTLS is. So this asks after `dpd` seconds in which either
+side was silent, and gives up after twice `dpd` seconds in which nothing at all was heard.
+
+Other things make it ask sooner, every DOUBT_EVERY_S, and give up after `patience` requests in a row without an answer:
+
+- a peer that says nothing although we have spoken for `quiet` seconds;
+- `doubt`, when the network has changed or time has jumped. It begins anew with each doubt, for DOUBT_RENEWED_S at the most:
+  the news of a network that does not come to rest put no verdict off for ever;
+- a peer that was busy and has said nothing for `quiet` seconds: who only listens would not know that nothing comes;
+- our own words, if no request has been answered for PROOF_S: what we hear does not prove that we are heard. Here it takes
+  `proof` requests, because the channel does carry something, and a request may wait in a long queue.
+
+The last two are for a peer that has answered a request before.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+from qosctl.dtls.anyconnect.connect_response import Timers
+
+_REPEATS = 4
+"""Unanswered requests go out again this many times within the last `dpd` seconds: one lost datagram is no death."""
+DOUBT_EVERY_S = 0.75
+DOUBT_RENEWED_S = 10.0
+"""Time enough for a machine that moves from one network to the next."""
+PROOF_S = 7.0
+"""Longer than the pause between the probes of a path's size (pathmtu.CONFIRM_S), whose echoes prove it for nothing."""
+
+
+class Due(enum.Enum):
+    """What a channel needs now."""
+
+    NOTHING = enum.auto()
+    DPD = enum.auto()
+    KEEPALIVE = enum.auto()
+    DEAD = enum.auto()
+
+
+class Liveness:
+    """The quiet times of one channel. Store the current time in `heard` and `said` as frames come and go.
+
+    With an infinite `quiet` only time and `doubt` count, as is right where the transport itself finds out what is lost.
+    """
+
+    __slots__ = (
+        "_answered", "_asked", "_doubted", "_dpd", "_keepalive", "_patience", "_proof", "_quiet", "_unanswered",
+        "_unproven", "_wondering", "heard", "said",
+    )  # fmt: skip
+
+    heard: float
+    said: float
+
+    def __init__(self, timers: Timers, now: float, *, quiet: float = math.inf, patience: int = 8, proof: int = 16) -> None:
+        self._dpd = float(timers.dpd) if timers.dpd else math.inf
+        self._keepalive = float(timers.keepalive) if timers.keepalive else math.inf
+        self._quiet = quiet
+        self._patience = patience
+        self._proof = proof
+        self.heard = self.said = now
+        self._asked = self._doubted = self._wondering = -math.inf
+        self._answered = math.inf  # nothing is to be proven before the first answer
+        self._unanswered = self._unproven = 0
+
+    def answered(self, now: float) -> None:
+        """Take note of an answer to a request of any kind: we are heard."""
+        if self._quiet < math.inf:
+            self._answered = now
+        self._unproven = 0
+
+    def due(self, now: float) -> Due:
+        """Say what is due, and take it as done: a DPD or a keepalive asked for here counts as said now."""
+        if self._asked <= self.heard:
+            self._unanswered = 0
+        if now >= self.heard + 2 * self._dpd or (now >= self._asked + DOUBT_EVERY_S and self._given_up(now)):
+            return Due.DEAD
+        if now >= self._next_request():
+            self._asked = self.said = now
+            self._unanswered += 1
+            self._unproven += 1
+            return Due.DPD
+        if now >= self.said + self._keepalive:
+            self.said = now
+            return Due.KEEPALIVE
+        return Due.NOTHING
+
+    def doubt(self, now: float) -> None:
+        """Ask at once, and go on asking until something is heard."""
+        if self._doubted <= self.heard:
+            self._wondering = now  # since when, without a word
+        elif now >= self._wondering + DOUBT_RENEWED_S:
+            return
+        self._doubted = now
+        self._asked = -math.inf
+
+    def next_time(self) -> float:
+        """Return when `due` next has something to say, if nothing is heard or said until then; may be infinite."""
+        return min(self.heard + 2 * self._dpd, self._next_request(), self.said + self._keepalive)
+
+    def _given_up(self, now: float) -> bool:
+        silent = self._doubted > self.heard or (self.said > self.heard and now >= self.heard + self._quiet)
+        unheard = self.said > self._answered and now >= self._answered + PROOF_S
+        return (silent and self._unanswered >= self._patience) or (unheard and self._unproven >= self._proof)
+
+    def _next_request(self) -> float:
+        usual = max(min(self.heard, self.said) + self._dpd, self._asked + self._dpd / _REPEATS)
+        sooner = math.inf
+        if self._doubted > self.heard:
+            sooner = self._doubted
+        elif self.said > self.heard or self.heard > self._answered:
+            sooner = self.heard + self._quiet
+        if self.said > self._answered:
+            sooner = min(sooner, self._answered + PROOF_S)
+        return min(usual, max(sooner, self._asked + DOUBT_EVERY_S))

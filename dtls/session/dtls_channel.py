@@ -1,0 +1,223 @@
+"""The DTLS channel while it carries packets: keys, numbers, socket, and the conversation that keeps it honest.
+
+The packets' own path is in `loop`. Here nothing waits, and time comes in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv6Address
+
+from qosctl.bpf.dscp import DF, Dscp
+from qosctl.bpf.errors import NotAttachedError, RefusedError
+from qosctl.dtls.anyconnect.connect_response import Session
+from qosctl.dtls.anyconnect.frames import Frame, FrameKind, decode_dtls, encode_dtls
+from qosctl.dtls.numbering.plain import Numbering
+from qosctl.dtls.numbering.probe import ProbingNumbering, probe_of, probe_payload
+from qosctl.dtls.numbering.switched import SwitchedNumbering
+from qosctl.dtls.record.handshake import Finished
+from qosctl.dtls.record.protection import ALERT, APPLICATION_DATA, RecordSealer
+from qosctl.dtls.session.dpd import Due, Liveness
+from qosctl.dtls.session.factories import Parts
+from qosctl.dtls.session.flow_entry import FlowEntry
+from qosctl.dtls.session.key_lifetime import KeyLife
+from qosctl.dtls.session.path_mtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
+from qosctl.dtls.session.rtt_responder import ASKED_BYTES, Asked
+from qosctl.dtls.session.session_stats import Tally
+from qosctl.dtls.transport.udp import UdpSocket
+
+CLOSE_NOTIFY = b"\x01\x00"
+"""Warning, close_notify (RFC 5246 section 7.2.1)."""
+QUIET_S = 2.0
+"""How long we speak without hearing anything before we ask; after PATIENCE requests without an answer TLS takes over."""
+PATIENCE = 8
+_FATAL = 2
+_DPD_ID_BYTES = 4  # unlike a probe's, which is echoed in the same kind of frame
+
+
+class LinkLostError(NotAttachedError):
+    """The DTLS channel is dead or closed; the session may live."""
+
+
+class Link:
+    """One DTLS epoch. Store the time in `life.said` and `life.heard` as packets pass."""
+
+    def __init__(  # noqa: PLR0913  (what it is made of)
+        self,
+        *,
+        udp: UdpSocket,
+        finished: Finished,
+        numbering: Numbering,
+        entry: FlowEntry,
+        session: Session,
+        outer: IPv4Address | IPv6Address,
+        tally: Tally,
+        parts: Parts,
+        now: float,
+        path: PathMtu | None = None,
+    ) -> None:
+        """`entry` is this flow's by now, though its ring may come later; `outer` is the server's address.
+
+        `path` is what an earlier link of the session has found out about it.
+        """
+        keys = finished.keys
+        sealer = RecordSealer(keys.cipher, keys.client_key, keys.client_iv)
+        self.udp = udp
+        self.descriptor = udp.fileno()
+        self.suite = finished.suite
+        self.opener = parts.opener(keys.cipher, keys.server_key, keys.server_iv)
+        self.uplink = parts.uplink(sealer, numbering, None, sent=tally.sent)
+        self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
+        self._switched = numbering if isinstance(numbering, SwitchedNumbering) else None
+        self._entry = entry
+        self._asked: Asked | None = None
+        self._adopt_memory()
+        self._follow_switch(now)
+        self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
+        self.path = path or PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
+        self._overhead = sealer.overhead + 1
+        self._headers = self._overhead + (20 if outer.version == 4 else 40) + 8
+        self._tally = tally
+        self._retired = False
+        self._sent_before = sum(tally.sent.packets)
+        self._dpd_id = 0
+        self._dpd_asked = self._began = now
+
+    @property
+    def outer_mtu(self) -> int:
+        """The IP packets that the path takes, as far as is known, in bytes."""
+        return self.path.size + self._headers
+
+    def worn(self, life: KeyLife, now: float) -> bool:
+        """Whether the keys have been used for long enough."""
+        sealed = sum(self._tally.sent.packets) - self._sent_before
+        return max(sealed, self.opener.counts.opened) >= life.records or now >= self._began + life.seconds
+
+    def tend(self, now: float) -> float:
+        """Do what is due; return when to be called again. LinkLostError when the channel is dead."""
+        self._keep_alive(now)
+        if self._asked is None:
+            self._adopt_memory()
+        self._follow_switch(now)
+        if self.udp.too_big:
+            self.udp.too_big = False
+            self.path.hinted(self.udp.payload_mtu() - self._overhead, now)
+        probe = self.path.due(now, said=self.life.said)
+        if probe is not None:
+            said = self.life.said
+            self.udp.send_whole(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.payload), DF, now))
+            self.udp.send(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.small), DF, now))
+            self._tally.count_control("dtls mtu probe sent")
+            self.life.said = said  # a lost probe says nothing about the channel
+        if self.prober is not None and not self.prober.waits(now):
+            self.probe(self.prober, now, ())
+        return min(self.life.next_time(), self.path.next_time(), self._answer(now))
+
+    def probe(self, prober: ProbingNumbering, now: float, present: Collection[Dscp]) -> None:
+        """Send the probes that are due in front of packets of the classes `present`."""
+        while (dscp := prober.probe_due(now, present)) is not None:
+            payload = probe_payload(prober.probe_sent(dscp, now))
+            self.send(FrameKind.DPD_OUT, payload, now, dscp)
+
+    def _adopt_memory(self) -> None:
+        """Mark from now on, if the flow's ring has come."""
+        memory = self._entry.memory
+        if memory is not None:
+            self.uplink.mark_in(memory.marks)
+            self._asked = Asked(memory.inquiry)
+
+    def _follow_switch(self, now: float) -> None:
+        """While no mark leaves, numbers and probes tell nothing of classes either."""
+        if self._switched is not None:
+            self._switched.set_marking(self._entry.passtos(), now)
+
+    def _answer(self, now: float) -> float:
+        """Send the probe that somebody has asked for; return when to look again."""
+        if self._asked is None:
+            return math.inf
+        asked = self._asked.due(now)
+        if asked is not None:
+            dscp, payload = asked
+            self.send(FrameKind.DPD_OUT, payload, now, dscp)
+        return self._asked.next_time()
+
+    def take(self, content_type: int, plaintext: bytes, now: float) -> Frame | None:
+        """Take an authentic record that holds no packet; returns the frame if it is for the session to judge.
+
+        LinkLostError when the server closes the channel.
+        """
+        if content_type == ALERT:
+            if plaintext == CLOSE_NOTIFY or (len(plaintext) == 2 and plaintext[0] == _FATAL):
+                raise LinkLostError("the server closed the DTLS channel")
+            self._tally.drop("alert")
+            return None
+        if content_type != APPLICATION_DATA:
+            # The server may send its Finished again; a renegotiation we would not answer either.
+            self._tally.drop("handshake_after_finished")
+            return None
+        frame = decode_dtls(plaintext)
+        if frame is None:
+            self._tally.drop("unknown_frame")
+            return None
+        self._tally.count_control(f"dtls {frame.kind.name.lower()} received")
+        if frame.kind == FrameKind.DPD_OUT:
+            self.send(FrameKind.DPD_RESP, frame.payload, now)
+        elif frame.kind == FrameKind.DPD_RESP:
+            self.life.answered(now)
+            self._take_echo(frame.payload, now)
+        else:
+            return frame
+        return None
+
+    def send(self, kind: FrameKind, payload: bytes, now: float, dscp: Dscp = DF) -> None:
+        """Send a frame that is no packet."""
+        self._tally.count_control(f"dtls {kind.name.lower()} sent")
+        if not self.udp.send(self.uplink.seal_control(encode_dtls(kind, payload), dscp, now)):
+            self._tally.drop("control_without_room")  # whoever asked will ask again
+        self.life.said = now
+
+    def close(self, now: float, *, goodbye: bool) -> None:
+        """Close the socket, say goodbye before if asked to, and hand over what was counted."""
+        if goodbye:
+            with contextlib.suppress(RefusedError):  # no number is left to say it with
+                self.udp.send(self.uplink.seal_alert(CLOSE_NOTIFY, now))
+        if not self._retired:
+            self._hand_over_counts(now)
+            self._tally.black_holes += self.path.black_holes
+        self.udp.close()
+
+    def retire(self, now: float) -> None:
+        """Another link of the session has taken over, and knows the path; what is on its way here is still received."""
+        self._hand_over_counts(now)
+        self._retired = True
+
+    def _hand_over_counts(self, now: float) -> None:
+        self._tally.absorb(self.opener, self.udp, None if self.prober is None else self.prober.snapshot(now))
+
+    def _take_echo(self, payload: bytes, now: float) -> None:
+        probe = probe_of(payload)
+        if probe is not None:
+            if self.prober is not None:
+                self.prober.probe_echoed(probe, now)
+        elif len(payload) >= PROBE_BYTES_MIN:
+            self.path.echoed(payload, now)
+        elif len(payload) == ASKED_BYTES:
+            if self._asked is not None:
+                self._asked.echoed(payload, now)
+        elif len(payload) == SMALL_BYTES:
+            self.path.small_echoed(payload, now)
+        elif payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):
+            self._tally.dpd_round_trip_s = now - self._dpd_asked
+
+    def _keep_alive(self, now: float) -> None:
+        match self.life.due(now):
+            case Due.DEAD:
+                raise LinkLostError("no answer over UDP any more")
+            case Due.DPD:
+                self._dpd_id = (self._dpd_id + 1) & 0xFFFF_FFFF
+                self._dpd_asked = now
+                self.send(FrameKind.DPD_OUT, self._dpd_id.to_bytes(_DPD_ID_BYTES), now)
+            case Due.KEEPALIVE:
+                self.send(FrameKind.KEEPALIVE, b"", now)

@@ -1,0 +1,27 @@
+"""Which makings a session is put together from: the plain ones, or others that do more (`trace`).
+
+Chosen once for the whole call, so that what is not wanted costs nothing where packets pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qosctl.dtls.anyconnect.frames import CstpDecoder
+from qosctl.dtls.packets.batch import Uplink
+from qosctl.dtls.record.protection import RecordOpener
+from qosctl.dtls.session.tls_control import Control
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What makes each part that packets go through; called with the arguments of the class it makes."""
+
+    uplink: Callable[..., Uplink] = Uplink
+    opener: Callable[..., RecordOpener] = RecordOpener
+    control: Callable[..., Control] = Control
+    decoder: Callable[[], CstpDecoder] = CstpDecoder
+
+
+PLAIN = Parts()

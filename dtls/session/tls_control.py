@@ -1,0 +1,137 @@
+"""The conversation on the TLS channel, and what frames of either channel mean for the session. Nothing here waits,
+except for the goodbye, and time comes in.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Sequence
+
+from qosctl.bpf.errors import NotAttachedError, RefusedError
+from qosctl.dtls.anyconnect.connect_response import Interface, Session
+from qosctl.dtls.anyconnect.frames import Frame, FrameKind, encode_cstp
+from qosctl.dtls.anyconnect.login import printable
+from qosctl.dtls.session.dpd import Due, Liveness
+from qosctl.dtls.session.session_stats import Tally
+from qosctl.dtls.session.tls_wakeup import Nudge
+from qosctl.dtls.transport.tls_channel import RECORD_BYTES_MAX, Channel
+
+_DISCONNECT_REASON = b"\xb0user disconnect"
+_GOODBYE_S = 1.0
+BACKLOG_BYTES = 64 << 10
+"""What may wait for room in the TCP socket before the device is left alone."""
+
+
+class SessionEndedError(NotAttachedError):
+    """The server ended the session."""
+
+
+class SilentError(NotAttachedError):
+    """The server does not answer over TLS any more."""
+
+
+class Control:
+    """The TLS channel's side of the session. Store the time in `life.heard` as bytes come."""
+
+    def __init__(  # noqa: PLR0913  (what it speaks of)
+        self,
+        *,
+        name: str,
+        channel: Channel,
+        session: Session,
+        addresses: Sequence[Interface],
+        tally: Tally,
+        now: float,
+    ) -> None:
+        """`name` is what to call the server in an error; `addresses` are those that the tunnel device has."""
+        self._name = name
+        self._channel = channel
+        self._tally = tally
+        self._owed: bytes | None = None
+        self.life = Liveness(session.tls, now)
+        self.nudge = Nudge(addresses)
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits for room that packets had better wait too."""
+        return self._channel.unsent_bytes > BACKLOG_BYTES
+
+    def tend(self, now: float) -> float:
+        """Do what is due; return when to be called again, possibly never (infinity). SilentError when TLS is dead."""
+        if self._owed is not None and not self._channel.unsent:
+            owed, self._owed = self._owed, None
+            self._send(FrameKind.DPD_RESP, owed, now)
+        match self.life.due(now):
+            case Due.DEAD:
+                raise SilentError(f"{self._name}: the server has stopped answering over TLS")
+            case Due.DPD:
+                self._send(FrameKind.DPD_OUT, b"", now)
+            case Due.KEEPALIVE:
+                self._send(FrameKind.KEEPALIVE, b"", now)
+        packet = self.nudge.due(now)
+        if packet is not None:
+            self._tally.count_control("tls nudge sent")
+            self.send_packet(packet)
+        return min(self.life.next_time(), self.nudge.next_time())
+
+    def take(self, frame: Frame, now: float) -> None:
+        """Take a frame of TLS that is no packet. SessionEndedError when it is the server's goodbye."""
+        self._tally.count_control(f"tls {frame.kind.name.lower()} received")
+        if frame.kind == FrameKind.DPD_OUT:
+            self._answer(frame.payload, now)
+        elif frame.kind != FrameKind.DPD_RESP:
+            self.judge(frame)
+
+    def judge(self, frame: Frame) -> None:
+        """Take a frame of either channel that is neither packet nor request. SessionEndedError when it is a goodbye."""
+        if frame.kind in {FrameKind.DISCONN, FrameKind.TERM_SERVER}:
+            # The first byte is a code, the rest words for the user; either may be missing.
+            words = printable(frame.payload[1:].decode("utf-8", "replace"))
+            raise SessionEndedError(f"{self._name}: the server ended the session{': ' if words else ''}{words}")
+        if frame.kind == FrameKind.COMPRESSED:
+            self._tally.drop("compressed")  # we never asked for it
+
+    def send_packet(self, packet: bytes) -> None:
+        """Send an inner packet over TLS. ConnectionLostError when there is no TLS any more."""
+        frame = encode_cstp(FrameKind.DATA, packet)
+        if len(frame) > RECORD_BYTES_MAX:
+            self._tally.drop("too_long")
+            return
+        self._channel.send(frame)
+
+    def say_goodbye(self) -> None:
+        """Tell the server, which makes it forget the cookie. Best effort, and for a second at most."""
+        until = time.monotonic() + _GOODBYE_S
+        try:
+            self._channel.send(encode_cstp(FrameKind.DISCONN, _DISCONNECT_REASON))
+            poll = select.poll()
+            poll.register(self._channel.fileno(), select.POLLOUT)
+            while self._channel.unsent and poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                self._channel.flush()
+        except (RefusedError, NotAttachedError):
+            pass  # the server is gone: then there is nobody to tell
+
+    def _answer(self, payload: bytes, now: float) -> None:
+        """Answer a request at once, or the newest one when the socket has room again: a server that asks and does not
+        read would otherwise fill our memory with its own words.
+        """
+        if not self._channel.unsent:
+            self._send(FrameKind.DPD_RESP, payload, now)
+            return
+        if self._owed is not None:
+            self._tally.drop("dpd_unanswered")
+        self._owed = payload
+
+    def _send(self, kind: FrameKind, payload: bytes, now: float) -> None:
+        if self.congested:  # whoever does not read hears no request either
+            self._tally.drop("control_without_room")
+            self.life.said = now
+            return
+        self._tally.count_control(f"tls {kind.name.lower()} sent")
+        frame = encode_cstp(kind, payload)
+        if len(frame) > RECORD_BYTES_MAX:
+            self._tally.drop("control_too_long")  # one frame must be one record, and that none of ours could be
+            return
+        self._channel.send(frame)
+        self.life.said = now

@@ -1,0 +1,1 @@
+"""Sockets and devices: the only room that opens them."""

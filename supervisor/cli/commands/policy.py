@@ -1,0 +1,83 @@
+"""`qosctl policy [set|allow|fold|reset]`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TextIO
+
+from qosctl.bpf.dscp import Dscp
+from qosctl.bpf.maps.folding import FOLDS, fold
+from qosctl.bpf.maps.policy import Policy, Rule
+from qosctl.supervisor.devices.policy import change_policy, parse_dscp, parse_rules, policy
+from qosctl.supervisor.output.exit_codes import Exit
+from qosctl.supervisor.output.json_documents import document, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take a verb, or nothing to show the table."""
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    change = verbs.add_parser("set", help="change the rules of some classes: EF=EF AF41=AF31 CS6=leave EF=EF,priority=6")
+    change.add_argument("rules", nargs="+", metavar="INNER=OUTER[,priority=N]", help="OUTER is a DSCP, or `leave`")
+    allow = verbs.add_parser("allow", help="mark these classes with their own DSCP and leave all others alone")
+    allow.add_argument("classes", nargs="+", metavar="DSCP")
+    folding = verbs.add_parser("fold", help="let only so many kinds of marks out, besides LE (RFC 5127)")
+    folding.add_argument("count", type=int, choices=FOLDS)
+    verbs.add_parser("reset", help="each class keeps its own DSCP")
+
+
+def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
+    """Change the table, or show it."""
+    if arguments.verb == "set":
+        rules = parse_rules(arguments.rules)
+        table = change_policy(lambda before: before.replaced(rules))
+    elif arguments.verb == "allow":
+        allowed = [parse_dscp(name) for name in arguments.classes]
+        table = change_policy(lambda _: Policy.allow(*allowed))
+    elif arguments.verb == "fold":
+        table = change_policy(lambda _: fold(arguments.count))
+    elif arguments.verb == "reset":
+        table = change_policy(lambda _: Policy.identity())
+    else:
+        table = policy()
+    if arguments.json:
+        write_json(document(policy=[_rule_json(dscp, rule) for dscp, rule in table.items()]), out)
+    elif arguments.verb is None:
+        _print(table, out)
+    return Exit.FINE
+
+
+def _rule_json(dscp: Dscp, rule: Rule) -> dict[str, object]:
+    return {
+        "inner": dscp.name,
+        "outer": None if rule.outer is None else rule.outer.name,
+        "inner_dscp": dscp.value,
+        "outer_dscp": None if rule.outer is None else rule.outer.value,
+        "priority": rule.priority,
+    }
+
+
+def _print(table: Policy, out: TextIO) -> None:
+    print(f"{'inner':<8}{'outer':<8}priority", file=out)
+    for dscp, rule in table.items():
+        if dscp.assigned:
+            print(_row(dscp.name, rule), file=out)
+    _print_unassigned({dscp: rule for dscp, rule in table.items() if not dscp.assigned}, out)
+
+
+def _print_unassigned(rules: dict[Dscp, Rule], out: TextIO) -> None:
+    """One line where all numbers without a name are treated alike, a line each otherwise."""
+    own = all(rule == Rule(dscp) for dscp, rule in rules.items())
+    kinds = set(rules.values())
+    if own:
+        print("others  own", file=out)
+    elif len(kinds) == 1:
+        print(_row("others", kinds.pop()), file=out)
+    else:
+        for dscp, rule in rules.items():
+            print(_row(dscp.name, rule), file=out)
+
+
+def _row(name: str, rule: Rule) -> str:
+    outer = "leave" if rule.outer is None else rule.outer.name
+    return f"{name:<8}{outer:<8}{'' if rule.priority is None else rule.priority}".rstrip()

@@ -1,0 +1,97 @@
+"""`qosctl status [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from typing import TextIO
+
+from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.printable import one_line
+from qosctl.supervisor.cli.summary import glance
+from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
+from qosctl.supervisor.output.exit_codes import Exit
+from qosctl.supervisor.output.json_documents import Json, counters_json, document, write_json
+from qosctl.supervisor.process.locked_file import TABLE_FILES, any_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take --json."""
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
+    """Report; exits 3 where nothing is attached."""
+    now = status()
+    if arguments.json:
+        write_json(_json(now), out)
+    else:
+        _print(now, out)
+        _print_blocked(out)
+    return Exit.FINE if any(d.state is DeviceState.ATTACHED for d in now.devices) else Exit.NOT_ATTACHED
+
+
+def _print_blocked(out: TextIO) -> None:
+    if not any_file(TABLE_FILES):
+        return
+    from qosctl.supervisor.kill_switch.blocked import blocked  # noqa: PLC0415 - pyroute2 costs a tenth of a second
+
+    with suppress(OSError):  # the kernel does not say: then qosctl unblock says why
+        for each in blocked():
+            print(one_line(f"blocked: {each} (try: qosctl unblock, or connect again)"), file=out)
+
+
+def _json(now: Status) -> Json:
+    return document(
+        passtos=now.passtos,
+        policy_is_default=now.policy == Policy.identity(),
+        devices=[_device_json(device) for device in now.devices],
+        flows=len(now.flows),
+    )
+
+
+def _device_json(device: DeviceStatus) -> Json:
+    program = device.program
+    return {
+        "device": device.name,
+        "ifindex": device.index,
+        "state": device.state.value,
+        "hook": device.hook.value if device.hook else None,
+        "program": {"id": program.id, "tag": program.tag} if program else None,
+        "ahead": [{"hook": foreign.where.value, "description": foreign.description} for foreign in device.ahead],
+        **counters_json(device.counters),
+    }
+
+
+def _print(now: Status, out: TextIO) -> None:
+    if not now.devices:
+        print("nothing is attached (try: qosctl attach IFACE)", file=out)
+        return
+    print(one_line(glance(now)), file=out)
+    alive = sum(flow.alive for flow in now.flows)
+    policy = "default" if now.policy == Policy.identity() else "custom"
+    print(f"passtos {'on' if now.passtos else 'off'}   policy {policy}   flows {alive}", file=out)
+    for device in now.devices:
+        print(file=out)
+        _print_device(device, out)
+
+
+def _print_device(device: DeviceStatus, out: TextIO) -> None:
+    if device.hook is not None and device.program is not None:
+        where = f"attached ({device.hook.value}, program {device.program.id}, tag {device.program.tag})"
+    else:
+        where = {DeviceState.GONE: "device is gone (try: qosctl detach --all)"}.get(
+            device.state, f"not attached any more (try: qosctl attach {device.name})"
+        )
+    print(one_line(f"{device.name}: {where}"), file=out)
+    for foreign in device.ahead:
+        ahead = f"runs before us: {foreign.description}, {foreign.where.value}; if it ends the chain we see nothing"
+        print(f"    {one_line(ahead)}", file=out)
+    outcomes = {o.label: n for o, n in device.counters.outcomes.items() if n}
+    for label, count in sorted(outcomes.items(), key=lambda item: -item[1]):
+        print(f"    {label:<18}{count:>14,}", file=out)
+    classes = {dscp: t for dscp, t in device.counters.outer.items() if t.packets}
+    if classes:
+        print(f"    {'outer DSCP':<12}{'packets':>20}{'bytes':>18}", file=out)
+    for dscp, traffic in classes.items():
+        print(f"    {dscp.name:<12}{traffic.packets:>20,}{traffic.bytes:>18,}", file=out)

@@ -1,0 +1,1 @@
+"""What stands at a network device's egress, and the switch and policy that go with it."""

@@ -1,0 +1,1 @@
+"""How all commands speak: lines on stderr, JSON documents, exit codes."""

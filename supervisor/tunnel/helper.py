@@ -1,0 +1,109 @@
+"""The process that holds what a tunnel has done to the machine, and undoes it when its client goes, however it went.
+
+    client ----- requests, its sockets ---------------> steward
+           <---- answers; device, ring and switch ----
+
+Everybody's client has one, forked before any byte of the network or of a secret is read: the device, the flow's entry,
+routes and names are the steward's to keep. It is in a session of its own, so neither Ctrl-C nor a terminal that closes
+reaches it; it hears nothing but the socket (`duties`), and when that ends, so does it, after bounded time.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+from qosctl.bpf.errors import InternalError, RefusedError
+from qosctl.supervisor.process import privileges, system_calls
+from qosctl.supervisor.tunnel import helper_messages
+from qosctl.supervisor.tunnel.flow_marker import FlowMarker
+from qosctl.supervisor.tunnel.helper_device import TunnelDevice
+from qosctl.supervisor.tunnel.helper_requests import Duties
+from qosctl.supervisor.tunnel.undo_journal import Memory
+from qosctl.supervisor.tunnel.vpnc_script import CLOSE_S, Script
+
+_ENTRY_PATIENCE_S = 5.0
+"""How long the flow's entry may keep the end waiting, where another command holds the lock."""
+_END_S = CLOSE_S + _ENTRY_PATIENCE_S + 5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Steward:
+    """The client's end: a socket to the other process, which `start` begins and `end` waits for."""
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self._pid = pid
+        self.connection = connection
+
+    @classmethod
+    def start(
+        cls,
+        device: TunnelDevice,
+        marker: FlowMarker,
+        script: Script | None,
+        memory: Memory | None,
+        warn: Callable[[str], None],
+    ) -> Steward:
+        """Fork: the objects work on in the child alone, which tells `warn`. No thread may run yet."""
+        ours, theirs = helper_messages.pair()
+        gc.freeze()  # what both have by now they go on sharing, as long as nobody writes its marks into it
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            if memory is not None:
+                memory.leave()
+            return cls(pid, ours)
+        status = os.EX_SOFTWARE
+        try:
+            ours.close()
+            _settle_down()
+            with ExitStack() as undo:
+                _promise(undo, device, marker, script, memory)
+                Duties(theirs, device, marker, script, warn).serve()
+            status = os.EX_OK
+        except Exception as error:  # the last place where a fault of ours can become one line
+            warn(f"its steward has ended: {InternalError.of(error)}")
+        finally:
+            os._exit(status)
+
+    def end(self) -> None:
+        """Let the other process undo what is left, and wait for it."""
+        self.connection.close()
+        deadline = time.monotonic() + _END_S
+        with suppress(ChildProcessError):
+            while os.waitpid(self._pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+                time.sleep(0.005)
+
+
+def _settle_down() -> None:
+    """Be nobody's foreground process: in a session of our own, and without the terminal or pipes of whoever started us."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for each in (0, 1):  # the password comes from one; who reads the other waits for its end
+        os.dup2(nothing, each)
+    os.close(nothing)
+    # Whoever stops all of a unit's processes reaches us too: we go when the client has gone. Not SIG_IGN, which the script
+    # would inherit.
+    with suppress(OSError):  # a kernel without it: nothing is promised there, and the tunnel matters more
+        privileges.limit(privileges.STEWARDS)
+    with suppress(RefusedError):  # the client, on the same machine, says why
+        system_calls.give_up(system_calls.STEWARDS, foreign=True)
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+
+
+def _promise(
+    undo: ExitStack, device: TunnelDevice, marker: FlowMarker, script: Script | None, memory: Memory | None
+) -> None:
+    """Note what is to be undone at the end: routes and names first, while the device is there; the device last."""
+    undo.callback(device.close)
+    undo.callback(marker.close, _ENTRY_PATIENCE_S)
+    if script is not None:
+        undo.callback(script.close, asked=False)  # nothing happens where the client has closed it
+    elif memory is not None:
+        undo.callback(memory.forget)

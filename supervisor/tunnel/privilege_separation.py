@@ -1,0 +1,116 @@
+"""Where a client stands: what it marks with, who sets routes and names, and what the dead left undone before.
+
+client      the network, the packets, the secrets
+steward     the device, the flow's entry, routes and names (see `steward`): whoever the client is, whatever becomes of it
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+
+from qosctl.bpf.errors import QosctlError
+from qosctl.bpf.kernel import bpffs
+from qosctl.dtls.host_config import Surroundings
+from qosctl.supervisor.kill_switch.held import ownerless
+from qosctl.supervisor.kill_switch.switch import KillSwitch
+from qosctl.supervisor.process import privileges
+from qosctl.supervisor.tunnel import vpnc_environment
+from qosctl.supervisor.tunnel.flow_marker import FlowMarker
+from qosctl.supervisor.tunnel.helper import Steward
+from qosctl.supervisor.tunnel.helper_client import Remote, RemoteDevice, RemoteMarker, RemoteScript
+from qosctl.supervisor.tunnel.helper_device import TunnelDevice
+from qosctl.supervisor.tunnel.helper_sockets import RemoteSockets
+from qosctl.supervisor.tunnel.undo_journal import Memory, TakenError
+from qosctl.supervisor.tunnel.vpnc_script import NONE, Script, undo_for_the_dead
+
+UNDOING_S = 10.0
+"""How long to wait for a dead client's steward."""
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the client is given. `surroundings` is None for only an address."""
+
+    keeper: RemoteDevice
+    marker: RemoteMarker
+    sockets: RemoteSockets
+    surroundings: Surroundings | None
+    known: str | None
+    """The server's address, where an earlier client has left what belongs inside blocked: its name may be, too."""
+
+
+@contextmanager
+def stand(
+    server: str, tunnel: str | None, script: str, warn: Callable[[str], None], *, guarded: bool
+) -> Iterator[Standing]:
+    """Undo for the dead, claim the device, and begin a steward; at the end, all that was done is undone.
+
+    `script` is what `script.choose` returned. This process may become whoever it likes; secrets are better read afterwards.
+    With `guarded` what belongs inside is held there. RefusedError when another client has the device `tunnel`.
+    """
+    memory = _claim(tunnel, warn)
+    known = _look_for_held(server, warn, guarded=guarded)
+    owner = os.getpid()
+    marker = FlowMarker(server, owner, warn)
+    switch = KillSwitch(server, warn) if guarded else None
+    runner = None if script == NONE else Script(script, memory, owner, warn, switch)
+    with suppress(QosctlError):  # where marking is not possible, the marker tells
+        bpffs.ensure_mounted()  # takes a privilege that the steward does not keep
+    privileges.keep_secrets()
+    steward = Steward.start(TunnelDevice(tunnel), marker, runner, memory, warn)
+    try:
+        remote = Remote(steward.connection, warn)
+        around = None if runner is None else RemoteScript(remote)
+        with closing(RemoteSockets(remote, needed=guarded)) as sockets:
+            yield Standing(RemoteDevice(remote), RemoteMarker(remote), sockets, around, known)
+    finally:
+        steward.end()
+
+
+def _look_for_held(server: str, warn: Callable[[str], None], *, guarded: bool) -> str | None:
+    """Return where a server is whose tunnel is held for nobody, and say of what will not be taken over that it is there."""
+    known = None
+    try:
+        for _, owner in ownerless():
+            mine = owner is not None and owner.server == server
+            if owner is not None and mine:
+                known = str(owner.gateway)
+            if owner is not None and not (mine and guarded):
+                warn(f"what belonged in {owner.tunnel}, to {owner.server}, is still blocked (try: qosctl unblock)")
+    except OSError:  # who may not ask the kernel has nothing to take over
+        return None
+    return known
+
+
+def _claim(tunnel: str | None, warn: Callable[[str], None]) -> Memory | None:
+    """Undo for the dead, and take the device that was asked for.
+
+    Without a place for the file the kernel alone keeps others off the device.
+    """
+    deadline = time.monotonic() + UNDOING_S
+    while True:
+        undo_for_the_dead(warn)
+        if tunnel is None or not vpnc_environment.DEVICE.match(tunnel):  # the client will say what is wrong with it
+            return None
+        try:
+            return Memory.claim(tunnel)
+        except OSError:
+            return None
+        except TakenError as taken:
+            if taken.pid is None or _is_there(taken.pid) or time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK_S)  # for the steward of a client that has just been killed: it undoes what that has done
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True

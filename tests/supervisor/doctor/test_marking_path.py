@@ -1,0 +1,205 @@
+"""Each thing that keeps marks from being made is caused for real, and found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+from qosctl.bpf.dscp import DF, EF
+from qosctl.bpf.flow_page.flow_pins import Owner
+from qosctl.bpf.kernel import syscall
+from qosctl.bpf.maps import namespace_maps
+from qosctl.bpf.maps.device_pins import pins_of
+from qosctl.bpf.maps.flow_key import FlowKey
+from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.maps.ring import Ring
+from qosctl.supervisor.devices.attach import attach
+from qosctl.supervisor.devices.passtos import set_passtos
+from qosctl.supervisor.devices.policy import change_policy, parse_rules
+from qosctl.supervisor.doctor import marking_path
+from qosctl.supervisor.doctor.finding import Finding, Level
+
+from tests.lab import Namespace
+from tests.lab.packets import record
+from tests.lab.wire import ADDRESSES, FAR, NEAR, Stand, Tunnel, foreign_program
+from tests.supervisor.doctor.looking import bad, causes, look_at, one
+
+
+@pytest.fixture(autouse=True)
+def short_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marking_path, "MOMENT", 0.02)
+
+
+def look(*devices: str) -> list[Finding]:
+    return list(marking_path.check(marking_path.observe(devices)))
+
+
+@contextlib.contextmanager
+def marking(stand: Stand, numbers: Sequence[int] = (1, 2)) -> Iterator[Tunnel]:
+    """Everything as it should be, with some records marked EF."""
+    attach([NEAR])
+    set_passtos(True)
+    with stand.tunnel() as tunnel:
+        for number in numbers:
+            tunnel.send(number, EF)
+        yield tunnel
+
+
+def test_a_machine_that_marks_has_nothing_to_mend(stand: Stand) -> None:
+    with marking(stand):
+        found = look()
+    assert bad(found) == {}
+    assert one(found, "counters").seen == f"{NEAR}: 2 records carried as EF"
+
+
+@pytest.mark.usefixtures("stand")
+@causes("attached", "no program of ours")
+@causes("switch", "passtos is off")
+@causes("flows", "no tunnel of ours")
+def test_nothing_at_all_is_set_up() -> None:
+    found = look(NEAR)
+    assert bad(found) == {"attached": Level.FAIL, "switch": Level.FAIL, "flows": Level.FAIL}
+    assert [finding.mend for finding in found if finding.level is Level.FAIL][:2] == [
+        f"qosctl attach {NEAR}",
+        "qosctl passtos on",
+    ]
+
+
+@causes("attached", "no device is attached")
+def test_no_device_is_named_and_none_leads_anywhere() -> None:
+    with Namespace("nowhere") as nowhere, nowhere.entered():
+        assert one(look(), "attached").seen == "no device is attached"
+
+
+def test_the_device_of_the_default_route_is_looked_at_unasked(stand: Stand) -> None:
+    stand.sender.run(["ip", "route", "add", "default", "via", ADDRESSES[4][1]])
+    assert one(look(), "attached").mend == f"qosctl attach {NEAR}"
+
+
+@pytest.mark.usefixtures("stand")
+@causes("attached", "no such device")
+def test_a_device_that_is_not_there() -> None:
+    assert one(look("nosuch"), "attached").seen == "nosuch: no such device"
+
+
+@causes("switch", "passtos is off")
+def test_the_switch_is_off(stand: Stand) -> None:
+    with marking(stand):
+        set_passtos(False)
+        found = look()
+    assert bad(found) == {"switch": Level.FAIL}
+    assert one(found, "switch").mend == "qosctl passtos on"
+
+
+@causes("attached", "and is not any more")
+def test_somebody_took_the_program_off(stand: Stand) -> None:
+    with marking(stand):
+        link = syscall.obj_get(str(pins_of(stand.index).link))
+        syscall.link_detach(link)
+        os.close(link)
+        found = look()
+    assert bad(found)["attached"] is Level.FAIL
+    assert "not any more" in one(found, "attached").seen
+
+
+@causes("attached", "went away after attach")
+def test_the_device_went_away(stand: Stand) -> None:
+    attach([NEAR])
+    stand.sender.run(["ip", "link", "del", NEAR])
+    assert bad(look())["attached"] is Level.WARN
+
+
+@causes("attached", "went away after attach")
+def test_the_device_goes_away_in_the_middle(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marking_path, "MOMENT", 0.3)
+    attach([NEAR])
+    timer = threading.Timer(0.1, lambda: stand.watcher.run(["ip", "link", "del", FAR]))
+    timer.start()
+    found = look(NEAR)
+    timer.join()
+    assert one(found, "attached").level is Level.WARN
+
+
+@causes("way-out", "which is not attached")
+def test_the_tunnel_leaves_by_another_device(stand: Stand) -> None:
+    with marking(stand):
+        stand.sender.run(["ip", "link", "add", "name", "other", "type", "veth", "peer", "name", "rehto"])
+        stand.sender.run(["ip", "link", "set", "other", "up"])
+        stand.sender.run(["ip", "route", "add", f"{ADDRESSES[4][1]}/32", "dev", "other"])
+        found = look()
+    assert one(found, "way-out").mend == "qosctl attach other"
+
+
+@causes("policy", "the policy marks no class")
+@causes("policy", "leaves EF alone")
+@causes("policy", "makes EF ")
+def test_the_policy_marks_nothing_or_not_ef(stand: Stand) -> None:
+    with marking(stand):
+        change_policy(lambda _: Policy.allow())
+        assert bad(look())["policy"] is Level.FAIL
+        change_policy(lambda _: Policy.identity().replaced(parse_rules(["EF=leave"])))
+        assert one(look(), "policy").seen == "the policy leaves EF alone"
+        change_policy(lambda _: Policy.identity().replaced(parse_rules(["EF=AF41"])))
+        assert one(look(), "policy").seen == "the policy makes EF AF41"
+
+
+@pytest.mark.usefixtures("stand")
+@causes("flows", "is dead")
+@causes("flows", "no tunnel of ours")
+def test_no_tunnel_and_a_dead_tunnel() -> None:
+    attach([NEAR])
+    set_passtos(True)
+    assert bad(look()) == {"flows": Level.FAIL}
+    ring = Ring(Owner(1, 0, "tun-dead", "server.example"))
+    with namespace_maps.open_state() as opened:
+        opened.flows.add(FlowKey((ADDRESSES[4][0], 5), (ADDRESSES[4][1], 6)), ring)
+        ring.close()
+        try:
+            levels = [finding.level for finding in look_at(look()) if finding.check == "flows"]
+        finally:
+            opened.flows.remove(FlowKey((ADDRESSES[4][0], 5), (ADDRESSES[4][1], 6)))
+    assert levels == [Level.WARN, Level.FAIL]
+
+
+@causes("counters", "most records ended as ")
+def test_records_whose_mark_is_not_found(stand: Stand) -> None:
+    with marking(stand) as tunnel:
+        for number in range(10, 20):
+            tunnel.socket.send(record(number))
+        found = look()
+    assert bad(found) == {"counters": Level.WARN}
+    assert "stale" in one(found, "counters").seen
+
+
+@causes("counters", "all of them DF inside")
+def test_applications_that_do_not_mark(stand: Stand) -> None:
+    with marking(stand, ()) as tunnel:
+        tunnel.send(1, DF)
+        found = look()
+    assert bad(found) == {"counters": Level.WARN}
+    assert "all of them DF" in one(found, "counters").seen
+
+
+@causes("seen", "our program saw none of them")
+def test_a_program_ahead_that_ends_the_chain(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marking_path, "MOMENT", 0.3)
+    with marking(stand) as tunnel:
+        program = foreign_program(ttl=77, verdict=0)
+        link = syscall.link_create_tcx_first(program, stand.index)
+
+        def send() -> None:
+            for number in range(3, 30):
+                tunnel.send(number)
+
+        timer = threading.Timer(0.05, send)
+        timer.start()
+        found = look()
+        timer.join()
+        os.close(link)
+        os.close(program)
+    assert bad(found) == {"seen": Level.FAIL}
+    assert "saw none" in one(found, "seen").seen
+    assert "program" in one(found, "seen").means
