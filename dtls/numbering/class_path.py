@@ -11,7 +11,7 @@ from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.numbering.overtaking import Overtaking, State
 from qosctl.dtls.numbering.send_history import SendHistory
 from qosctl.dtls.numbering.windowed import DeliveryRate, RoundTrips
-from qosctl.dtls.packets.priority import place
+from qosctl.dtls.urgency import rank
 
 MAX_UNANSWERED = 1024
 """Probes waited for in one class; beyond it the oldest is given up."""
@@ -106,7 +106,7 @@ class ClassPath:
 
     def less_urgent_than(self, other: ClassPath) -> bool:
         """Tell whether the other class goes first where not all can."""
-        return place(self.dscp) > place(other.dscp)
+        return rank(self.dscp) > rank(other.dscp)
 
     @property
     def min_rtt(self) -> float:

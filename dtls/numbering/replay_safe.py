@@ -30,7 +30,7 @@ WHY IT HOLDS, and what it needs:
 2. The position bound holds: a probe or its echo is lost, or the link becomes ten times as fast within a round trip, but
    not both. Late echoes, a client or a server that stands still make echoes older, and with their age the bound grows.
 3. What is numbered is sent at once. A low number is good for GOOD_FOR_S; a sender that comes later asks again.
-4. Only more urgent classes overtake less urgent ones (priority.py), and of several that overtake the most urgent have
+4. Only more urgent classes overtake less urgent ones (urgency.py), and of several that overtake the most urgent have
 proved
    it first. If one of these must take a number that would drop low ones of another, that other takes new ones (DOUBTED).
 

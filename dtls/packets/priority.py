@@ -1,8 +1,4 @@
-"""Inner packets by class, and which class goes first where not all can.
-
-The order is that of RFC 4594 and RFC 8325, which for most code points is their numeric order: network control, voice,
-video, the assured classes, the default; then what asks for less than that, CS1 and LE (RFC 3662, RFC 8622).
-"""
+"""Inner packets by class, and which of them wait where not all can leave: the most urgent go first (`urgency`)."""
 
 from __future__ import annotations
 
@@ -11,17 +7,10 @@ from collections.abc import Sequence
 
 from qosctl.bpf.dscp import DSCP_COUNT, Dscp
 from qosctl.dtls.packets.inner_header import dscp_of
+from qosctl.dtls.urgency import BY_URGENCY, rank
 
 HELD_PACKETS = 512
 """What may wait for room in the socket: about what the tunnel device itself would hold."""
-_LESS_THAN_DEFAULT = {Dscp.parse("CS1"): -1, Dscp.parse("LE"): -2}
-_BY_URGENCY = sorted(Dscp.all(), key=lambda dscp: _LESS_THAN_DEFAULT.get(dscp, dscp.value), reverse=True)
-_PLACE = tuple(map(_BY_URGENCY.index, Dscp.all()))
-
-
-def place(dscp: Dscp) -> int:
-    """Return where the class stands in the order, 0 to 63; 0 goes first."""
-    return _PLACE[dscp.value]
 
 
 def by_class(packets: Sequence[bytes]) -> list[tuple[Dscp, list[bytes]]]:
@@ -35,7 +24,7 @@ def by_class(packets: Sequence[bytes]) -> list[tuple[Dscp, list[bytes]]]:
             classes[dscp] = [packet]
     found = list(classes.items())
     if len(found) > 1:
-        found.sort(key=lambda each: place(each[0]))
+        found.sort(key=lambda each: rank(each[0]))
     return found
 
 
@@ -48,7 +37,7 @@ class Held:
     def __init__(self, most: int = HELD_PACKETS) -> None:
         self._most = most
         self._count = 0
-        self._waiting: list[deque[bytes]] = [deque() for _ in range(DSCP_COUNT)]  # by place
+        self._waiting: list[deque[bytes]] = [deque() for _ in range(DSCP_COUNT)]  # by rank
 
     def __len__(self) -> int:
         """Return how many wait."""
@@ -56,7 +45,7 @@ class Held:
 
     def add(self, dscp: Dscp, packets: Sequence[bytes]) -> int:
         """Let packets of one class wait; returns how many were lost for it, of this class or a less urgent one."""
-        self._waiting[place(dscp)].extend(packets)
+        self._waiting[rank(dscp)].extend(packets)
         self._count += len(packets)
         lost = 0
         while self._count > self._most:
@@ -69,7 +58,7 @@ class Held:
     def take(self, most: int) -> list[tuple[Dscp, list[bytes]]]:
         """Return up to `most` packets, the most urgent class first, as `by_class` does; they wait no longer."""
         taken: list[tuple[Dscp, list[bytes]]] = []
-        for dscp, each in zip(_BY_URGENCY, self._waiting, strict=True):
+        for dscp, each in zip(BY_URGENCY, self._waiting, strict=True):
             if most and each:
                 packets = [each.popleft() for _ in range(min(most, len(each)))]
                 taken.append((dscp, packets))

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.numbering.probe import ProbingNumbering
-from qosctl.dtls.packets.priority import place
+from qosctl.dtls.urgency import rank
 
 from tests.simulator.case import Machine
 from tests.simulator.clock import Clock, Record
@@ -98,7 +98,7 @@ class Client:
         if stop:
             self._stop = 0.0
             stop_at = self._rng.randrange(len(classes))
-        for index, dscp in enumerate(sorted(classes, key=place)):
+        for index, dscp in enumerate(sorted(classes, key=rank)):
             packets = classes[dscp]
             for begin in range(0, len(packets), PROBED_RECORDS):
                 if begin:

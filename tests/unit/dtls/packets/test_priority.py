@@ -2,7 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.dtls.packets.inner_header import dscp_of
-from qosctl.dtls.packets.priority import Held, by_class, place
+from qosctl.dtls.packets.priority import Held, by_class
+from qosctl.dtls.urgency import rank
 
 LE, CS1, AF41, CS6 = (Dscp.parse(name) for name in ("LE", "CS1", "AF41", "CS6"))
 
@@ -12,8 +13,8 @@ def packet(dscp: Dscp, tag: int = 0) -> bytes:
 
 
 def test_who_goes_first() -> None:
-    assert sorted([DF, LE, EF, CS1, CS6, AF41], key=place) == [CS6, EF, AF41, DF, CS1, LE]
-    assert len({place(dscp) for dscp in Dscp.all()}) == 64
+    assert sorted([DF, LE, EF, CS1, CS6, AF41], key=rank) == [CS6, EF, AF41, DF, CS1, LE]
+    assert len({rank(dscp) for dscp in Dscp.all()}) == 64
 
 
 packets = st.lists(st.builds(packet, st.sampled_from([DF, EF, LE, AF41]), st.integers(0, 1 << 20)), max_size=60)
@@ -22,7 +23,7 @@ packets = st.lists(st.builds(packet, st.sampled_from([DF, EF, LE, AF41]), st.int
 @given(packets)
 def test_classes_are_apart_and_their_packets_in_order(inner: list[bytes]) -> None:
     found = by_class(inner)
-    assert [dscp for dscp, _ in found] == sorted({dscp_of(each) for each in inner}, key=place)
+    assert [dscp for dscp, _ in found] == sorted({dscp_of(each) for each in inner}, key=rank)
     for dscp, members in found:
         assert members == [each for each in inner if dscp_of(each) is dscp]
 
@@ -34,7 +35,7 @@ def test_what_is_held_leaves_by_urgency_in_order_within_a_class_and_the_least_ur
     held, model = Held(20), dict[Dscp, list[bytes]]()
     for step in steps:
         if isinstance(step, int):
-            expected = [each for dscp in sorted(model, key=place) for each in model[dscp]][:step]
+            expected = [each for dscp in sorted(model, key=rank) for each in model[dscp]][:step]
             assert held.take(step) == by_class(expected)
             for each in expected:
                 model[dscp_of(each)].remove(each)
@@ -44,7 +45,7 @@ def test_what_is_held_leaves_by_urgency_in_order_within_a_class_and_the_least_ur
             over = max(0, sum(map(len, model.values())) - 20)
             assert held.add(dscp, members) == over
             for _ in range(over):
-                model[max((each for each in model if model[each]), key=place)].pop()
+                model[max((each for each in model if model[each]), key=rank)].pop()
         assert len(held) == sum(map(len, model.values())) <= 20
 
 
