@@ -10,8 +10,8 @@ from qosctl.dtls.anyconnect.connect_response import Interface
 from qosctl.dtls.anyconnect.credentials import Credentials
 from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
 from qosctl.dtls.session.key_lifetime import KEY_LIFE, KeyLife
-from qosctl.dtls.session.marker import Endpoint
 from qosctl.dtls.session.session_stats import Statistics
+from qosctl.dtls.transport.addressing import Endpoint
 from qosctl.dtls.transport.certificate_check import SystemTrust, Trust
 
 

@@ -2,7 +2,7 @@
 
 The kernel never reads this page. One 64-bit word a statistic; words only grow, or are set as a whole, so a reader needs no
 lock. Behind them the name of the cipher suite, what each class has carried (by_dscp.py), and the page's last words,
-for questions to the client (rtt_request.py). New words go where there is room: 0 must mean that there is nothing to say,
+for requests to the client (rtt_request.py). New words go where there is room: 0 must mean that there is nothing to say,
 since older clients leave it there.
 
 A client that was taken over can store anything here. It is shown, and nothing is decided by it: whose a flow is, and

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from qosctl.bpf.abi import FLOW_INFO_WORDS, RING_WORDS, WORD
 from qosctl.bpf.flow_page.flow_pins import Owner
-from qosctl.bpf.flow_page.rtt_request import inquiry_words
+from qosctl.bpf.flow_page.rtt_request import RttRequestWords, request_words
 from qosctl.bpf.flow_page.statistics import page_words
 from qosctl.bpf.kernel import syscall
 
@@ -23,8 +23,8 @@ class RingMemory(NamedTuple):
     """RING_WORDS words of 64 bits."""
     page: memoryview
     """As words: statistics.py."""
-    inquiry: memoryview
-    """The page's last words: rtt_request.py."""
+    rtt_requests: RttRequestWords
+    """The page's last words."""
 
     @classmethod
     def of(cls, fd: int) -> RingMemory:
@@ -32,11 +32,11 @@ class RingMemory(NamedTuple):
         size = RING_SHAPE.max_entries * WORD.size
         whole = memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
         info = whole[_MARKS_BYTES:]
-        return cls(whole[:_MARKS_BYTES].cast("Q"), page_words(info), inquiry_words(info))
+        return cls(whole[:_MARKS_BYTES].cast("Q"), page_words(info), RttRequestWords(request_words(info)))
 
 
 class Ring:
-    """One owner's memory, and its hold on it: `marks`, `page` and `inquiry` are as in RingMemory.
+    """One owner's memory, and its hold on it: `marks`, `page` and `rtt_requests` are as in RingMemory.
 
     From its first entry on (Flows.add) the owner lives as long as the ring is open here: `lock` is the descriptor that
     says so.
@@ -47,7 +47,7 @@ class Ring:
         self.lock = -1
         self.fd = syscall.map_create(RING_SHAPE, owner.tunnel)
         self.id = syscall.map_info(self.fd).id
-        self.marks, self.page, self.inquiry = RingMemory.of(self.fd)
+        self.marks, self.page, self.rtt_requests = RingMemory.of(self.fd)
 
     def close(self) -> None:
         """Drop this process's hold: its flows have no owner any more, and the next reaper takes them out, pins and all.

@@ -10,7 +10,7 @@ from qosctl.bpf.dscp import DF
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.packets.batch import Batch
 from qosctl.dtls.record.handshake import Finished, Handshake
-from qosctl.dtls.session.marker import Endpoint
+from qosctl.dtls.transport.addressing import Endpoint
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.udp import UdpSocket
 

@@ -24,7 +24,7 @@ from qosctl.dtls.session.factories import Parts
 from qosctl.dtls.session.flow_entry import FlowEntry
 from qosctl.dtls.session.key_lifetime import KeyLife
 from qosctl.dtls.session.path_mtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
-from qosctl.dtls.session.rtt_responder import ASKED_BYTES, Asked
+from qosctl.dtls.session.rtt_responder import RTT_PROBE_BYTES, RttResponder
 from qosctl.dtls.session.session_stats import Tally
 from qosctl.dtls.transport.udp import UdpSocket
 
@@ -72,7 +72,7 @@ class Link:
         self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
         self._switched = numbering if isinstance(numbering, SwitchedNumbering) else None
         self._entry = entry
-        self._asked: Asked | None = None
+        self._rtt_responder: RttResponder | None = None
         self._adopt_memory()
         self._follow_switch(now)
         self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
@@ -98,7 +98,7 @@ class Link:
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again. LinkLostError when the channel is dead."""
         self._keep_alive(now)
-        if self._asked is None:
+        if self._rtt_responder is None:
             self._adopt_memory()
         self._follow_switch(now)
         if self.udp.too_big:
@@ -126,7 +126,7 @@ class Link:
         memory = self._entry.memory
         if memory is not None:
             self.uplink.mark_in(memory.marks)
-            self._asked = Asked(memory.inquiry)
+            self._rtt_responder = RttResponder(memory.rtt_requests)
 
     def _follow_switch(self, now: float) -> None:
         """While no mark leaves, numbers and probes tell nothing of classes either."""
@@ -135,13 +135,13 @@ class Link:
 
     def _answer(self, now: float) -> float:
         """Send the probe that somebody has asked for; return when to look again."""
-        if self._asked is None:
+        if self._rtt_responder is None:
             return math.inf
-        asked = self._asked.due(now)
+        asked = self._rtt_responder.due(now)
         if asked is not None:
             dscp, payload = asked
             self.send(FrameKind.DPD_OUT, payload, now, dscp)
-        return self._asked.next_time()
+        return self._rtt_responder.next_time()
 
     def take(self, content_type: int, plaintext: bytes, now: float) -> Frame | None:
         """Take an authentic record that holds no packet; returns the frame if it is for the session to judge.
@@ -203,9 +203,9 @@ class Link:
                 self.prober.probe_echoed(probe, now)
         elif len(payload) >= PROBE_BYTES_MIN:
             self.path.echoed(payload, now)
-        elif len(payload) == ASKED_BYTES:
-            if self._asked is not None:
-                self._asked.echoed(payload, now)
+        elif len(payload) == RTT_PROBE_BYTES:
+            if self._rtt_responder is not None:
+                self._rtt_responder.echoed(payload, now)
         elif len(payload) == SMALL_BYTES:
             self.path.small_echoed(payload, now)
         elif payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):

@@ -7,23 +7,70 @@ they then are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-Endpoint = tuple[str, int]
-"""An IP address in text form and a port."""
+from qosctl.bpf.dscp import Dscp
+
+
+class RttRequest(Protocol):
+    """One request for round trips: `dscps` in ascending order, at least one; `until_ns` of CLOCK_MONOTONIC."""
+
+    @property
+    def id(self) -> int:
+        """Return what tells it from the one before; never 0."""
+        ...
+
+    @property
+    def dscps(self) -> Sequence[Dscp]:
+        """Return what to probe with."""
+        ...
+
+    @property
+    def until_ns(self) -> int:
+        """Return when to end."""
+        ...
+
+
+class RttRequests(Protocol):
+    """Where other processes ask this flow for round trips, and read them. Whatever they write there, no call raises."""
+
+    @property
+    def probes_max(self) -> int:
+        """Return how many probes one request can lead to."""
+        ...
+
+    def current_id(self) -> int:
+        """Return the id of what is asked, 0 where nothing is: cheap enough to look at often."""
+        ...
+
+    def current(self) -> RttRequest | None:
+        """Return what is asked, None where nothing is."""
+        ...
+
+    def begin(self, request: int) -> None:
+        """Say that the request with this id is being answered."""
+        ...
+
+    def probe_sent(self, number: int, dscp: Dscp) -> None:
+        """Note the probe `number`, counted from 0, below `probes_max`."""
+        ...
+
+    def probe_echoed(self, number: int, dscp: Dscp, seconds: float) -> None:
+        """Note that it is back after so long."""
+        ...
 
 
 @dataclass(frozen=True)
 class FlowMemory:
     """What is shared with the kernel, and with others who look.
 
-    `marks` is a view of qosctl.bpf.abi.RING_WORDS words ("Q") to store marks in, `inquiry` of those in which the flow
-    is asked for round trips (qosctl.bpf.flow_page.rtt_request).
+    `marks` is a view of qosctl.bpf.abi.RING_WORDS words ("Q") to store marks in.
     """
 
     marks: memoryview
-    inquiry: memoryview
+    rtt_requests: RttRequests
 
 
 class Marker(Protocol):

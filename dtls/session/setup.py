@@ -27,7 +27,7 @@ from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.record import openssl
 from qosctl.dtls.record.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
 from qosctl.dtls.session.base_mtu import base_for, device_mtu, fitting
-from qosctl.dtls.session.marker import Endpoint
+from qosctl.dtls.transport.addressing import Endpoint
 from qosctl.dtls.transport.certificate_check import Trust
 from qosctl.dtls.transport.dial import Address, dial
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets

@@ -7,6 +7,8 @@ from contextlib import suppress
 
 from qosctl.bpf.errors import UsageError
 
+Endpoint = tuple[str, int]
+"""An IP address in text form and a port."""
 SOCKET_BUFFER_BYTES = 4 << 20
 """Wanted for each direction. The send buffer bounds what all classes together have in the local qdisc: as small as
 the usual default, a bulk queue there would block the urgent packets behind it in this process."""

@@ -25,6 +25,8 @@ Interface = IPv4Interface | IPv6Interface
 
 NAME = re.compile(r"(?![-.])[A-Za-z0-9_.-]{1,15}\Z")
 """What a device may be called (IFNAMSIZ less the final zero): no sign of a shell's, whatever a script does with it."""
+NAME_OR_EMPTY = re.compile(r"(?![-.])[A-Za-z0-9_.-]{0,15}\Z")
+"""The same, or nothing before there is one."""
 MIN_MTU = 68  # RFC 791; the kernel refuses less
 MIN_MTU_IPV6 = 1280  # RFC 8200 section 5; the kernel takes IPv6 off a device with less
 MAX_MTU = (1 << 14) - 1  # a DTLS record less the type byte

@@ -10,7 +10,7 @@ import contextlib
 import socket
 import time
 
-from qosctl.dtls.session.marker import Endpoint
+from qosctl.dtls.transport.addressing import Endpoint
 from qosctl.dtls.transport.outer_sockets import way_to
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE

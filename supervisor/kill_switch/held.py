@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.plan import SLOTS, table_of
 from qosctl.supervisor.process.locked_file import TABLE_FILES, HeldError, LockedFile, is_claimed, orphans
-from qosctl.supervisor.tunnel import vpnc_environment
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _owner(read: dict[str, Any]) -> Owner | None:
     tunnel, server, gateway = read.get("tunnel"), read.get("server"), read.get("gateway")
     if not isinstance(tunnel, str) or not isinstance(server, str) or not isinstance(gateway, str):
         return None
-    if not vpnc_environment.DEVICE.match(tunnel):
+    if not NAME_OR_EMPTY.match(tunnel):
         return None
     try:
         return Owner(tunnel, server, ip_address(gateway))

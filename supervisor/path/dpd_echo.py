@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_page import rtt_request
-from qosctl.bpf.flow_page.rtt_request import Question, RoundTrip
+from qosctl.bpf.flow_page.rtt_request import RoundTrip, RttRequest
 from qosctl.bpf.flow_page.statistics import Statistic, TunnelState
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.namespace_maps import flow_pins, folder
 from qosctl.supervisor.path.rtt import ROUNDS, ClassTimes
 
 _HEARD_S = 3.0
-"""Until a client has seen the question: one without traffic looks every 2 s."""
+"""Until a client has seen the request: one without traffic looks every 2 s."""
 _ALL_S = 8.0
 """Until all probes have been sent, and the last one is back or lost."""
 _LINGER_S = 1.0
@@ -42,7 +42,7 @@ def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
     except OSError as error:
         raise NoAnswerError(f"its memory cannot be opened ({error.strerror})") from error
     number = secrets.randbits(64) or 1
-    rtt_request.ask(words, Question(number, classes, time.monotonic_ns() + round((_HEARD_S + _ALL_S) * 1e9)))
+    rtt_request.ask(words, RttRequest(number, classes, time.monotonic_ns() + round((_HEARD_S + _ALL_S) * 1e9)))
     try:
         trips = _wait(words, number, len(classes) * ROUNDS, lambda: pins.alive(flow.ring_id))
     finally:
@@ -56,7 +56,7 @@ def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
 
 
 def _wait(words: memoryview, number: int, wanted: int, alive: Callable[[], bool]) -> Sequence[RoundTrip] | None:
-    """Return what has come of the question when it is over, None where the client has not seen it."""
+    """Return what has come of the request when it is over, None where the client has not seen it."""
     deadline = time.monotonic() + _HEARD_S
     while (trips := rtt_request.answer(words, number)) is None:
         if time.monotonic() >= deadline or not alive():
@@ -67,7 +67,7 @@ def _wait(words: memoryview, number: int, wanted: int, alive: Callable[[], bool]
     while time.monotonic() < deadline and alive():
         time.sleep(_LOOK_S)
         now = rtt_request.answer(words, number)
-        if now is None:  # somebody else's question came in between
+        if now is None:  # somebody else's request came in between
             break
         trips = now[:wanted]
         if len(trips) == wanted:

@@ -1,4 +1,4 @@
-"""Round trips by class through a tunnel, by ICMP echo: for a client that does not answer questions itself.
+"""Round trips by class through a tunnel, by ICMP echo: for a client that does not answer requests itself.
 
 Echo requests leave by the tunnel device. The gateway behind it must answer pings, and nothing else of this machine may
 re-route or re-mark them.

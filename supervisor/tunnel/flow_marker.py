@@ -63,7 +63,7 @@ class FlowMarker:
 
     def memory(self) -> FlowMemory | None:
         """Return where to mark."""
-        return None if self._ring is None or self.waiting else FlowMemory(self._ring.marks, self._ring.inquiry)
+        return None if self._ring is None or self.waiting else FlowMemory(self._ring.marks, self._ring.rtt_requests)
 
     def flow_closed(self) -> None:
         """Take the flow out, and the maps with it if this was their last use."""

@@ -216,12 +216,12 @@ class RemoteMarker:
     def _take(self, ring: int, switch: int) -> None:
         self.switch = SwitchReader(switch)
         try:
-            marks, self._page, inquiry = RingMemory.of(ring)
+            marks, self._page, rtt_requests = RingMemory.of(ring)
         finally:
             os.close(ring)
         if self._last is not None:
             store(self._last, self._page)
-        self._memory = FlowMemory(marks, inquiry)
+        self._memory = FlowMemory(marks, rtt_requests)
 
     def _let_go(self) -> None:
         self._remote.forget(self._asked)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from qosctl.bpf.errors import QosctlError
 from qosctl.bpf.kernel import bpffs
 from qosctl.dtls.host_config import Surroundings
+from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
 from qosctl.supervisor.kill_switch.held import ownerless
 from qosctl.supervisor.kill_switch.switch import KillSwitch
 from qosctl.supervisor.process import privileges
-from qosctl.supervisor.tunnel import vpnc_environment
 from qosctl.supervisor.tunnel.flow_marker import FlowMarker
 from qosctl.supervisor.tunnel.helper import Steward
 from qosctl.supervisor.tunnel.helper_client import Remote, RemoteDevice, RemoteMarker, RemoteScript
@@ -96,7 +96,7 @@ def _claim(tunnel: str | None, warn: Callable[[str], None]) -> Memory | None:
     deadline = time.monotonic() + UNDOING_S
     while True:
         undo_for_the_dead(warn)
-        if tunnel is None or not vpnc_environment.DEVICE.match(tunnel):  # the client will say what is wrong with it
+        if tunnel is None or not NAME_OR_EMPTY.match(tunnel):  # the client will say what is wrong with it
             return None
         try:
             return Memory.claim(tunnel)

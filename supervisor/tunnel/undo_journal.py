@@ -9,6 +9,7 @@ from typing import Any
 
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.host_config import Given
+from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
 from qosctl.supervisor.process.locked_file import HeldError, LockedFile, orphans
 from qosctl.supervisor.tunnel import vpnc_environment
 
@@ -69,7 +70,7 @@ class Memory:
 def dead() -> Iterator[tuple[Memory, Remains | None]]:
     """Yield this namespace's files that nobody owns any more, locked; None where nothing was to be undone."""
     for file in orphans():
-        if vpnc_environment.DEVICE.match(file.name):
+        if NAME_OR_EMPTY.match(file.name):
             yield Memory(file), _remains(file.read())
 
 

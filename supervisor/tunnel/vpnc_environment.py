@@ -14,12 +14,11 @@ from typing import Any
 from qosctl.dtls.anyconnect.connect_response import ADDRESSES_MAX, Interface, is_tunnels
 from qosctl.dtls.anyconnect.host_routes import Net, Network, banner, domains, networks, servers, spare
 from qosctl.dtls.host_config import Given
+from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
 
 OURS = re.compile(r"(CISCO_|INTERNAL_IP|VPN|X-)|(reason|TUNDEV|IDLE_TIMEOUT|LOG_LEVEL)\Z")
 """Variables that mean something to the script; those of whoever started us must not get through."""
 _LOG_LEVEL_INFO = "1"
-DEVICE = re.compile(r"(?![-.])[A-Za-z0-9_.-]{0,15}\Z")
-"""A device's name, or nothing before there is one: no sign of any shell's, whatever a script does with it."""
 
 
 def environment(reason: str, given: Given, pid: int, base: Mapping[str, str]) -> dict[str, str]:
@@ -96,7 +95,7 @@ def from_document(read: object) -> Given:
     if not isinstance(read, dict):
         raise ValueError("no object")  # noqa: TRY004  (one kind of error for one kind of mistake)
     tunnel = _text(read, "tunnel")
-    if not DEVICE.match(tunnel):
+    if not NAME_OR_EMPTY.match(tunnel):
         raise ValueError("no device name")
     gateway = _text(read, "gateway")
     return Given(

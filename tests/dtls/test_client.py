@@ -20,6 +20,7 @@ import pytest
 from qosctl.bpf.abi import RING_WORDS
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import NotAttachedError
+from qosctl.bpf.flow_page.rtt_request import REQUEST_WORDS, RttRequestWords
 from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.session.marker import FlowMemory
@@ -265,7 +266,8 @@ class RecordingMarker:
             self.calls.append((asked.getsockname(), asked.getpeername(), tunnel))
 
     def memory(self) -> FlowMemory | None:
-        return None if self.ring is None or self.waiting else FlowMemory(self.ring, memoryview(bytearray(8 * 64)).cast("Q"))
+        requests = RttRequestWords(memoryview(bytearray(8 * REQUEST_WORDS)).cast("Q"))
+        return None if self.ring is None or self.waiting else FlowMemory(self.ring, requests)
 
     def flow_closed(self) -> None:
         self.calls.append(())

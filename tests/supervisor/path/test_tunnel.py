@@ -147,7 +147,7 @@ def test_a_client_of_an_older_version_is_told_of() -> None:
         with built.tunnel() as tunnel:
             statistics_in(tunnel.ring.page)[Statistic.STATE] = 2
             said = Qosctl(built.sender).read("path", ADDRESSES[4][1])
-            assert tunnel.ring.inquiry[0] == 0  # the question does not stay
+            assert tunnel.ring.rtt_requests.current_id() == 0  # the request does not stay
     assert faults("path", said) == []
     assert said["tunnel"]["echo"] == "icmp"
     assert "older version" in said["tunnel"]["note"]

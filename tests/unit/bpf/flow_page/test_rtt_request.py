@@ -8,13 +8,13 @@ from qosctl.bpf.abi import FLOW_INFO_WORDS, WORD
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.bpf.flow_page import rtt_request
 from qosctl.bpf.flow_page.by_dscp import CLASSES_END
-from qosctl.bpf.flow_page.rtt_request import INQUIRY_WORDS, PROBES_MAX, Question, RoundTrip
+from qosctl.bpf.flow_page.rtt_request import PROBES_MAX, REQUEST_WORDS, RoundTrip, RttRequest, RttRequestWords
 
-WORDS = st.lists(st.integers(0, 2**64 - 1), min_size=INQUIRY_WORDS, max_size=INQUIRY_WORDS)
+WORDS = st.lists(st.integers(0, 2**64 - 1), min_size=REQUEST_WORDS, max_size=REQUEST_WORDS)
 
 
 def fresh() -> memoryview:
-    return rtt_request.inquiry_words(memoryview(bytearray(FLOW_INFO_WORDS * WORD.size)))
+    return rtt_request.request_words(memoryview(bytearray(FLOW_INFO_WORDS * WORD.size)))
 
 
 def filled(content: list[int]) -> memoryview:
@@ -25,39 +25,40 @@ def filled(content: list[int]) -> memoryview:
 
 
 def test_the_words_are_the_last_of_the_page_and_nobody_elses() -> None:
-    assert len(fresh()) == INQUIRY_WORDS
-    assert CLASSES_END <= FLOW_INFO_WORDS - INQUIRY_WORDS
+    assert len(fresh()) == REQUEST_WORDS
+    assert CLASSES_END <= FLOW_INFO_WORDS - REQUEST_WORDS
 
 
 @given(st.integers(1, 2**64 - 1), st.sets(st.integers(0, 63), min_size=1), st.integers(0, 2**64 - 1))
-def test_a_question_is_read_as_it_was_asked(number: int, classes: set[int], until: int) -> None:
+def test_a_request_is_read_as_it_was_asked(number: int, classes: set[int], until: int) -> None:
     words = fresh()
-    asked = Question(number, [Dscp.of(value) for value in sorted(classes)], until)
+    asked = RttRequest(number, [Dscp.of(value) for value in sorted(classes)], until)
     rtt_request.ask(words, asked)
-    assert rtt_request.question_in(words) == asked
+    assert RttRequestWords(words).current() == asked
     rtt_request.withdraw(words)
-    assert rtt_request.question_in(words) is None
+    assert RttRequestWords(words).current() is None
 
 
 def test_an_answer_is_read_as_it_was_given() -> None:
     words = fresh()
+    client = RttRequestWords(words)
     assert rtt_request.answer(words, 7) is None
-    rtt_request.begin(words, 7)
+    client.begin(7)
     assert rtt_request.answer(words, 7) == []
-    rtt_request.sent(words, 0, EF)
-    rtt_request.sent(words, 1, DF)
-    rtt_request.echoed(words, 1, DF, 0.0202)
+    client.probe_sent(0, EF)
+    client.probe_sent(1, DF)
+    client.probe_echoed(1, DF, 0.0202)
     assert rtt_request.answer(words, 7) == [RoundTrip(EF, None), RoundTrip(DF, 20200)]
-    rtt_request.echoed(words, 0, EF, 0.0)  # a clock too coarse to tell
+    client.probe_echoed(0, EF, 0.0)  # a clock too coarse to tell
     assert rtt_request.answer(words, 7) == [RoundTrip(EF, 1), RoundTrip(DF, 20200)]
     assert rtt_request.answer(words, 8) is None
 
 
 @given(WORDS)
-def test_any_content_is_a_question_or_none(content: list[int]) -> None:
-    question = rtt_request.question_in(filled(content))
-    assert (question is None) == (content[0] == 0 or content[1] == 0)
-    assert question is None or 1 <= len(question.classes) <= 64
+def test_any_content_is_a_request_or_none(content: list[int]) -> None:
+    request = RttRequestWords(filled(content)).current()
+    assert (request is None) == (content[0] == 0 or content[1] == 0)
+    assert request is None or 1 <= len(request.dscps) <= 64
 
 
 @given(WORDS)
