@@ -2,6 +2,7 @@
 # make install  the command for everybody, as /usr/local/bin/qosctl: a copy in /opt/qosctl that is root's own  (root)
 # make demo     stamped packets from a bare Debian 12 machine, explained as it goes     (root)
 # make test     all checks and tests                                                   (root)
+# make unit     the tests that need neither root nor the kernel's leave, in tests/unit: in seconds, for any user
 # make audit    the hostile cases alone: what an attacker would try                     (root)
 # make check    style, types, import direction; changes nothing
 # make test-minima, test-newest   what leans on libraries, with the oldest and the newest that pyproject.toml allows   (root)
@@ -29,7 +30,8 @@ PACKAGES := bpf dtls metrics supervisor
 SOURCES := pyproject.toml README.md COPYING $(shell find $(PACKAGES) \( -name __pycache__ -o -name '.?*' \) -prune -o -print)
 
 # The tests that would notice a library that is too old or too new: each call into one is made in them, on real parts.
-LEANING := $(addprefix tests/dtls/test_,handshake.py keys.py record.py client.py refusals.py tun.py) tests/metrics/test_server.py \
+LEANING := $(addprefix tests/unit/dtls/record/test_,handshake.py keys.py protection.py) \
+	$(addprefix tests/dtls/,test_client.py test_refusals.py transport/test_tun.py) tests/metrics/test_server.py \
 	tests/supervisor/devices/test_attach.py::test_attach_twice_is_a_notice \
 	tests/supervisor/devices/test_foreign_filters.py::test_somebody_took_the_program_off
 
@@ -40,7 +42,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # what another still has, so nobody works alone at the end.
 WORKERS := 4
 
-.PHONY: venv install endurance leaks demo test audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
+.PHONY: venv install endurance leaks demo test unit audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -61,6 +63,10 @@ demo: root $(VENV)/project
 
 test: root check
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
+
+# Fewer examples of each property than `make test` tries, so that one runs it after every change.
+unit: $(VENV)/project
+	@$(PYTHON) -m pytest -n 2 --hypothesis-profile=quick tests/unit
 
 audit: root $(VENV)/project
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m audit

@@ -6,7 +6,14 @@ Without root the pure tests still run; those that need the kernel fail and say w
 import os
 import signal
 
+from hypothesis import HealthCheck, settings
+
 from tests.lab.sandbox import enter_sandbox, unwind_on_signals
+
+# A machine that is busy with something else takes its time: that is no failure. `quick` is what `make unit` runs with.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("untimed"), max_examples=20)
+settings.load_profile("untimed")
 
 # Run under nohup, all clients of the tests would keep to it and not end by SIGHUP.
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:

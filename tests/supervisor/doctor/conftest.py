@@ -1,23 +1,16 @@
-"""A fresh stand (two namespaces and a wire) for each test that asks for one, and a check of what tests say they cause."""
+"""A check of what tests say they cause."""
 
 from collections.abc import Iterator
 
 import pytest
 from qosctl.supervisor.doctor.finding import Level
 
-from tests.lab.wire import Stand, stand
 from tests.supervisor.doctor.looking import noted
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the mark of looking.causes known."""
     config.addinivalue_line("markers", "causes(check, words): this finding is brought about for real")
-
-
-@pytest.fixture(name="stand")
-def stand_fixture() -> Iterator[Stand]:
-    with stand() as built:
-        yield built
 
 
 @pytest.fixture(autouse=True)

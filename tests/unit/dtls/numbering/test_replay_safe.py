@@ -48,7 +48,7 @@ def play(numbering: ReplaySafeNumbering, script: list[tuple[str, object, int, fl
     return taken
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(steps)
 def test_numbers_are_unique_whatever_is_echoed_when(script: list[tuple[str, object, int, float]]) -> None:
     taken = play(ReplaySafeNumbering(), script)
@@ -56,7 +56,7 @@ def test_numbers_are_unique_whatever_is_echoed_when(script: list[tuple[str, obje
     assert all(number >> EPOCH_SHIFT == 1 for number in taken)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(steps, st.integers(1, 2000))
 def test_it_raises_rather_than_leave_the_epoch(script: list[tuple[str, object, int, float]], room: int) -> None:
     limit = end_of_epoch(FIRST_NUMBER)

@@ -152,7 +152,7 @@ def test_a_server_of_other_suites_never_finishes() -> None:
     assert client.next_timeout(0.0) is not None  # it goes on asking
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=10))
 def test_any_datagrams_leave_it_waiting_or_end_it_with_its_own_error(datagrams: list[bytes]) -> None:
     client = Handshake(PSK, APP_ID)
@@ -165,7 +165,7 @@ def test_any_datagrams_leave_it_waiting_or_end_it_with_its_own_error(datagrams: 
     assert client.finished is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(st.data())
 def test_an_altered_answer_never_finishes_a_handshake(data: st.DataObject) -> None:
     """One bit of the server's last flight is flipped: keys must not come of it."""

@@ -337,7 +337,7 @@ def test_any_bytes_are_counted_and_nothing_else(cipher: Cipher, data: bytes) -> 
     assert_still_opens(sealer, opener)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.sampled_from(Cipher), st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.data())
 def test_a_damaged_datagram_gives_only_what_was_sealed(cipher: Cipher, texts: list[bytes], data: st.DataObject) -> None:
     """Cut, grown, patched at random: what comes out is a record that went in, each once."""

@@ -53,7 +53,7 @@ def test_a_good_path_is_confirmed_and_left_alone() -> None:
     assert path.probes < 8
 
 
-@settings(max_examples=30)
+@settings(max_examples=3 * settings().max_examples // 10)
 @given(st.integers(FLOOR_BYTES, CEILING - 1), st.sampled_from([0.02, 0.3, 0.6]))
 def test_a_black_hole_is_found_and_its_edge_too(takes: int, delay_s: float) -> None:
     path = Path(CEILING, delay_s=delay_s)
