@@ -4,8 +4,8 @@
                         ^                                               |
                         +-----------------------------------------------+
 
-The TUN device outlives the sessions (`device`), and with it the connections of whoever uses it. What one session is made
-of is in `loop`; what becomes of one that ended, in `reconnect`; what the caller is told, in `teller`.
+The TUN device outlives the sessions (`tunnel_device`), and with it the connections of whoever uses it. What one session is
+made of is in `loop`; what becomes of one that ended, in `reconnect`; what the caller is told, in `reporter`.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     `on_connected` is called once, when packets can pass; without a marker, or where it cannot mark, the tunnel works
     unmarked. `on_statistics` is called about once a second as long as there is traffic, and when
     the state changes; it must not block. `on_event` gets a line for people when the channel or the session changes.
-    `parts` may be trace.traced(...), which tells of each packet. Returns what was counted after a stop, which the server
-    is told of.
+    `parts` may be packet_log.traced(...), which tells of each packet. Returns what was counted after a stop, which the
+    server is told of.
 
     UsageError for options that make no sense, RefusedError when the server or the kernel refuses (LoginRefusedError,
     NoRoomError), NotAttachedError when the server cannot be reached at first or ends the session on purpose

@@ -1,5 +1,6 @@
 """The house itself: which way imports point, and what a person gets who installs the package."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,14 @@ def test_an_import_the_other_way_is_found(tmp_path: Path) -> None:
     assert done.returncode != 0
     for number, (room, high) in enumerate(sorted(WRONG_WAYS)):
         assert f"qosctl.{room}.wrong_way{number} -> {high}" in done.stdout
+
+
+def test_the_architecture_names_each_room_and_no_file_that_is_not_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rooms = {path.parent for package in PACKAGES for path in (ROOT / package).glob("*/__init__.py")}
+    assert [room.name for room in rooms if f"{room.name}/`" not in text] == []
+    named = re.findall(r"`((?:bpf|deploy|docs|dtls|metrics|supervisor|tests)/[\w./-]*)`", text)
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

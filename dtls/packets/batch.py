@@ -6,7 +6,7 @@ A batch is what one UDP_SEGMENT send takes: records of one length and one class,
 kernel sees it as one packet and stamps it once, by its first record; each record gets its mark all the same, since a
 device without segmentation offload, or a batch sent in pieces, shows the kernel the others too.
 
-Order within a class is the order of the packets; which class goes first is for `classes`. A mark is stored before `seal`
+Order within a class is the order of the packets; which class goes first is for `priority`. A mark is stored before `seal`
 returns, so before the record can be sent. No I/O and no clock.
 """
 

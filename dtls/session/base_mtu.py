@@ -3,7 +3,7 @@
 The kernel remembers for ten minutes what it was told of a path, and it takes that from anybody: for a message that quotes
 an echo reply it does not even look for a socket (net/ipv4/icmp.c, icmp_err). A session that was built on a lie would be
 small, or without IPv6, for as long as it lasts. So the device is asked, the operator's own word on the route, and what the
-server's TCP said in its handshake; whether the path takes that much, probes find out (`pathmtu`).
+server's TCP said in its handshake; whether the path takes that much, probes find out (`path_mtu`).
 """
 
 from __future__ import annotations

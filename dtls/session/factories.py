@@ -1,4 +1,4 @@
-"""Which makings a session is put together from: the plain ones, or others that do more (`trace`).
+"""Which makings a session is put together from: the plain ones, or others that do more (`packet_log`).
 
 Chosen once for the whole call, so that what is not wanted costs nothing where packets pass.
 """

@@ -1,10 +1,10 @@
 """The loop of one session: a handful of descriptors, one thread, every packet.
 
-    TUN  --> Uplink --> UDP          UDP --> RecordOpener --> ECN --> TUN, or `link`
-      '----> frames --> TLS          TLS --> frames ----------------> TUN, or `control`; its end is the session's end
+    TUN  --> Uplink --> UDP          UDP --> RecordOpener --> ECN --> TUN, or `dtls_channel`
+      '----> frames --> TLS          TLS --> frames ----------------> TUN, or `tls_control`; its end is the session's end
     stop --> goodbye                 netlink, clock --> are the channels still alive?
 
-Nothing waits for a batch to fill. What the UDP socket has no room for waits with `sender`. When TLS carries and is full,
+Nothing waits for a batch to fill. What the UDP socket has no room for waits in `send_queue`. When TLS carries and is full,
 the TUN is left alone, and the kernel drops as it would for any other link.
 
 Everything but the packets' own way is a chore (`_tend`) and waits for a pause: the answer to what has just been sent may

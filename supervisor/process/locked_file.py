@@ -6,7 +6,7 @@ The lock goes with its process. A file that nobody has locked therefore belongs 
 it what to undo. /run is empty after a reboot, and so is the kernel.
 
 A record is written beside the one that counts and renamed over it, so that the old one stays where /run is full. Nothing
-is read, run or removed in a folder that others could change (trusted.py).
+is read, run or removed in a folder that others could change (trusted_folders.py).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""`qosctl top`: two looks at the counters make a rate. sample (reads), rates and screen (pure), live (the terminal)."""
+"""`qosctl top`: two looks at the counters make a rate. sample (reads), rates and screen (pure), terminal."""

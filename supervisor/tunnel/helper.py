@@ -5,7 +5,7 @@
 
 Everybody's client has one, forked before any byte of the network or of a secret is read: the device, the flow's entry,
 routes and names are the steward's to keep. It is in a session of its own, so neither Ctrl-C nor a terminal that closes
-reaches it; it hears nothing but the socket (`duties`), and when that ends, so does it, after bounded time.
+reaches it; it hears nothing but the socket (`helper_requests`), and when that ends, so does it, after bounded time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the client has of its steward for the sockets that carry the tunnel: they get their mark there (`dtls.outside`).
+"""What the client has of its steward for the sockets that carry the tunnel: they get their mark there (`outer_sockets`).
 
 Between sessions the client waits for that. While packets pass it does not: for the next DTLS handshake one socket is marked
 ahead of time, and where the steward has not come to it the handshake is tried later.

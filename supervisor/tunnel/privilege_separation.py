@@ -1,7 +1,7 @@
 """Where a client stands: what it marks with, who sets routes and names, and what the dead left undone before.
 
 client      the network, the packets, the secrets
-steward     the device, the flow's entry, routes and names (see `steward`): whoever the client is, whatever becomes of it
+steward     the device, the flow's entry, routes and names (see `helper`): whoever the client is, whatever becomes of it
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def stand(
 ) -> Iterator[Standing]:
     """Undo for the dead, claim the device, and begin a steward; at the end, all that was done is undone.
 
-    `script` is what `script.choose` returned. This process may become whoever it likes; secrets are better read afterwards.
-    With `guarded` what belongs inside is held there. RefusedError when another client has the device `tunnel`.
+    `script` is what `vpnc_script.choose` returned. This process may become whoever it likes; secrets are better read
+    afterwards. With `guarded` what belongs inside is held there. RefusedError when another client has the device `tunnel`.
     """
     memory = _claim(tunnel, warn)
     known = _look_for_held(server, warn, guarded=guarded)

@@ -5,8 +5,8 @@
     attempt                  attempt-reconnect; disconnect, once, when there has been no session for long
     close                    disconnect
 
-Before a call that changes anything, what undoes it is in the memory (see `memory`); after the disconnect it goes. What
-belongs inside is held there (see `kill_switch`) from before the first connect until the user wants the end.
+Before a call that changes anything, what undoes it is in the memory (see `undo_journal`); after the disconnect it goes.
+What belongs inside is held there (see `kill_switch`) from before the first connect until the user wants the end.
 """
 
 from __future__ import annotations
