@@ -33,9 +33,11 @@ def row(fault: str) -> Row:
 
 
 def test_rows_that_several_processes_note_at_a_time_are_all_there(measured: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        for _ in range(3):
-            pool.map(note, map(row, DECLARED), chunksize=1)
+    pool = multiprocessing.get_context("fork").Pool(4)
+    for _ in range(3):
+        pool.map(note, map(row, DECLARED), chunksize=1)
+    pool.close()  # not terminate(): a child of ours unwinds on SIGTERM, and may do so while it waits for the queue's lock
+    pool.join()
     assert sorted(each["fault"] for each in json.loads(measured.read_text())) == sorted(DECLARED)
 
 
