@@ -53,8 +53,8 @@ DECLARED = (
 )
 """All rows, in the order of the page."""
 TESTS = (
-    "test_staying_network.py",
-    "test_staying_server.py",
+    "test_network_faults.py",
+    "test_server_faults.py",
     "test_one_way.py",
     "test_path_mtu.py",
     "test_small_path.py",
@@ -66,13 +66,13 @@ TESTS = (
 _HEAD = """\
 # What goes wrong, and what becomes of it
 
-Each row is a system test that injects the fault for real, on a real ocserv (`tests/system/test_staying_*.py`,
-`test_one_way.py`, `test_path_mtu.py`, `test_small_path.py`, `test_sleep.py`, `test_bad_network.py`,
-`test_second_start.py`); the figures are of one run on a small virtual machine that had other work besides. A datagram
-goes through the tunnel and back every 10 ms: *flows again* is how long after the repair (or whatever the table says) the
-first one that was sent later came back, *lost* how many never did. *Kept* says whether a TCP connection inside the tunnel
-lived through it. While there is no session, packets wait in the tunnel device, 500 of them: that is why short outages lose
-nothing.
+Each row is a system test that injects the fault for real, on a real ocserv (in `tests/system`:
+`test_network_faults.py`, `test_server_faults.py`, `test_one_way.py`, `test_path_mtu.py`, `test_small_path.py`,
+`test_sleep.py`, `test_bad_network.py`, `test_second_start.py`); the figures are of one run on a small virtual machine
+that had other work besides. A datagram goes through the tunnel and back every 10 ms: *flows again* is how long after
+the repair (or whatever the table says) the first one that was sent later came back, *lost* how many never did. *Kept*
+says whether a TCP connection inside the tunnel lived through it. While there is no session, packets wait in the tunnel
+device, 500 of them: that is why short outages lose nothing.
 
 *Blocked* is an nftables rule on a router between client and server. *Suspended* is a client that is stopped, with clocks
 as a suspended machine has them (the monotonic one stands still) and no network meanwhile; a machine that really sleeps

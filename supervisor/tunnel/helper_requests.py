@@ -7,6 +7,7 @@ leaves nothing behind.
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import time
@@ -161,7 +162,12 @@ class Duties:
         if len(shown) != 1 or not self._device.name:
             raise ValueError("no socket, or no device yet")
         self._flow = 0
-        self._marker.flow_opened(shown[0], self._device.name)
+        try:
+            self._marker.flow_opened(shown[0], self._device.name)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            raise RefusedError("the other end of the socket has gone already") from error
         self._flow = request.number
         with socket_of(shown[0]) as outer:
             if outer.type == socket.SOCK_DGRAM:  # TCP sizes its buffers better itself
@@ -172,7 +178,10 @@ class Duties:
     def _mark(shown: Sequence[int]) -> None:
         if len(shown) != 1:
             raise ValueError("not one socket")
-        helper_sockets.mark(shown[0])
+        try:
+            helper_sockets.mark(shown[0])
+        except PermissionError as error:  # who may not mark may not set routes either: nobody needs the mark
+            raise RefusedError(f"may not mark a socket: {error}") from error
 
     def _see_to_flow(self) -> None:
         self._marker.step()

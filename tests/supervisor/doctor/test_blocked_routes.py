@@ -21,7 +21,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_blocked_is_said(stand: Stand) -> None:
     assert bad(list(blocked_routes.check())) == {}
     stand.sender.run(["ip", "route", "add", "unreachable", "default", "table", "24742", "metric", "4294967295"])
-    stand.sender.run(["ip", "rule", "add", "pref", "24777", "lookup", "24742"])
+    stand.sender.run(["ip", "rule", "add", "pref", "24777", "lookup", "24742", "protocol", "kernel"])
     found = list(blocked_routes.check())
     assert bad(found) == {"blocked": Level.WARN}
     assert one(found, "blocked").seen.startswith("0.0.0.0/0 (of table 24742): ")
