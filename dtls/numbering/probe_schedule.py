@@ -7,7 +7,7 @@
     a class that overtakes             every 40 numbers in turn, low ones; every 16 while nothing is heard of what it
                                        overtakes; every 50 ms while it is silent
     numbers that changed places        every second
-    no echo for long                   every second
+    no echo for long, or many classes  every second
 
 Nobody is woken for a probe: it rides with the next packets, and but for those with low numbers with one of its own class,
 so that it moves the receiver's window no further than that packet does.
@@ -37,6 +37,9 @@ SENDING_S = 1.0
 """Seconds without a packet after which a class counts as silent."""
 LATELY_S = 30.0
 """Seconds after its last packet for which a class is probed. No other class ever is."""
+CLASSES_MAX = 8
+"""With more of them lately there is next to no probing: a network has some eight queues (CS0 to CS7) for all of them, each
+class more is a probe more, and the work is done for each pair of them."""
 ALONE_S, WATCH_S, QUEUED_S, SILENT_S, LEARNING_S, SELDOM_S = 0.1, 0.05, 0.02, 0.05, 0.01, 1.0
 FIRST_SELDOM_S, MOST_SELDOM_S = 10.0, 600.0
 LOOK_S = 0.005
@@ -127,7 +130,7 @@ class ProbeSchedule:
             self._seldom = min(MOST_SELDOM_S, 2 * self._seldom)
 
     def _pace(self, lately: list[ClassPath], now: float, present: Collection[Dscp]) -> Pace:
-        if self.mute(now) or now < self.seldom_until:
+        if len(lately) > CLASSES_MAX or self.mute(now) or now < self.seldom_until:
             return Pace(SELDOM_S)
         sending = [path for path in lately if now - path.carried_at <= SENDING_S or path.dscp in present]
         queued = any(path.queued for path in lately) or self._late(lately)

@@ -38,6 +38,7 @@ _NUMBER = slice(len(_MARK), len(_MARK) + 4)
 _TRAFFIC_CLASS = _NUMBER.stop
 _PAUSE_S = 0.0002
 _EXAMPLES = 5
+_STUCK_S = 30.0
 
 
 class MixedLoad:
@@ -63,12 +64,19 @@ class MixedLoad:
         """Send that many."""
         target, taken = self.sent.total() + count, _taken(self._namespace) - self.sent.total()
         while (sent := self.sent.total()) < target:
-            while sent + _BURST - (_taken(self._namespace) - taken) > _QUEUE:
-                time.sleep(_PAUSE_S)
+            self._wait_until_taken(sent + _BURST - _QUEUE + taken)
             with self._stopped() if sent // _BURST % 2 else contextlib.nullcontext():
                 for number in range(sent, min(sent + _BURST, target)):
                     self._send_one(number)
-        while _taken(self._namespace) - taken < target:
+        self._wait_until_taken(target + taken)
+
+    def _wait_until_taken(self, count: int) -> None:
+        """Wait until the client has read so many packets. AssertionError when it does not get on."""
+        seen, since = -1, time.monotonic()
+        while (taken := _taken(self._namespace)) < count:
+            if taken != seen:
+                seen, since = taken, time.monotonic()
+            assert time.monotonic() - since < _STUCK_S, f"the client has read {taken} packets and no more"
             time.sleep(_PAUSE_S)
 
     @contextlib.contextmanager

@@ -228,3 +228,16 @@ def test_the_snapshot_says_what_overtakes_what() -> None:
     assert seen.backlog[DF].milliseconds == pytest.approx(100, abs=10)
     assert seen.gaps_used > 0
     assert seen.ended().mode == "plain"
+
+
+def test_where_many_classes_are_mixed_hardly_any_probe_is_sent() -> None:
+    numbering, classes, probes = ReplaySafeNumbering(), list(Dscp.all()), 0
+    for packet in range(20_000):
+        now, dscp = packet * 1e-4, classes[packet % 64]
+        while (due := numbering.probe_due(now, (dscp,))) is not None:
+            probe = numbering.probe_sent(due, now)
+            numbering.take(due, 1, now)
+            numbering.probe_echoed(probe, now)
+            probes += 1
+        numbering.take(dscp, 1, now)
+    assert probes <= 3 * 64  # one a second in each, and at the start
