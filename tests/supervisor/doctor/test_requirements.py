@@ -126,7 +126,7 @@ def test_a_missing_piece_of_the_kernel(prepare: Callable[[], object], expected: 
 def test_bcc_is_missing_or_another_project(tmp_path: Path) -> None:
     (tmp_path / "bcc").mkdir()
     program = (
-        "import dataclasses, json; from qosctl.supervisor.doctor import can_run; finding = can_run._bcc();"
+        "import dataclasses, json; from qosctl.supervisor.doctor import requirements; finding = requirements._bcc();"
         "print(json.dumps(dataclasses.asdict(finding) | {'level': finding.level.value}))"
     )
     hide = f"mount -t tmpfs none {Path(one(here(), 'bcc').seen.removeprefix('bcc is in ')) / 'bcc'}"

@@ -99,9 +99,8 @@ def test_a_client_that_goes_in_the_middle_is_told_of(topology: Topology, server:
         os.kill(connection.process.pid, signal.SIGSTOP)  # or it might have answered all by then
         with topology.client.entered():
             (flow,) = flows()
-        asking = topology.client.popen([str(COMMAND), "path", topology.server4], stdout=PIPE, stderr=PIPE)
-        with topology.client.entered():
             words = rtt_request.opened(flow_pins(folder()).open_ring(flow.ring_id))
+        asking = topology.client.popen([str(COMMAND), "path", topology.server4], stdout=PIPE, stderr=PIPE)
         while not rtt_request.id_in(words):
             assert asking.poll() is None
             time.sleep(0.01)

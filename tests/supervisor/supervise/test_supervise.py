@@ -183,7 +183,7 @@ def _exporters(supervisor: Supervised) -> list[int]:
     """The processes that it has begun to answer scrapes."""
     threads = Path(f"/proc/{supervisor.process.pid}/task").iterdir()
     children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    return [child for child in children if b"exporting" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children if b"metrics_worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @pytest.mark.audit
