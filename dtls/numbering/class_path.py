@@ -94,6 +94,8 @@ class ClassPath:
     """The share of its probes that arrive, of those that were not overtaken."""
     probed_records: int = 0
     """Records sent when it was last probed."""
+    unsteady: bool = False
+    """Whether its round trips differed just now by so much that they do not tell where the receiver is."""
     queued: int = 0
     """Echoes in a row that came through a queue deeper than the window."""
     _round_trips: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_ROUND_TRIPS))

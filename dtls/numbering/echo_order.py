@@ -104,14 +104,13 @@ class EchoOrder:
     def _believe(self, path: ClassPath, now: float) -> None:
         overtaking = path.overtaking
         overtaking.time_passes(now)
-        if path.behind and not self._steady(path, now, self.window):
-            self.disprove(path, now)
+        path.unsteady = path.behind and not self._steady(now, path.longest_rtt - path.min_rtt, self.window)
         orderly = any(each.behind for each in self._paths)
         if (
             not path.behind
             and self._free_to_overtake(path, now)
             and overtaking.proves(now, path.longest_rtt, orderly=orderly)
-            and self._steady(path, now, self.window // 2)
+            and self._steady(now, path.rtt_spread, self.window // 2)
         ):
             overtaking.happens(Event.PROVED, now)
 
@@ -119,9 +118,9 @@ class EchoOrder:
         """Tell whether each more urgent class that has sent lately takes low numbers, or it would drop this one's."""
         return all(each.behind or now - each.carried_at > LATELY_S for each in self._paths if path.less_urgent_than(each))
 
-    def _steady(self, path: ClassPath, now: float, most: int) -> bool:
-        """Tell whether less than `most` records are sent within what the round trips of a class differ by."""
-        since = now - path.rtt_spread
+    def _steady(self, now: float, spread: float, most: int) -> bool:
+        """Tell whether less than `most` records are sent within `spread` seconds, by which a class's round trips differ."""
+        since = now - spread
         return sum(each.records - each.history.records_at(since) for each in self._paths) < most
 
     def came_late(self, path: ClassPath, late: Probe, now: float) -> None:

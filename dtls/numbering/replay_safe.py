@@ -181,7 +181,7 @@ class ReplaySafeNumbering:
         """Return numbers near the receiver's position, at the places that the two bounds leave; see the head."""
         allocator = self._allocator
         self._share.overtaking(count)
-        if self._overtaken(path):
+        if path.unsteady or self._overtaken(path):
             return self._doubtful(path, count)
         reached = self._position.reached(path, now)
         lowest = self._position.bound(path, now) - ACCEPTED_BELOW
@@ -241,7 +241,7 @@ class ReplaySafeNumbering:
         if path.overtaking.state not in {State.LEARNING, State.BEHIND}:
             return None
         reached = self._position.reached(path, now)
-        if reached is None:
+        if reached is None or path.unsteady:
             return None
         if not path.behind:
             return int(reached) + LEARNING_ABOVE_REACHED, int(reached) + ABOVE_REACHED
