@@ -104,7 +104,8 @@ class EchoOrder:
     def _believe(self, path: ClassPath, now: float) -> None:
         overtaking = path.overtaking
         overtaking.time_passes(now)
-        path.unsteady = path.behind and not self._steady(now, path.longest_rtt - path.min_rtt, self.window)
+        spread = min(path.rtt_spread, path.longest_rtt - path.min_rtt)  # lately, and surely so
+        path.unsteady = path.behind and not self._steady(now, spread, self.window)
         orderly = any(each.behind for each in self._paths)
         if (
             not path.behind

@@ -18,7 +18,7 @@ too low costs the call. So a number is not chosen by a guess of the position but
     highest = reached + ABOVE_REACHED          however near it may be, this drops nothing of what it has not got yet
     number  = the free one at or next below `highest`, and never below `lowest`, even if bulk pays
 
-IN DOUBT the bound is the newest number. A number from newest - 63 up to 63 above what was sent 64 records ago harms nobody,
+IN DOUBT, and while round trips differ by more than a window takes, the bound is the newest number. A number from newest - 63 up to 63 above what was sent 64 records ago harms nobody,
 whatever the position is: the receiver is at the newest at the most, and drops what plain numbers would have dropped. That
 interval holds free numbers as long as gaps are fewer than records (gap_share.py). The newest number is not in it.
 
@@ -31,8 +31,8 @@ WHY IT HOLDS, and what it needs:
    not both. Late echoes, a client or a server that stands still make echoes older, and with their age the bound grows.
 3. What is numbered is sent at once. A low number is good for GOOD_FOR_S; a sender that comes later asks again.
 4. Only more urgent classes overtake less urgent ones (urgency.py), and of several that overtake the most urgent have
-proved
-   it first. If one of these must take a number that would drop low ones of another, that other takes new ones (DOUBTED).
+   proved it first. If one of these must take a number that would drop low ones of another, that other takes new ones
+   (DOUBTED).
 
 WHAT IS GIVEN UP WHEN THAT FAILS. Those records that were sent before the next echoes told: a round trip's. Then the class
 takes plain numbers, for ten seconds at first, and twice as long each time. The class's probes take the lowest numbers, so

@@ -116,7 +116,7 @@ def test_a_video_that_begins_beside_a_full_queue_costs_bulk_something_until_it_i
     assert at_first.replay_loss("AF41") == 0 and at_first.classes["EF"].replayed == 0
     assert at_first.replay_loss("DF") < 35
     assert later.replay_loss("AF41") == 0 and later.classes["EF"].replayed == 0
-    assert later.replay_loss("DF") < 1.0
+    assert later.replay_loss("DF") < 5.0
 
 
 @pytest.mark.parametrize("stop_ms", [10.0, 40.0])
