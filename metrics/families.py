@@ -86,7 +86,7 @@ def _packets(by_name: Mapping[str, Sequence[Device]]) -> Metric:
         "qosctl_packets",
         "Packets seen at the device's egress, by what became of them; each has exactly one outcome, and a batch counts as "
         "its segments. stamped: the outer DSCP was written; unchanged: it was right already; off: passtos is off; no_flow: "
-        "not a tunnel of ours; stale: a tunnel's packet without a valid mark; others: left alone, for the reason named.",
+        "not a tunnel of ours; no_mark: a tunnel's packet without a valid mark; others: left alone, for the reason named.",
         labels=["device", "outcome"],
     )
     for name, devices in by_name.items():

@@ -41,11 +41,11 @@ static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct 
 		return result;
 	mark = word_in(ring, number);
 	if (!mark)
-		return OUTCOME_STALE;
+		return OUTCOME_NO_MARK;
 	word = *(volatile __u64 *)mark;
 	/* word = (low 56 bits of the number) << 8 | inner DSCP; 0 was never written */
 	if (!word || (word ^ (number << 8)) >= DSCP_COUNT)
-		return OUTCOME_STALE;
+		return OUTCOME_NO_MARK;
 	entry = policy_for(now->policy_bank, word & (DSCP_COUNT - 1));
 	if (!entry || entry->action != POLICY_STAMP)
 		return OUTCOME_POLICY_LEAVE;

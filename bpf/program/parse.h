@@ -212,7 +212,7 @@ static __always_inline enum outcome parse_ipv6(struct __sk_buff *skb, struct cur
 		next = extension->next;
 		at->udp += (extension->length + 1) * 8;
 	}
-	return OUTCOME_EXTENSIONS;
+	return OUTCOME_IPV6_EXT_HEADERS;
 }
 
 static __always_inline enum outcome parse_ports(struct __sk_buff *skb, struct cursor *at, union flow_slot *key)
@@ -262,9 +262,9 @@ static __always_inline enum outcome parse_record(struct __sk_buff *skb, struct c
 		return OUTCOME_NOT_DTLS;
 	whole = sizeof(*record) + bpf_ntohs(record->length);
 	if (whole > datagram)
-		return OUTCOME_RECORD_SPLIT;
+		return OUTCOME_PARTIAL_RECORD;
 	if (whole < datagram)
-		return OUTCOME_RECORD_SEVERAL;
+		return OUTCOME_MULTIPLE_RECORDS;
 	*number = __be64_to_cpu(record->number);
 	return PARSED;
 }

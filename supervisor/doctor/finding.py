@@ -22,7 +22,7 @@ class Finding:
     check: str  # a stable name, for machines
     seen: str
     means: str = ""
-    mend: str = ""
+    fix: str = ""
 
 
 def passed(check: str, seen: str, means: str = "") -> Finding:
@@ -30,11 +30,11 @@ def passed(check: str, seen: str, means: str = "") -> Finding:
     return Finding(Level.PASS, check, seen, means)
 
 
-def warned(check: str, seen: str, means: str, mend: str) -> Finding:
+def warned(check: str, seen: str, means: str, fix: str) -> Finding:
     """Works, with a surprise."""
-    return Finding(Level.WARN, check, seen, means, mend)
+    return Finding(Level.WARN, check, seen, means, fix)
 
 
-def failed(check: str, seen: str, means: str, mend: str) -> Finding:
+def failed(check: str, seen: str, means: str, fix: str) -> Finding:
     """Does not work."""
-    return Finding(Level.FAIL, check, seen, means, mend)
+    return Finding(Level.FAIL, check, seen, means, fix)

@@ -21,7 +21,7 @@ from qosctl.supervisor.doctor.finding import Finding, failed, passed, warned
 
 MOMENT = 0.5  # seconds between the two readings
 _ENOUGH = 5  # packets of a device that must not go by unseen
-_LATE = (Outcome.STALE, Outcome.RECORD_SPLIT, Outcome.RECORD_SEVERAL, Outcome.WRITE_FAILED, Outcome.CID_OR_DTLS13)
+_LATE = (Outcome.NO_MARK, Outcome.PARTIAL_RECORD, Outcome.MULTIPLE_RECORDS, Outcome.WRITE_FAILED, Outcome.CID_OR_DTLS13)
 
 
 @dataclass(frozen=True)

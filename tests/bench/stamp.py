@@ -77,7 +77,7 @@ def run() -> dict[str, dict[str, int]]:
     empty = one_flow["empty"]
     flip = one_flow["flip_equal"] - one_flow["hit_ipv4_unchanged"]
     figures = {"empty": empty}
-    figures |= {name: one_flow[name] - empty for name in ("off", "other", "no_flow", "stale")}
+    figures |= {name: one_flow[name] - empty for name in ("off", "other", "no_flow", "no_mark")}
     figures |= {name: one_flow[name] - empty for name in ("hit_ipv4_unchanged", "hit_ipv6_unchanged")}
     figures |= {name: one_flow[name] - empty - flip for name in ("hit_ipv4", "hit_ipv6")}
     figures["hit_ipv4_100_flows"] = some_flows["hit"] - empty - flip
@@ -96,7 +96,7 @@ def _cases(programs: dict[str, int]) -> dict[str, Case]:
         "off": Case(real, _datagram(4), on=False),
         "other": Case(real, frame(ipv4(bytes(FRAME_BYTES - 34), protocol=TCP))),
         "no_flow": Case(real, _datagram(4, source=9)),
-        "stale": Case(real, _datagram(4, number=NUMBER + 2)),
+        "no_mark": Case(real, _datagram(4, number=NUMBER + 2)),
         "hit_ipv4_unchanged": Case(real, _datagram(4)),
         "hit_ipv6_unchanged": Case(real, _datagram(6)),
         "flip_equal": Case(flipping, _datagram(4, number=NUMBER + 1)),

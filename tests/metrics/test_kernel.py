@@ -92,7 +92,12 @@ def test_counters_are_what_status_says_and_what_was_sent(bare: Namespace, export
     answer, (device,) = exporter.scrape(), qosctl.read("status")["devices"]
     outcomes = answer.labelled("qosctl_packets_total", "outcome", device="eth0")
     assert outcomes == device["outcomes"]
-    assert {name: count for name, count in outcomes.items() if count} == {"off": 1, "stamped": 4, "stale": 1, "no_flow": 1}
+    assert {name: count for name, count in outcomes.items() if count} == {
+        "off": 1,
+        "stamped": 4,
+        "no_mark": 1,
+        "no_flow": 1,
+    }
     wire = len(RECORD) + 8 + 20 + 14
     assert answer.labelled("qosctl_outer_packets_total", "dscp", device="eth0") == {"EF": 3, "5": 1}
     assert answer.labelled("qosctl_outer_bytes_total", "dscp", device="eth0") == {"EF": 3 * wire, "5": wire}

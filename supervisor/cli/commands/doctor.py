@@ -50,7 +50,7 @@ def _matrix(arguments: argparse.Namespace, out: TextIO) -> Exit:
 def _print(report: Report, out: TextIO) -> None:
     lines: list[str] = []
     for finding in report.at(Level.FAIL) + report.at(Level.WARN):
-        lines += [f"{finding.level.value}  {finding.seen}", f"      {finding.means}", f"      mend: {finding.mend}"]
+        lines += [f"{finding.level.value}  {finding.seen}", f"      {finding.means}", f"      fix: {finding.fix}"]
     for finding in report.at(Level.PASS):
         lines.append(f"ok    {finding.seen}" + (f": {finding.means}" if finding.means else ""))
     for line in lines:
@@ -62,7 +62,7 @@ def _print(report: Report, out: TextIO) -> None:
 def _conclusion(failures: Sequence[Finding], warnings: Sequence[Finding]) -> str:
     """One sentence for somebody who reads only one."""
     if failures:
-        return f"{failures[0].seen}. Begin with: {failures[0].mend}"
+        return f"{failures[0].seen}. Begin with: {failures[0].fix}"
     if any(finding.seen.startswith(COULD_NOT_LOOK) for finding in warnings):
         return "nothing seen that stops marking, but not all could be seen (try: sudo qosctl doctor)"
     if warnings:
@@ -75,7 +75,7 @@ def _json(report: Report) -> Json:
         ok=not report.at(Level.FAIL),
         kernel=kernel_name(),
         findings=[
-            {"level": f.level.value, "check": f.check, "seen": f.seen, "means": f.means, "mend": f.mend}
+            {"level": f.level.value, "check": f.check, "seen": f.seen, "means": f.means, "fix": f.fix}
             for f in report.findings
         ],
         behaviours=to_json(report.behaviours),

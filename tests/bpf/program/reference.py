@@ -127,7 +127,7 @@ def _ipv6(ip: bytes, room: int, flows: Mapping[bytes, Sequence[int]]) -> tuple[S
     while following in _IPV6_EXTENSIONS:
         extension = _need(ip[size : size + 2], 2)
         if passed == _EXTENSIONS_MAX:
-            raise _Leave(Outcome.EXTENSIONS)
+            raise _Leave(Outcome.IPV6_EXT_HEADERS)
         following, size, passed = extension[0], size + 8 + 8 * extension[1], passed + 1
     if following == _IPV6_FRAGMENT:
         raise _Leave(Outcome.FRAGMENT)
@@ -165,7 +165,7 @@ def _record_number(payload: bytes, gso_size: int) -> int:
     if version != 0xFEFD:
         raise _Leave(Outcome.NOT_DTLS)
     if _RECORD.size + length != len(datagram):
-        raise _Leave(Outcome.RECORD_SPLIT if _RECORD.size + length > len(datagram) else Outcome.RECORD_SEVERAL)
+        raise _Leave(Outcome.PARTIAL_RECORD if _RECORD.size + length > len(datagram) else Outcome.MULTIPLE_RECORDS)
     return int(number)
 
 
@@ -173,7 +173,7 @@ def _class_of(ring: Sequence[int], number: int) -> int:
     """Return the inner class that the ring holds for this record: 56 bits of the number, 8 of the class."""
     word = ring[number % 8192]
     if word == 0 or word >> 8 != number % 2**56 or word % 256 > 63:
-        raise _Leave(Outcome.STALE)
+        raise _Leave(Outcome.NO_MARK)
     return word % 256
 
 

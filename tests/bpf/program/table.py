@@ -148,8 +148,8 @@ LEFT_ALONE: dict[str, Left] = {
         frame(ipv6(extended(DATAGRAM, [HOP_BY_HOP, FRAGMENT]), next_header=HOP_BY_HOP)), Outcome.FRAGMENT
     ),
     # More extension headers than are followed.
-    "seven_extension_headers": Left(seven_extensions(UDP), Outcome.EXTENSIONS),
-    "seven_extension_headers_before_tcp": Left(seven_extensions(TCP), Outcome.EXTENSIONS),
+    "seven_extension_headers": Left(seven_extensions(UDP), Outcome.IPV6_EXT_HEADERS),
+    "seven_extension_headers_before_tcp": Left(seven_extensions(TCP), Outcome.IPV6_EXT_HEADERS),
     # Shorter than they say.
     # (In a tag where a test run itself would refuse what its ethertype promises and does not hold.)
     "an_ethernet_header_and_a_tag_and_nothing": Left(frame(b"", tags=[VLAN], ethertype=IPV4), Outcome.TRUNCATED),
@@ -212,13 +212,13 @@ LEFT_ALONE: dict[str, Left] = {
     "a_record_with_a_connection_id": Left(frame(ipv4(udp(record(NUMBER, kind=CID)))), Outcome.CID_OR_DTLS13),
     "a_dtls_1_3_record": Left(frame(ipv4(udp(b"\x2f" + bytes(40)))), Outcome.CID_OR_DTLS13),
     "a_dtls_1_3_record_with_a_connection_id": Left(frame(ipv4(udp(b"\x3d" + bytes(40)))), Outcome.CID_OR_DTLS13),
-    "a_record_split_over_datagrams": Left(frame(ipv4(udp(record(NUMBER, bytes(40))[:-1]))), Outcome.RECORD_SPLIT),
-    "a_record_longer_than_any_datagram": Left(frame(ipv4(udp(record(NUMBER, length=0xFFFF)))), Outcome.RECORD_SPLIT),
-    "two_records_in_a_datagram": Left(frame(ipv4(udp(DATA + record(NUMBER + 1)))), Outcome.RECORD_SEVERAL),
-    "a_record_and_a_stray_byte": Left(frame(ipv4(udp(DATA + b"\0"))), Outcome.RECORD_SEVERAL),
+    "a_record_split_over_datagrams": Left(frame(ipv4(udp(record(NUMBER, bytes(40))[:-1]))), Outcome.PARTIAL_RECORD),
+    "a_record_longer_than_any_datagram": Left(frame(ipv4(udp(record(NUMBER, length=0xFFFF)))), Outcome.PARTIAL_RECORD),
+    "two_records_in_a_datagram": Left(frame(ipv4(udp(DATA + record(NUMBER + 1)))), Outcome.MULTIPLE_RECORDS),
+    "a_record_and_a_stray_byte": Left(frame(ipv4(udp(DATA + b"\0"))), Outcome.MULTIPLE_RECORDS),
     # Ours, a record, but no mark for it.
-    "a_record_that_was_never_marked": Left(frame(ipv4(udp(record(NUMBER + 1)))), Outcome.STALE),
-    "a_record_one_turn_of_the_ring_later": Left(frame(ipv4(udp(record(NUMBER + RING_WORDS)))), Outcome.STALE),
-    "a_record_of_the_next_epoch": Left(frame(ipv4(udp(record(NUMBER + (1 << 48))))), Outcome.STALE),
-    "record_zero_unmarked": Left(frame(ipv4(udp(record(0)))), Outcome.STALE),
+    "a_record_that_was_never_marked": Left(frame(ipv4(udp(record(NUMBER + 1)))), Outcome.NO_MARK),
+    "a_record_one_turn_of_the_ring_later": Left(frame(ipv4(udp(record(NUMBER + RING_WORDS)))), Outcome.NO_MARK),
+    "a_record_of_the_next_epoch": Left(frame(ipv4(udp(record(NUMBER + (1 << 48))))), Outcome.NO_MARK),
+    "record_zero_unmarked": Left(frame(ipv4(udp(record(0)))), Outcome.NO_MARK),
 }

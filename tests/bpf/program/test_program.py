@@ -190,13 +190,13 @@ def test_record_zero_can_be_marked_with_any_class_but_df(program: Kernel) -> Non
     program.mark(0, EF)
     assert program.run(frame(ipv4(udp(record(0))))).outcome is Outcome.STAMPED
     program.mark(0, DF)
-    assert program.run(frame(ipv4(udp(record(0))))).outcome is Outcome.STALE
+    assert program.run(frame(ipv4(udp(record(0))))).outcome is Outcome.NO_MARK
 
 
 def test_a_mark_goes_stale_when_its_place_is_taken(program: Kernel) -> None:
     program.mark(NUMBER, EF)
     program.mark(NUMBER + RING_WORDS, AF41)
-    assert program.run(SHAPES["ipv4"](0)).outcome is Outcome.STALE
+    assert program.run(SHAPES["ipv4"](0)).outcome is Outcome.NO_MARK
 
 
 def test_a_mark_can_be_used_again(program: Kernel) -> None:
@@ -208,7 +208,7 @@ def test_a_mark_can_be_used_again(program: Kernel) -> None:
 def test_a_word_of_nonsense_is_stale(program: Kernel) -> None:
     for word in (0xFFFF_FFFF_FFFF_FFFF, NUMBER, (NUMBER << 8 | 64) & 0xFFFF_FFFF_FFFF_FFFF, 46):
         program.ring.marks[NUMBER % RING_WORDS] = word
-        assert program.run(SHAPES["ipv4"](0)).outcome is Outcome.STALE
+        assert program.run(SHAPES["ipv4"](0)).outcome is Outcome.NO_MARK
 
 
 # Batches and counters.
@@ -243,9 +243,9 @@ def test_a_batch_with_a_shorter_last_record(program: Kernel) -> None:
 @pytest.mark.parametrize(
     ("gso_size", "outcome"),
     [
-        (len(DATA) - 1, Outcome.RECORD_SPLIT),
-        (len(DATA) + 1, Outcome.RECORD_SEVERAL),
-        (2 * len(DATA), Outcome.RECORD_SEVERAL),
+        (len(DATA) - 1, Outcome.PARTIAL_RECORD),
+        (len(DATA) + 1, Outcome.MULTIPLE_RECORDS),
+        (2 * len(DATA), Outcome.MULTIPLE_RECORDS),
     ],
 )
 def test_records_that_are_not_one_to_a_segment(program: Kernel, gso_size: int, outcome: Outcome) -> None:

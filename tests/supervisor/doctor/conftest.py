@@ -18,7 +18,7 @@ def what_is_caused_was_seen(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that says to cause a finding and has not looked at it."""
     with noted() as found:
         yield
-    bad = [(f.check, f"{f.seen} | {f.means} | {f.mend}") for f in found if f.level is not Level.PASS]
+    bad = [(f.check, f"{f.seen} | {f.means} | {f.fix}") for f in found if f.level is not Level.PASS]
     for mark in request.node.iter_markers("causes"):
         check, words = mark.args
         assert any(check == of and words in said for of, said in bad), (mark.args, bad)

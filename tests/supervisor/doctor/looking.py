@@ -49,7 +49,7 @@ def one(findings: Iterable[Finding], check: str) -> Finding:
 def bad(findings: Iterable[Finding]) -> dict[str, Level]:
     """The checks that are not as they should be. Every such finding has its three sentences."""
     found = [finding for finding in look_at(findings) if finding.level is not Level.PASS]
-    assert all(finding.seen and finding.means and finding.mend for finding in found), found
+    assert all(finding.seen and finding.means and finding.fix for finding in found), found
     return {finding.check: finding.level for finding in found}
 
 
@@ -60,4 +60,4 @@ def children() -> set[str]:
 
 def said_in(entry: dict[str, str]) -> Finding:
     """A finding as `qosctl doctor --json` gives it."""
-    return Finding(Level(entry["level"]), entry["check"], entry["seen"], entry["means"], entry["mend"])
+    return Finding(Level(entry["level"]), entry["check"], entry["seen"], entry["means"], entry["fix"])

@@ -92,7 +92,7 @@ def test_what_fails_comes_first_and_the_last_line_says_where_to_begin(stand: Sta
     levels = [line.split()[0] for line in lines if line and not line.startswith(" ")][:-1]
     assert levels == sorted(levels, key=["FAIL", "WARN", "ok"].index)
     assert lines[0] == f"FAIL  {NEAR}: no program of ours stands at its egress"
-    assert lines[2] == f"      mend: qosctl attach {NEAR}"
+    assert lines[2] == f"      fix: qosctl attach {NEAR}"
     assert lines[-1] == f"{NEAR}: no program of ours stands at its egress. Begin with: qosctl attach {NEAR}"
     assert machine_state() == before
 

@@ -131,8 +131,8 @@ def test_rules_of_both_kinds_of_iptables_that_write_the_byte(tool: str, target: 
         found = one(foreign_programs.packet_filter(), "packet-filter")  # once, although two tools can tell
         assert found.level is Level.WARN
         assert found.seen.startswith(f"{tool}-save: -A POSTROUTING -j {target[0]} ")
-        assert found.mend == f"{tool} -t mangle -L -v --line-numbers"
-        shown = filtered.run(found.mend.split()).stdout
+        assert found.fix == f"{tool} -t mangle -L -v --line-numbers"
+        shown = filtered.run(found.fix.split()).stdout
         assert target[0] in shown
 
 

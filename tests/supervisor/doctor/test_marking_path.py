@@ -62,7 +62,7 @@ def test_a_machine_that_marks_has_nothing_to_mend(stand: Stand) -> None:
 def test_nothing_at_all_is_set_up() -> None:
     found = look(NEAR)
     assert bad(found) == {"attached": Level.FAIL, "switch": Level.FAIL, "flows": Level.FAIL}
-    assert [finding.mend for finding in found if finding.level is Level.FAIL][:2] == [
+    assert [finding.fix for finding in found if finding.level is Level.FAIL][:2] == [
         f"qosctl attach {NEAR}",
         "qosctl passtos on",
     ]
@@ -76,7 +76,7 @@ def test_no_device_is_named_and_none_leads_anywhere() -> None:
 
 def test_the_device_of_the_default_route_is_looked_at_unasked(stand: Stand) -> None:
     stand.sender.run(["ip", "route", "add", "default", "via", ADDRESSES[4][1]])
-    assert one(look(), "attached").mend == f"qosctl attach {NEAR}"
+    assert one(look(), "attached").fix == f"qosctl attach {NEAR}"
 
 
 @pytest.mark.usefixtures("stand")
@@ -91,7 +91,7 @@ def test_the_switch_is_off(stand: Stand) -> None:
         set_passtos(False)
         found = look()
     assert bad(found) == {"switch": Level.FAIL}
-    assert one(found, "switch").mend == "qosctl passtos on"
+    assert one(found, "switch").fix == "qosctl passtos on"
 
 
 @causes("attached", "and is not any more")
@@ -130,7 +130,7 @@ def test_the_tunnel_leaves_by_another_device(stand: Stand) -> None:
         stand.sender.run(["ip", "link", "set", "other", "up"])
         stand.sender.run(["ip", "route", "add", f"{ADDRESSES[4][1]}/32", "dev", "other"])
         found = look()
-    assert one(found, "way-out").mend == "qosctl attach other"
+    assert one(found, "way-out").fix == "qosctl attach other"
 
 
 @causes("policy", "the policy marks no class")
@@ -171,7 +171,7 @@ def test_records_whose_mark_is_not_found(stand: Stand) -> None:
             tunnel.socket.send(record(number))
         found = look()
     assert bad(found) == {"counters": Level.WARN}
-    assert "stale" in one(found, "counters").seen
+    assert "no_mark" in one(found, "counters").seen
 
 
 @causes("counters", "all of them DF inside")

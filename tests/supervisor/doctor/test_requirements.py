@@ -154,7 +154,7 @@ def test_an_ordinary_user_learns_what_can_be_known_and_what_not(stand: Stand) ->
     assert one(found, "capabilities").level is Level.WARN
     assert one(found, "running").seen.startswith("could not look")
     assert one(found, "stamp").seen.startswith("could not look")
-    assert one(found, "running").mend == "sudo qosctl doctor"
+    assert one(found, "running").fix == "sudo qosctl doctor"
     assert one(found, "kernel-behaviour").level is Level.PASS
     assert len(said["behaviours"]) > 30
     words = stand.sender.run([*nobody, str(COMMAND), "doctor"], check=False).stdout

@@ -33,7 +33,7 @@ def test_a_rule_that_catches_more_than_it_says(stand: Stand) -> None:
     seen = one(found, "rules")
     assert seen.seen.startswith("ip -4 rule tos 0x18 table 77 priority 500 matches 8 DSCPs")
     assert "EF among them" in seen.means
-    assert "ip -4 rule del priority 500; ip -4 rule add dscp 6 table 77" in seen.mend
+    assert "ip -4 rule del priority 500; ip -4 rule add dscp 6 table 77" in seen.fix
 
 
 def test_the_same_rule_in_both_families_is_exact_on_ipv6(stand: Stand) -> None:
