@@ -18,7 +18,7 @@ class _Tries:
 
 
 @dataclass
-class Pace:
+class KeyedBackoff:
     """Tries by what is tried: `free` of them without a wait, then after `first_s`, doubled each time up to `longest_s`.
 
     After `calm_s` without a try it begins anew. Times are seconds of one clock that never goes back.

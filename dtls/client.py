@@ -22,22 +22,22 @@ from qosctl.dtls.anyconnect.connect_response import LINK_MTU_MAX
 from qosctl.dtls.anyconnect.login import PasswordUnansweredError
 from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.events import Say, Severity
-from qosctl.dtls.host_config import Surroundings
+from qosctl.dtls.host_config import HostConfigurator
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
-from qosctl.dtls.reporter import Teller
+from qosctl.dtls.reporter import Reporter
 from qosctl.dtls.session.end_reasons import ENDINGS, reason_of
-from qosctl.dtls.session.factories import PLAIN, Parts
-from qosctl.dtls.session.failover import Carrier
+from qosctl.dtls.session.factories import PLAIN, Factories
+from qosctl.dtls.session.failover import Failover
 from qosctl.dtls.session.loop import Loop
 from qosctl.dtls.session.marker import Marker
-from qosctl.dtls.session.monitor import PathShrunkError, Watch
+from qosctl.dtls.session.monitor import PathShrunkError, SessionMonitor
 from qosctl.dtls.session.reconnect import Hurry, Reason, Recovery
-from qosctl.dtls.session.session_stats import State, Statistics, Tally
+from qosctl.dtls.session.session_stats import SessionCounters, State, Statistics
 from qosctl.dtls.session.setup import Opened, open_session
-from qosctl.dtls.session.tls_control import Control
+from qosctl.dtls.session.tls_control import TlsControl
 from qosctl.dtls.transport.dial import CircleError, address_of
 from qosctl.dtls.transport.netdev import DeviceKeeper, check_name
-from qosctl.dtls.transport.network_monitor import NetWatch, source_towards
+from qosctl.dtls.transport.network_monitor import NetworkMonitor, source_towards
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.stop import Stop, StopRequestedError, wait
 from qosctl.dtls.tunnel_device import Device
@@ -55,17 +55,17 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     stop: Stop,
     *,
     marker: Marker | None = None,
-    surroundings: Surroundings | None = None,
+    configurator: HostConfigurator | None = None,
     keeper: DeviceKeeper | None = None,
     sockets: OuterSockets = PLAIN_SOCKETS,
     on_connected: Callable[[ConnectedInfo], None] = lambda _: None,
     on_statistics: Callable[[Statistics], None] | None = None,
     on_event: Say = lambda _severity, _line: None,
-    parts: Parts = PLAIN,
+    parts: Factories = PLAIN,
 ) -> Statistics:
     """Connect, and carry packets until `stop.request()` is called (from a signal handler, say) or nothing helps any more.
 
-    `surroundings` gives the device its addresses, and the machine routes and names; without it the device gets the
+    `configurator` gives the device its addresses, and the machine routes and names; without it the device gets the
     addresses and no more. `keeper` makes the device and changes it in place of this process, which then needs no privilege;
     `sockets` makes those whose packets stay outside, where routes into the tunnel lead to its own server, too.
     `on_connected` is called once, when packets can pass; without a marker, or where it cannot mark, the tunnel works
@@ -82,17 +82,17 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     """
     check_name(options.tunnel_name)  # before anybody logs in for it
     with (
-        contextlib.closing(NetWatch()) as net,
-        contextlib.closing(Device(options.tunnel_name, marker, surroundings, keeper, stop)) as device,
+        contextlib.closing(NetworkMonitor()) as net,
+        contextlib.closing(Device(options.tunnel_name, marker, configurator, keeper, stop)) as device,
     ):
-        tally = Tally()
-        teller = Teller(tally, device, on_connected=on_connected, on_statistics=on_statistics, on_event=on_event)
+        counters = SessionCounters()
+        reporter = Reporter(counters, device, on_connected=on_connected, on_statistics=on_statistics, on_event=on_event)
         with contextlib.suppress(StopRequestedError):
             client = _Client(
-                options, stop, device=device, tally=tally, teller=teller, parts=parts, net=net, sockets=sockets
+                options, stop, device=device, counters=counters, reporter=reporter, parts=parts, net=net, sockets=sockets
             )
             client.run()
-        return teller.statistics()
+        return reporter.statistics()
 
 
 class _Client:
@@ -104,17 +104,17 @@ class _Client:
         stop: Stop,
         *,
         device: Device,
-        tally: Tally,
-        teller: Teller,
-        parts: Parts,
-        net: NetWatch,
+        counters: SessionCounters,
+        reporter: Reporter,
+        parts: Factories,
+        net: NetworkMonitor,
         sockets: OuterSockets,
     ) -> None:
         self._options = options
         self._stop = stop
         self._device = device
-        self._tally = tally
-        self._teller = teller
+        self._counters = counters
+        self._reporter = reporter
         self._parts = parts
         self._net = net
         self._sockets = sockets
@@ -185,7 +185,7 @@ class _Client:
             tun = self._device.serve(opened)
             if had_ipv6 and not self._device.carries_ipv6:
                 why = "the server gives no address for it"
-                self._teller.say(Severity.WARNING, f"the tunnel carries no IPv6 any more: {why}")
+                self._reporter.say(Severity.WARNING, f"the tunnel carries no IPv6 any more: {why}")
             poll = session.enter_context(select.epoll())
             now = time.monotonic()
             name = str(self._gateway)
@@ -194,33 +194,33 @@ class _Client:
                 channel=opened.channel,
                 session=opened.session,
                 addresses=tun.addresses,
-                tally=self._tally,
+                counters=self._counters,
                 now=now,
             )
-            carrier = Carrier(
+            failover = Failover(
                 opened=opened,
                 numbering=self._options.numbering,
                 entry=self._device.entry,
-                tally=self._tally,
+                counters=self._counters,
                 poll=poll,
                 parts=self._parts,
                 changed=lambda state, why: self._changed(opened, control, state, why),
                 now=now,
                 key_life=self._options.key_life,
             )
-            self._teller.follow(opened, carrier)
-            watch = Watch(name, opened, control, carrier, key_life=self._options.key_life, now=now)
+            self._reporter.follow(opened, failover)
+            watch = SessionMonitor(name, opened, control, failover, key_life=self._options.key_life, now=now)
             loop = Loop(
                 stop=self._stop,
                 opened=opened,
                 tun=tun,
-                carrier=carrier,
+                failover=failover,
                 control=control,
                 watch=watch,
                 net=self._net,
                 poll=poll,
-                tally=self._tally,
-                report=self._teller.report if self._teller.wants_reports else None,
+                counters=self._counters,
+                report=self._reporter.report if self._reporter.wants_reports else None,
                 decoder=self._parts.decoder(),
             )
             goodbye = False
@@ -228,26 +228,26 @@ class _Client:
                 loop.run(now + (0.0 if opened.too_small or opened.session.no_dtls else self._hold_s))
                 goodbye = True
             finally:
-                if opened.too_small and not carrier.too_small:
+                if opened.too_small and not failover.too_small:
                     self._path_mtu = LINK_MTU_MAX
-                self._too_small = carrier.too_small
-                self._over_tls = carrier.link is None
-                carrier.close(time.monotonic(), goodbye=goodbye)
+                self._too_small = failover.too_small
+                self._over_tls = failover.link is None
+                failover.close(time.monotonic(), goodbye=goodbye)
                 if goodbye:
                     control.say_goodbye()
 
-    def _changed(self, opened: Opened, control: Control, state: State, why: str) -> None:
+    def _changed(self, opened: Opened, control: TlsControl, state: State, why: str) -> None:
         """The packets have another channel, or one again."""
         if state is State.DTLS:
-            control.nudge.stop()
-        elif self._tally.state is State.DTLS:  # the server may not know yet
-            control.nudge.begin(time.monotonic())
-        self._teller.changed(opened, state, why)
+            control.wakeup.stop()
+        elif self._counters.state is State.DTLS:  # the server may not know yet
+            control.wakeup.begin(time.monotonic())
+        self._reporter.changed(opened, state, why)
 
     def _recover(self, error: QosctlError, reason: Reason, lived_s: float) -> Opened:
         """Return another session, whatever it takes and for as long as is allowed."""
         now = time.monotonic()
-        if not self._options.reconnect_s or not self._teller.announced:
+        if not self._options.reconnect_s or not self._reporter.announced:
             raise error
         if isinstance(error, PathShrunkError):
             self._path_mtu = error.mtu
@@ -256,7 +256,7 @@ class _Client:
         # New keys change nothing about a path that lets no UDP through.
         self._hold_s = 0.0 if reason is Reason.REKEY and self._over_tls else HOLD_S
         pause = self._recovery.lost(reason, error, lived_s=lived_s, now=now)
-        self._teller.lost(error, reason, lived_s=lived_s, pause=pause, now=now)
+        self._reporter.lost(error, reason, lived_s=lived_s, pause=pause, now=now)
         self._pause(now, pause)
         return self._try_until_open(min(self._options.timeout_s, RETRY_TIMEOUT_S))
 
@@ -275,7 +275,7 @@ class _Client:
 
     def _wait_after(self, failure: QosctlError, now: float) -> None:
         pause = self._recovery.after(failure, now)
-        self._teller.failed(failure, pause, now)
+        self._reporter.failed(failure, pause, now)
         self._pause(now, pause, hurried=not isinstance(failure, PasswordUnansweredError))
 
     def _pause(self, now: float, pause: float, *, hurried: bool = True) -> None:

@@ -19,7 +19,7 @@ _LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
-class Given:
+class HostConfig:
     """What one session gives the machine. `gateway` is the server's address; `tunnel` is empty before there is one."""
 
     tunnel: str
@@ -29,17 +29,17 @@ class Given:
     network: Network
 
 
-class Surroundings(Protocol):
+class HostConfigurator(Protocol):
     """Gives the tunnel device its addresses, routes and names. No call waits for what it starts, but `settle`.
 
     Errors are its own to tell: a tunnel without routes is better than none.
     """
 
-    def prepare(self, given: Given) -> None:
+    def prepare(self, given: HostConfig) -> None:
         """Get ready for a device, which there is not yet."""
         ...
 
-    def apply(self, given: Given) -> None:
+    def apply(self, given: HostConfig) -> None:
         """The device is there, or has another session: make the machine follow."""
         ...
 
@@ -61,21 +61,21 @@ class Surroundings(Protocol):
 
 
 class Following:
-    """The client's side of it: when to tell, and how long to wait. Without surroundings it does nothing."""
+    """The client's side of it: when to tell, and how long to wait. Without configurator it does nothing."""
 
-    def __init__(self, surroundings: Surroundings | None, stop: Stop) -> None:
-        self._surroundings = surroundings
+    def __init__(self, configurator: HostConfigurator | None, stop: Stop) -> None:
+        self._configurator = configurator
         self._stop = stop
 
     @property
     def assigns(self) -> bool:
         """Whether the device's addresses are somebody else's to give."""
-        return self._surroundings is not None
+        return self._configurator is not None
 
     def prepare(self, opened: Opened, name: str | None, mtu: int, addresses: tuple[Interface, ...]) -> None:
         """There will be a device."""
-        if self._surroundings is not None:
-            self._surroundings.prepare(Given(name or "", opened.outer, mtu, addresses, opened.session.network))
+        if self._configurator is not None:
+            self._configurator.prepare(HostConfig(name or "", opened.outer, mtu, addresses, opened.session.network))
             self._settle(SETTLE_S)
 
     def begin(self, opened: Opened, tun: Tun) -> None:
@@ -85,22 +85,22 @@ class Following:
 
     def go_on(self, opened: Opened, tun: Tun) -> None:
         """The device has another session, whose packets do not wait."""
-        if self._surroundings is not None:
-            self._surroundings.apply(Given(tun.name, opened.outer, tun.mtu, tun.addresses, opened.session.network))
+        if self._configurator is not None:
+            self._configurator.apply(HostConfig(tun.name, opened.outer, tun.mtu, tun.addresses, opened.session.network))
 
     def attempt(self) -> None:
         """The way to the server is looked for again."""
-        if self._surroundings is not None:
-            self._surroundings.attempt()
+        if self._configurator is not None:
+            self._configurator.attempt()
             self._settle(RESETTLE_S)
 
     def close(self) -> None:
         """Undo it all; twice is fine."""
-        if self._surroundings is not None:
-            self._surroundings.close(asked=self._stop.requested)
+        if self._configurator is not None:
+            self._configurator.close(asked=self._stop.requested)
 
     def _settle(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._surroundings is not None and not self._surroundings.settle(_LOOK_S):
+        while self._configurator is not None and not self._configurator.settle(_LOOK_S):
             if self._stop.requested or time.monotonic() >= deadline:
                 return

@@ -19,12 +19,12 @@ from typing import Any
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.anyconnect.frames import CstpDecoder, Frame, FrameKind, decode_dtls
 from qosctl.dtls.numbering.plain import Numbering
-from qosctl.dtls.packets.batch import Batch, Uplink
+from qosctl.dtls.packets.batch import Batch, Batcher
 from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, traffic_class_of
 from qosctl.dtls.record.keys import Cipher
 from qosctl.dtls.record.protection import APPLICATION_DATA, OpenedRecord, RecordOpener, RecordSealer
-from qosctl.dtls.session.factories import Parts
-from qosctl.dtls.session.tls_control import Control
+from qosctl.dtls.session.factories import Factories
+from qosctl.dtls.session.tls_control import TlsControl
 
 LINES_PER_S = 500
 _PROTOCOLS = {0: "HOPOPT", 1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 47: "GRE", 50: "ESP", 58: "ICMPv6", 132: "SCTP"}
@@ -34,13 +34,13 @@ _EPOCH_SHIFT = 48
 Write = Callable[[str], None]
 
 
-def traced(write: Write, clock: Callable[[], float]) -> Parts:
+def traced(write: Write, clock: Callable[[], float]) -> Factories:
     """Return parts that give `write` a line for each packet; `clock` counts seconds."""
     write = _Bounded(write, clock)
-    return Parts(
-        uplink=functools.partial(_Uplink, write),
+    return Factories(
+        uplink=functools.partial(_Batcher, write),
         opener=functools.partial(_Opener, write),
-        control=functools.partial(_Control, write),
+        control=functools.partial(_TlsControl, write),
         decoder=functools.partial(_Decoder, write),
     )
 
@@ -59,7 +59,7 @@ def describe(packet: bytes | memoryview) -> str:
     return f"IPv{version} {name} {fields.dscp} {fields.ecn.name} {size} bytes"
 
 
-class _Uplink(Uplink):
+class _Batcher(Batcher):
     def __init__(
         self, write: Write, sealer: RecordSealer, numbering: Numbering, marks: memoryview | None, **more: Any
     ) -> None:
@@ -119,7 +119,7 @@ class _Opener(RecordOpener):
         return records
 
 
-class _Control(Control):
+class _TlsControl(TlsControl):
     def __init__(self, write: Write, **named: Any) -> None:
         super().__init__(**named)
         self._write = write

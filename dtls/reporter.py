@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 
 from qosctl.bpf.errors import InternalError, NoRoomError, QosctlError
-from qosctl.dtls.backoff import Pace
+from qosctl.dtls.backoff import KeyedBackoff
 from qosctl.dtls.events import Say, Severity
 from qosctl.dtls.options import ConnectedInfo
-from qosctl.dtls.session.failover import Carrier
+from qosctl.dtls.session.failover import Failover
 from qosctl.dtls.session.reconnect import SETTLED_S, Reason
-from qosctl.dtls.session.session_stats import State, Statistics, Tally
+from qosctl.dtls.session.session_stats import SessionCounters, State, Statistics
 from qosctl.dtls.session.setup import Opened
 from qosctl.dtls.transport.certificate_check import UntrustedError
 from qosctl.dtls.transport.dial import CircleError
@@ -26,12 +26,12 @@ _UNUSUAL = (UntrustedError, NoRoomError, InternalError, CircleError)
 """What is told at once: somebody else may be answering, or no waiting of the usual kind will do."""
 
 
-class Teller:
-    """Knows whom to tell, and in which words. Give it the session and the carrier of the moment."""
+class Reporter:
+    """Knows whom to tell, and in which words. Give it the session and the failover of the moment."""
 
     def __init__(
         self,
-        tally: Tally,
+        counters: SessionCounters,
         device: Device,
         *,
         on_connected: Callable[[ConnectedInfo], None],
@@ -39,18 +39,18 @@ class Teller:
         on_event: Say,
     ) -> None:
         """The last three are those of `connect`."""
-        self._tally = tally
+        self._counters = counters
         self._device = device
         self._on_connected = on_connected
         self._on_statistics = on_statistics
         self.say = on_event
         """Takes any other line for people."""
-        self._carrier: Carrier | None = None
+        self._failover: Failover | None = None
         self._tls_suite = ""
         self._outage_began = time.monotonic()
         self._disproved = 0
-        self._events = Pace(free=3, first_s=30.0, longest_s=480.0, calm_s=600.0)
-        self._failures = Pace(free=1, first_s=60.0, longest_s=3600.0, calm_s=7200.0)
+        self._events = KeyedBackoff(free=3, first_s=30.0, longest_s=480.0, calm_s=600.0)
+        self._failures = KeyedBackoff(free=1, first_s=60.0, longest_s=3600.0, calm_s=7200.0)
         self._untold: dict[str, int] = {}
         self.announced = False
         """Whether the caller knows that the tunnel is up."""
@@ -60,9 +60,9 @@ class Teller:
         """Whether statistics are for anybody."""
         return self._on_statistics is not None
 
-    def follow(self, opened: Opened, carrier: Carrier) -> None:
-        """There is a session, whose packets `carrier` carries."""
-        self._carrier = carrier
+    def follow(self, opened: Opened, failover: Failover) -> None:
+        """There is a session, whose packets `failover` carries."""
+        self._failover = failover
         self._tls_suite = opened.channel.suite
         session = opened.session
         keys = f"new keys every {session.rekey_s} s" if session.rekey_s else "no new keys"
@@ -74,8 +74,8 @@ class Teller:
 
     def changed(self, opened: Opened, state: State, why: str) -> None:
         """The packets have another channel, or one again; `why` the last one does not carry them any more."""
-        before = self._tally.state
-        self._tally.enter(state, time.time())
+        before = self._counters.state
+        self._counters.enter(state, time.time())
         if not self.announced:
             self._announce(opened, state)
         elif before is State.RECONNECTING:
@@ -95,8 +95,8 @@ class Teller:
         self._outage_began = now
         if lived_s >= SETTLED_S:
             self._failures.forget_all()
-        self._tally.reconnects[reason] = self._tally.reconnects.get(reason, 0) + 1
-        self._tally.enter(State.RECONNECTING, time.time())
+        self._counters.reconnects[reason] = self._counters.reconnects.get(reason, 0) + 1
+        self._counters.enter(State.RECONNECTING, time.time())
         severity = Severity.NOTICE if reason is Reason.REKEY else Severity.WARNING
         words = str(error) if isinstance(error, InternalError) else error.message
         self._event(reason.value, severity, f"{words}: connecting again{_in(pause)}")
@@ -157,9 +157,9 @@ class Teller:
 
     def statistics(self) -> Statistics:
         """What was counted so far."""
-        link = None if self._carrier is None else self._carrier.link
+        link = None if self._failover is None else self._failover.link
         tun = self._device.tun
-        return self._tally.snapshot(
+        return self._counters.snapshot(
             None if link is None else link.opener,
             None if link is None else link.udp,
             suite="" if link is None else link.suite,
@@ -171,7 +171,7 @@ class Teller:
 
     def _announce(self, opened: Opened, state: State) -> None:
         self.announced = True
-        link = None if self._carrier is None else self._carrier.link
+        link = None if self._failover is None else self._failover.link
         tun = self._device.tun
         assert tun is not None
         self._on_connected(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 
 from qosctl.dtls.anyconnect.connect_response import IPV6_MTU_MIN, RECORD_OVERHEAD
-from qosctl.dtls.host_config import Following, Surroundings
+from qosctl.dtls.host_config import Following, HostConfigurator
 from qosctl.dtls.session.flow_entry import FlowEntry
 from qosctl.dtls.session.marker import Marker
 from qosctl.dtls.session.setup import Opened
@@ -24,18 +24,18 @@ class Device:
         self,
         name: str | None,
         marker: Marker | None,
-        surroundings: Surroundings | None,
+        configurator: HostConfigurator | None,
         keeper: DeviceKeeper | None,
         stop: Stop,
     ) -> None:
-        """`name` None lets the kernel choose; without `surroundings` the device gets addresses and no more.
+        """`name` None lets the kernel choose; without `configurator` the device gets addresses and no more.
 
         Without a `keeper` this process makes the device and changes it.
         """
         self._name = name
         self._keeper = keeper
         self._marker = marker
-        self._around = Following(surroundings, stop)
+        self._around = Following(configurator, stop)
         self._cleanup = contextlib.ExitStack()
         self.tun: Tun | None = None
         self.entry = FlowEntry(None, "")

@@ -20,7 +20,7 @@ from qosctl.bpf.abi import RING_WORDS, mark_word, write_marks
 from qosctl.bpf.dscp import DF, Dscp
 from qosctl.dtls.anyconnect.frames import DATA_PREFIX
 from qosctl.dtls.numbering.plain import Numbering
-from qosctl.dtls.packets.counters_by_dscp import ClassCounts
+from qosctl.dtls.packets.counters_by_dscp import DscpCounters
 from qosctl.dtls.record.protection import ALERT, APPLICATION_DATA, RecordSealer
 
 MAX_BATCH_RECORDS = 64
@@ -53,7 +53,7 @@ class Batch:
     """The record number of the first record; 0 for what is not ours to number, as the handshake's datagrams."""
 
 
-class Uplink:
+class Batcher:
     """Seals what leaves; one per DTLS session.
 
     `marks` is the ring of this flow as a memoryview of RING_WORDS 64-bit words (format "Q"), or None where nothing
@@ -68,7 +68,7 @@ class Uplink:
         marks: memoryview | None,
         *,
         batch_s: float = BATCH_S,
-        sent: ClassCounts | None = None,
+        sent: DscpCounters | None = None,
     ) -> None:
         if marks is not None and (marks.format != "Q" or len(marks) != RING_WORDS):
             raise ValueError(f"the ring is {RING_WORDS} words of format 'Q'")
@@ -76,7 +76,7 @@ class Uplink:
         self._numbering = numbering
         # Without a ring the marks go where nobody looks: one path to test instead of two.
         self._marks = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if marks is None else marks
-        self._sent = ClassCounts() if sent is None else sent
+        self._sent = DscpCounters() if sent is None else sent
         self._batch_s = batch_s
         self._batch_bytes = min(batch_s * START_BYTES_PER_S, MAX_BATCH_BYTES)
         self._window_bytes = 0

@@ -19,7 +19,7 @@ class Traffic:
     bytes: int
 
 
-class ClassCounts:
+class DscpCounters:
     """Counts that only grow. By the whole traffic-class byte, so that the fast path has nothing to work out."""
 
     __slots__ = ("octets", "packets")

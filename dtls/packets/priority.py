@@ -28,7 +28,7 @@ def by_class(packets: Sequence[bytes]) -> list[tuple[Dscp, list[bytes]]]:
     return found
 
 
-class Held:
+class PriorityQueue:
     """Packets that wait because the socket is full. The most urgent leave first; the least urgent are lost first.
 
     Within a class the order is kept, and it is the newest packet that is lost.

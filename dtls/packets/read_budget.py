@@ -13,7 +13,7 @@ SPARSE_S = 0.0005
 """Packets further apart than this come one by one."""
 
 
-class Burst:
+class ReadBudget:
     """Follows one descriptor's traffic. Use `limit`, then tell `came`."""
 
     __slots__ = ("_came_at", "_most", "limit")

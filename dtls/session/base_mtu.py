@@ -23,14 +23,14 @@ from qosctl.dtls.anyconnect.connect_response import (
     outer_headers,
 )
 from qosctl.dtls.transport.outer_sockets import way_to
-from qosctl.dtls.transport.tls_channel import Channel
+from qosctl.dtls.transport.tls_channel import TlsChannel
 
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h
 _TCP_HEADER_BYTES, _TIMESTAMPS_BYTES = 20, 12
 _TCPI_OPT_TIMESTAMPS = 1
 
 
-def fitting(channel: Channel, device: int) -> int:
+def fitting(channel: TlsChannel, device: int) -> int:
     """Return how large a packet towards the server may be, in bytes, where the device takes `device`."""
     by_segment = _by_segment(channel)
     # A segment shorter than what the kernel believes of the path is what the server's end has asked for, or a router
@@ -63,7 +63,7 @@ def device_mtu(remote: str) -> int:
     return min(mtu, way.mtu or mtu)
 
 
-def _by_segment(channel: Channel) -> int:
+def _by_segment(channel: TlsChannel) -> int:
     """Return the packets that the segments of the channel's TCP make."""
     segment = int.from_bytes(channel.socket_option(socket.IPPROTO_TCP, socket.TCP_MAXSEG), sys.byteorder)
     options = channel.socket_option(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5]
@@ -71,7 +71,7 @@ def _by_segment(channel: Channel) -> int:
     return segment + timestamps + _TCP_HEADER_BYTES + (20 if channel.peer[0] == socket.AF_INET else 40)
 
 
-def _believed(channel: Channel) -> int:
+def _believed(channel: TlsChannel) -> int:
     """Return what the kernel believes of the path, rumours included."""
     ipv4 = channel.peer[0] == socket.AF_INET
     level, option = (socket.IPPROTO_IP, _IP_MTU) if ipv4 else (socket.IPPROTO_IPV6, _IPV6_MTU)

@@ -41,7 +41,7 @@ class Due(enum.Enum):
     DEAD = enum.auto()
 
 
-class Liveness:
+class DeadPeerDetection:
     """The quiet times of one channel. Store the current time in `heard` and `said` as frames come and go.
 
     With an infinite `quiet` only time and `doubt` count, as is right where the transport itself finds out what is lost.

@@ -18,7 +18,7 @@ ATTEMPT_S = 4.5
 """ClientHellos at 0, 1 and 3 s: a path that opens meanwhile is found within two seconds."""
 
 
-class Attempt:
+class DtlsAttempt:
     """One attempt. It owns the socket until `finished`; then `udp`, `early` and `finished` are the caller's."""
 
     def __init__(

@@ -19,13 +19,13 @@ from qosctl.dtls.numbering.probe import ProbingNumbering, probe_of, probe_payloa
 from qosctl.dtls.numbering.switched import SwitchedNumbering
 from qosctl.dtls.record.handshake import Finished
 from qosctl.dtls.record.protection import ALERT, APPLICATION_DATA, RecordSealer
-from qosctl.dtls.session.dpd import Due, Liveness
-from qosctl.dtls.session.factories import Parts
+from qosctl.dtls.session.dpd import DeadPeerDetection, Due
+from qosctl.dtls.session.factories import Factories
 from qosctl.dtls.session.flow_entry import FlowEntry
 from qosctl.dtls.session.key_lifetime import KeyLife
 from qosctl.dtls.session.path_mtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
 from qosctl.dtls.session.rtt_responder import RTT_PROBE_BYTES, RttResponder
-from qosctl.dtls.session.session_stats import Tally
+from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.transport.udp import UdpSocket
 
 CLOSE_NOTIFY = b"\x01\x00"
@@ -37,11 +37,11 @@ _FATAL = 2
 _DPD_ID_BYTES = 4  # unlike a probe's, which is echoed in the same kind of frame
 
 
-class LinkLostError(NotAttachedError):
+class DtlsLostError(NotAttachedError):
     """The DTLS channel is dead or closed; the session may live."""
 
 
-class Link:
+class DtlsChannel:
     """One DTLS epoch. Store the time in `life.said` and `life.heard` as packets pass."""
 
     def __init__(  # noqa: PLR0913  (what it is made of)
@@ -53,8 +53,8 @@ class Link:
         entry: FlowEntry,
         session: Session,
         outer: IPv4Address | IPv6Address,
-        tally: Tally,
-        parts: Parts,
+        counters: SessionCounters,
+        parts: Factories,
         now: float,
         path: PathMtu | None = None,
     ) -> None:
@@ -68,20 +68,20 @@ class Link:
         self.descriptor = udp.fileno()
         self.suite = finished.suite
         self.opener = parts.opener(keys.cipher, keys.server_key, keys.server_iv)
-        self.uplink = parts.uplink(sealer, numbering, None, sent=tally.sent)
+        self.uplink = parts.uplink(sealer, numbering, None, sent=counters.sent)
         self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
         self._switched = numbering if isinstance(numbering, SwitchedNumbering) else None
         self._entry = entry
         self._rtt_responder: RttResponder | None = None
         self._adopt_memory()
         self._follow_switch(now)
-        self.life = Liveness(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
+        self.life = DeadPeerDetection(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
         self.path = path or PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
         self._headers = self._overhead + (20 if outer.version == 4 else 40) + 8
-        self._tally = tally
+        self._counters = counters
         self._retired = False
-        self._sent_before = sum(tally.sent.packets)
+        self._sent_before = sum(counters.sent.packets)
         self._dpd_id = 0
         self._dpd_asked = self._began = now
 
@@ -92,11 +92,11 @@ class Link:
 
     def worn(self, life: KeyLife, now: float) -> bool:
         """Whether the keys have been used for long enough."""
-        sealed = sum(self._tally.sent.packets) - self._sent_before
+        sealed = sum(self._counters.sent.packets) - self._sent_before
         return max(sealed, self.opener.counts.opened) >= life.records or now >= self._began + life.seconds
 
     def tend(self, now: float) -> float:
-        """Do what is due; return when to be called again. LinkLostError when the channel is dead."""
+        """Do what is due; return when to be called again. DtlsLostError when the channel is dead."""
         self._keep_alive(now)
         if self._rtt_responder is None:
             self._adopt_memory()
@@ -109,7 +109,7 @@ class Link:
             said = self.life.said
             self.udp.send_whole(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.payload), DF, now))
             self.udp.send(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.small), DF, now))
-            self._tally.count_control("dtls mtu probe sent")
+            self._counters.count_control("dtls mtu probe sent")
             self.life.said = said  # a lost probe says nothing about the channel
         if self.prober is not None and not self.prober.waits(now):
             self.probe(self.prober, now, ())
@@ -146,22 +146,22 @@ class Link:
     def take(self, content_type: int, plaintext: bytes, now: float) -> Frame | None:
         """Take an authentic record that holds no packet; returns the frame if it is for the session to judge.
 
-        LinkLostError when the server closes the channel.
+        DtlsLostError when the server closes the channel.
         """
         if content_type == ALERT:
             if plaintext == CLOSE_NOTIFY or (len(plaintext) == 2 and plaintext[0] == _FATAL):
-                raise LinkLostError("the server closed the DTLS channel")
-            self._tally.drop("alert")
+                raise DtlsLostError("the server closed the DTLS channel")
+            self._counters.drop("alert")
             return None
         if content_type != APPLICATION_DATA:
             # The server may send its Finished again; a renegotiation we would not answer either.
-            self._tally.drop("handshake_after_finished")
+            self._counters.drop("handshake_after_finished")
             return None
         frame = decode_dtls(plaintext)
         if frame is None:
-            self._tally.drop("unknown_frame")
+            self._counters.drop("unknown_frame")
             return None
-        self._tally.count_control(f"dtls {frame.kind.name.lower()} received")
+        self._counters.count_control(f"dtls {frame.kind.name.lower()} received")
         if frame.kind == FrameKind.DPD_OUT:
             self.send(FrameKind.DPD_RESP, frame.payload, now)
         elif frame.kind == FrameKind.DPD_RESP:
@@ -173,9 +173,9 @@ class Link:
 
     def send(self, kind: FrameKind, payload: bytes, now: float, dscp: Dscp = DF) -> None:
         """Send a frame that is no packet."""
-        self._tally.count_control(f"dtls {kind.name.lower()} sent")
+        self._counters.count_control(f"dtls {kind.name.lower()} sent")
         if not self.udp.send(self.uplink.seal_control(encode_dtls(kind, payload), dscp, now)):
-            self._tally.drop("control_without_room")  # whoever asked will ask again
+            self._counters.drop("control_without_room")  # whoever asked will ask again
         self.life.said = now
 
     def close(self, now: float, *, goodbye: bool) -> None:
@@ -185,7 +185,7 @@ class Link:
                 self.udp.send(self.uplink.seal_alert(CLOSE_NOTIFY, now))
         if not self._retired:
             self._hand_over_counts(now)
-            self._tally.black_holes += self.path.black_holes
+            self._counters.black_holes += self.path.black_holes
         self.udp.close()
 
     def retire(self, now: float) -> None:
@@ -194,7 +194,7 @@ class Link:
         self._retired = True
 
     def _hand_over_counts(self, now: float) -> None:
-        self._tally.absorb(self.opener, self.udp, None if self.prober is None else self.prober.snapshot(now))
+        self._counters.absorb(self.opener, self.udp, None if self.prober is None else self.prober.snapshot(now))
 
     def _take_echo(self, payload: bytes, now: float) -> None:
         probe = probe_of(payload)
@@ -209,12 +209,12 @@ class Link:
         elif len(payload) == SMALL_BYTES:
             self.path.small_echoed(payload, now)
         elif payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):
-            self._tally.dpd_round_trip_s = now - self._dpd_asked
+            self._counters.dpd_round_trip_s = now - self._dpd_asked
 
     def _keep_alive(self, now: float) -> None:
         match self.life.due(now):
             case Due.DEAD:
-                raise LinkLostError("no answer over UDP any more")
+                raise DtlsLostError("no answer over UDP any more")
             case Due.DPD:
                 self._dpd_id = (self._dpd_id + 1) & 0xFFFF_FFFF
                 self._dpd_asked = now

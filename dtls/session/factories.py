@@ -9,19 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qosctl.dtls.anyconnect.frames import CstpDecoder
-from qosctl.dtls.packets.batch import Uplink
+from qosctl.dtls.packets.batch import Batcher
 from qosctl.dtls.record.protection import RecordOpener
-from qosctl.dtls.session.tls_control import Control
+from qosctl.dtls.session.tls_control import TlsControl
 
 
 @dataclass(frozen=True)
-class Parts:
+class Factories:
     """What makes each part that packets go through; called with the arguments of the class it makes."""
 
-    uplink: Callable[..., Uplink] = Uplink
+    uplink: Callable[..., Batcher] = Batcher
     opener: Callable[..., RecordOpener] = RecordOpener
-    control: Callable[..., Control] = Control
+    control: Callable[..., TlsControl] = TlsControl
     decoder: Callable[[], CstpDecoder] = CstpDecoder
 
 
-PLAIN = Parts()
+PLAIN = Factories()

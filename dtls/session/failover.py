@@ -27,13 +27,13 @@ from collections.abc import Callable
 
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.numbering.plain import Numbering
-from qosctl.dtls.session.dtls_attempt import ATTEMPT_S, Attempt
-from qosctl.dtls.session.dtls_channel import Link, LinkLostError
-from qosctl.dtls.session.factories import Parts
+from qosctl.dtls.session.dtls_attempt import ATTEMPT_S, DtlsAttempt
+from qosctl.dtls.session.dtls_channel import DtlsChannel, DtlsLostError
+from qosctl.dtls.session.factories import Factories
 from qosctl.dtls.session.flow_entry import FlowEntry
 from qosctl.dtls.session.key_lifetime import KEY_LIFE, KeyLife
 from qosctl.dtls.session.reconnect import Backoff, Hurry
-from qosctl.dtls.session.session_stats import State, Tally
+from qosctl.dtls.session.session_stats import SessionCounters, State
 from qosctl.dtls.session.setup import Opened
 
 RING_PATIENCE_S = 1.0
@@ -56,7 +56,7 @@ _SMALL_PATH_S = 3600.0
 """The same where the path has no room for packets that IPv6 must be able to send: finding that out again costs some."""
 
 
-class Carrier:
+class Failover:
     """The DTLS side of one session. `link` is None while TLS carries."""
 
     def __init__(  # noqa: PLR0913  (the parts it joins)
@@ -65,9 +65,9 @@ class Carrier:
         opened: Opened,
         numbering: Callable[[int], Numbering],
         entry: FlowEntry,
-        tally: Tally,
+        counters: SessionCounters,
         poll: select.epoll,
-        parts: Parts,
+        parts: Factories,
         changed: Callable[[State, str], None],
         now: float,
         key_life: KeyLife = KEY_LIFE,
@@ -76,14 +76,14 @@ class Carrier:
         self._opened = opened
         self._numbering = numbering
         self._entry = entry
-        self._tally = tally
+        self._counters = counters
         self._poll = poll
         self._parts = parts
         self._changed = changed
         self._key_life = key_life
-        self.link: Link | None = None
-        self.attempt: Attempt | None = None
-        self.retired: Link | None = None
+        self.link: DtlsChannel | None = None
+        self.attempt: DtlsAttempt | None = None
+        self.retired: DtlsChannel | None = None
         """The link before, as long as something may come over it."""
         self._retired_until = math.inf
         self.early: list[bytes] = []
@@ -111,7 +111,7 @@ class Carrier:
                 self.too_small = False
             try:
                 due = self.link.tend(now)
-            except LinkLostError as error:
+            except DtlsLostError as error:
                 self.lose(str(error), now)
             else:
                 return min(due, self._renew(self.link, now), self._retired_until)
@@ -136,7 +136,7 @@ class Carrier:
             return attempt.next_time(now)
         return now
 
-    def _renew(self, link: Link, now: float) -> float:
+    def _renew(self, link: DtlsChannel, now: float) -> float:
         """See to new keys when those of the link are worn; return when to look again."""
         if self.attempt is not None:
             return self.go_on(now)
@@ -153,7 +153,7 @@ class Carrier:
         small = "the path is too small for IPv6 over UDP" if self.too_small else "no answer over UDP"
         self._changed(State.TLS, self._opened.session.no_dtls or small)
 
-    def lost(self, link: Link, why: str, now: float) -> None:
+    def lost(self, link: DtlsChannel, why: str, now: float) -> None:
         """The server has closed a link."""
         if link is self.retired:
             self._let_go(now)
@@ -166,7 +166,7 @@ class Carrier:
         link, self.link = self.link, None
         self._poll.unregister(link.udp.fileno())
         link.close(now, goodbye=False)
-        self._tally.dtls_lost += 1
+        self._counters.dtls_lost += 1
         if self._ring_by is None:  # else the entry is a new link's already
             self._entry.move(self._opened.channel.fileno())
         if now >= self._linked + LIVED_S:
@@ -212,7 +212,7 @@ class Carrier:
     def _begin(self, now: float) -> None:
         try:
             opened = self._opened
-            self.attempt = Attempt(opened.dtls_remote, opened.psk, opened.session.app_id, now, opened.sockets)
+            self.attempt = DtlsAttempt(opened.dtls_remote, opened.psk, opened.session.app_id, now, opened.sockets)
         except RefusedError:  # no way to the server, or no socket yet: as good as no answer
             self._next_attempt = now + _NO_ROUTE_S
             return
@@ -227,7 +227,7 @@ class Carrier:
             self._entry.move(self.link.udp.fileno())
         self.attempt = self._ring_by = None
 
-    def _register(self, attempt: Attempt, now: float) -> float:
+    def _register(self, attempt: DtlsAttempt, now: float) -> float:
         """Use the finished attempt as soon as its flow has a ring, or that takes too long; return when to look again."""
         if self._ring_by is None:
             self._entry.move(attempt.udp.fileno())
@@ -239,19 +239,19 @@ class Carrier:
         self._use(attempt, now)
         return now
 
-    def _use(self, attempt: Attempt, now: float) -> None:
+    def _use(self, attempt: DtlsAttempt, now: float) -> None:
         """Make the finished attempt the link; its socket is watched already."""
         finished = attempt.finished
         assert finished is not None
         session, before = self._opened.session, self.link
-        self.link = Link(
+        self.link = DtlsChannel(
             udp=attempt.udp,
             finished=finished,
             numbering=self._numbering(finished.first_number),
             entry=self._entry,
             session=session,
             outer=self._opened.outer,
-            tally=self._tally,
+            counters=self._counters,
             parts=self._parts,
             now=now,
             path=None if before is None or before.suite != finished.suite else before.path,
@@ -266,5 +266,5 @@ class Carrier:
         before.retire(now)
         self.retired, self._retired_until = before, now + RETIRED_S
         self._renewals.reset()
-        self._tally.count_control("dtls keys renewed")
+        self._counters.count_control("dtls keys renewed")
         self._changed(State.DTLS, "new keys")

@@ -1,6 +1,6 @@
 """The loop of one session: a handful of descriptors, one thread, every packet.
 
-    TUN  --> Uplink --> UDP          UDP --> RecordOpener --> ECN --> TUN, or `dtls_channel`
+    TUN  --> Batcher --> UDP          UDP --> RecordOpener --> ECN --> TUN, or `dtls_channel`
       '----> frames --> TLS          TLS --> frames ----------------> TUN, or `tls_control`; its end is the session's end
     stop --> goodbye                 netlink, clock --> are the channels still alive?
 
@@ -22,16 +22,16 @@ from qosctl.bpf.dscp import Ecn
 from qosctl.dtls.anyconnect.frames import CstpDecoder, FrameKind
 from qosctl.dtls.packets.ecn import combine
 from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPTIONS, dscp_of, traffic_class_of
-from qosctl.dtls.packets.read_budget import Burst
+from qosctl.dtls.packets.read_budget import ReadBudget
 from qosctl.dtls.record.protection import APPLICATION_DATA
-from qosctl.dtls.session.dtls_channel import Link, LinkLostError
-from qosctl.dtls.session.failover import Carrier
-from qosctl.dtls.session.monitor import Watch
-from qosctl.dtls.session.send_queue import Sender
-from qosctl.dtls.session.session_stats import Tally
+from qosctl.dtls.session.dtls_channel import DtlsChannel, DtlsLostError
+from qosctl.dtls.session.failover import Failover
+from qosctl.dtls.session.monitor import SessionMonitor
+from qosctl.dtls.session.send_queue import SendQueue
+from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.session.setup import Opened
-from qosctl.dtls.session.tls_control import Control
-from qosctl.dtls.transport.network_monitor import NetWatch, SleepWatch
+from qosctl.dtls.session.tls_control import TlsControl
+from qosctl.dtls.transport.network_monitor import NetworkMonitor, SleepWatch
 from qosctl.dtls.transport.stop import Stop
 from qosctl.dtls.transport.tun import READ_LIMIT, Tun
 from qosctl.dtls.transport.udp import RECEIVE_READS, Arrival
@@ -61,12 +61,12 @@ class Loop:
         stop: Stop,
         opened: Opened,
         tun: Tun,
-        carrier: Carrier,
-        control: Control,
-        watch: Watch,
-        net: NetWatch,
+        failover: Failover,
+        control: TlsControl,
+        watch: SessionMonitor,
+        net: NetworkMonitor,
         poll: select.epoll,
-        tally: Tally,
+        counters: SessionCounters,
         report: Callable[[], None] | None,
         decoder: CstpDecoder,
     ) -> None:
@@ -75,12 +75,12 @@ class Loop:
         self._channel = opened.channel
         self._early = opened.early
         self._tun = tun
-        self._carrier = carrier
+        self._failover = failover
         self._control = control
         self._watch = watch
         self._net = net
         self._poll = poll
-        self._tally = tally
+        self._counters = counters
         self._report = report
         self._next_report = math.inf
         self._tended = self._due = -math.inf
@@ -89,9 +89,9 @@ class Loop:
         self._undecided = True
         self._unsettled = True
         self._sleep = SleepWatch()
-        self._tun_burst, self._udp_burst = Burst(READ_LIMIT), Burst(RECEIVE_READS)
+        self._tun_burst, self._udp_burst = ReadBudget(READ_LIMIT), ReadBudget(RECEIVE_READS)
         self._decoder = decoder
-        self._sender = Sender(tally, time.monotonic)
+        self._sender = SendQueue(counters, time.monotonic)
         self._tun_descriptor = tun.fileno()
         self._others = frozenset({each.fileno() for each in (opened.channel, stop, net)})  # neither TUN nor UDP
         self._channel_events = self._udp_events = select.EPOLLIN
@@ -100,8 +100,8 @@ class Loop:
     def run(self, take_over_at: float) -> None:
         """Run until the stop. Packets wait for DTLS until `take_over_at`, then TLS carries them.
 
-        SessionEndedError, SilentError, ConnectionLostError, FrameError, and Watch's errors say how the session ended;
-        NotAttachedError when the device is gone.
+        SessionEndedError, SilentError, ConnectionLostError, FrameError, and SessionMonitor's errors say how the session
+        ended; NotAttachedError when the device is gone.
         """
         self._poll.register(self._tun.fileno(), 0)
         for each in (self._channel, self._stop, self._net):
@@ -130,18 +130,18 @@ class Loop:
         if self._pause_at < math.inf and self._next_report == math.inf and self._report is not None:
             self._next_report = now + REPORT_S  # something has moved
         self._pause_at = math.inf
-        due = min(self._watch.tend(now), self._carrier.tend(now), self._control.tend(now), now + LOOK_S)
+        due = min(self._watch.tend(now), self._failover.tend(now), self._control.tend(now), now + LOOK_S)
         if self._undecided:
             self._decide(now)
             due = min(due, self._take_over_at) if self._undecided else due
-        link = self._carrier.link
+        link = self._failover.link
         if link is not None:
             self._tun.fit(link.path.size)
-            if self._carrier.early:
-                early, self._carrier.early = self._carrier.early, []
+            if self._failover.early:
+                early, self._failover.early = self._failover.early, []
                 self._take_datagrams(link, [([memoryview(each) for each in early], _NOT_ECT)], now)
                 due = now  # whatever they said
-            if self._sender.stuck and self._carrier.link is link:
+            if self._sender.stuck and self._failover.link is link:
                 self._sender.catch_up(link, now)
                 due = min(due, now + RETRY_S) if self._sender.stuck else due
         elif packets := self._sender.give_back():
@@ -156,15 +156,15 @@ class Loop:
 
     def _decide(self, now: float) -> None:
         """Let packets wait for DTLS no longer, once it is there or has taken too long."""
-        if self._carrier.link is not None:
+        if self._failover.link is not None:
             self._undecided = False
         elif now >= self._take_over_at:
             self._undecided = False
-            self._carrier.take_over()
+            self._failover.take_over()
 
     def _want(self) -> None:
         """Watch each descriptor for what can be done with it now."""
-        link = self._carrier.link
+        link = self._failover.link
         full = link is None and self._control.congested
         tun = 0 if full or self._undecided else select.EPOLLIN
         channel = select.EPOLLIN | (select.EPOLLOUT if self._channel.unsent else 0)
@@ -200,19 +200,19 @@ class Loop:
             self._read_tun(now, len(ready))
 
     def _serve_udp(self, descriptor: int, events: int, now: float, ready: int) -> None:
-        link, retired = self._carrier.link, self._carrier.retired
+        link, retired = self._failover.link, self._failover.retired
         if retired is not None and descriptor == retired.udp.fileno():
             self._take_datagrams(retired, retired.udp.arrivals(), now)
             return
         if link is None or descriptor != link.descriptor:
-            self._carrier.go_on(now)
+            self._failover.go_on(now)
             self._due = now
             return
         if events & ~select.EPOLLOUT:
             arrivals = link.udp.arrivals(self._udp_burst.limit)
             self._udp_burst.came(len(arrivals), now, ready)
             self._take_datagrams(link, arrivals, now)
-            if self._carrier.link is not link:
+            if self._failover.link is not link:
                 return
         if events & select.EPOLLOUT:
             self._sender.catch_up(link, now)
@@ -223,7 +223,7 @@ class Loop:
         burst.came(len(packets), now, ready)
         if not packets:
             return
-        link = self._carrier.link
+        link = self._failover.link
         if link is None:
             self._send_over_tls([*self._sender.give_back(), *packets])
             return
@@ -243,16 +243,16 @@ class Loop:
 
     def _send_over_tls(self, packets: Sequence[bytes], *, beside_dtls: bool = False) -> None:
         if beside_dtls and self._control.congested:  # the device is not left alone for TLS while DTLS has room
-            self._tally.drop("tls_full", len(packets))
+            self._counters.drop("tls_full", len(packets))
             return
-        self._tally.over_tls += len(packets)
+        self._counters.over_tls += len(packets)
         for packet in packets:
-            self._tally.sent.count(packet)
+            self._counters.sent.count(packet)
             self._control.send_packet(packet)
 
-    def _take_datagrams(self, link: Link, arrivals: Sequence[Arrival], now: float) -> None:
-        tally, open_records, write, life = self._tally, link.opener.open, self._tun.write, link.life
-        packets, octets = tally.received.packets, tally.received.octets
+    def _take_datagrams(self, link: DtlsChannel, arrivals: Sequence[Arrival], now: float) -> None:
+        counters, open_records, write, life = self._counters, link.opener.open, self._tun.write, link.life
+        packets, octets = counters.received.packets, counters.received.octets
         try:
             for datagrams, ecn in arrivals:
                 for datagram in datagrams:
@@ -261,7 +261,7 @@ class Loop:
                         if content_type == APPLICATION_DATA and plaintext and plaintext[0] == _DATA:
                             packet = plaintext[1:] if ecn is _NOT_ECT else combine(plaintext[1:], ecn)
                             if packet is None:
-                                tally.drop("ecn")
+                                counters.drop("ecn")
                             elif write(packet):
                                 size = len(packet)
                                 plain = size >= IPV4_HEADER_BYTES and packet[0] == IPV4_WITHOUT_OPTIONS
@@ -272,8 +272,8 @@ class Loop:
                             frame = link.take(content_type, plaintext, now)
                             if frame is not None:
                                 self._control.judge(frame)
-        except LinkLostError as error:
-            self._carrier.lost(link, str(error), now)
+        except DtlsLostError as error:
+            self._failover.lost(link, str(error), now)
             self._due = now
 
     def _read_channel(self, now: float) -> None:
@@ -289,5 +289,5 @@ class Loop:
             if frame.kind != FrameKind.DATA:
                 self._control.take(frame, now)
             elif self._tun.write(frame.payload):
-                self._tally.over_tls += 1
-                self._tally.received.count(frame.payload)
+                self._counters.over_tls += 1
+                self._counters.received.count(frame.payload)

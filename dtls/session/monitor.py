@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from qosctl.bpf.errors import NotAttachedError
-from qosctl.dtls.session.failover import Carrier
+from qosctl.dtls.session.failover import Failover
 from qosctl.dtls.session.key_lifetime import KeyLife
 from qosctl.dtls.session.setup import Opened
-from qosctl.dtls.session.tls_control import Control
+from qosctl.dtls.session.tls_control import TlsControl
 from qosctl.dtls.transport.network_monitor import sources
 
 SETTLE_S = 0.1
@@ -35,11 +35,11 @@ class PathShrunkError(NotAttachedError):
         self.mtu = mtu
 
 
-class Watch:
+class SessionMonitor:
     """Looks after one session from outside. Call `tend` when due, `news` and `woke` when something has happened."""
 
     def __init__(  # noqa: PLR0913  (what it looks after)
-        self, name: str, opened: Opened, control: Control, carrier: Carrier, *, key_life: KeyLife, now: float
+        self, name: str, opened: Opened, control: TlsControl, failover: Failover, *, key_life: KeyLife, now: float
     ) -> None:
         """`name` is what to call the server in an error."""
         self._key_life = key_life
@@ -47,7 +47,7 @@ class Watch:
         self._name = name
         self._channel = opened.channel
         self._control = control
-        self._carrier = carrier
+        self._failover = failover
         self._rekey_at = now + session.rekey_s if session.rekey_s else math.inf
         self._look_at = self._judge_at = math.inf
         self._doubted = -math.inf
@@ -60,21 +60,21 @@ class Watch:
     def woke(self, now: float) -> None:
         """Time has jumped: whatever was alive before may have been dead for long."""
         self._control.life.doubt(now)
-        self._carrier.doubt(now, moved=True)
+        self._failover.doubt(now, moved=True)
         self.news(now)
 
     def tend(self, now: float) -> float:
         """Do what is due; return when to be called again. AddressChangedError and the like when the session is over."""
         if now >= self._rekey_at or self._channel.records >= self._key_life.records:
             raise RekeyDueError(f"{self._name}: time for new keys")
-        link = self._carrier.link
+        link = self._failover.link
         if link is not None and link.path.shrunk:
             raise PathShrunkError(self._name, link.outer_mtu)
         if now >= self._look_at:
             self._look_at = math.inf
             self._look(now)
         if now >= self._judge_at:
-            heard = max(self._control.life.heard, self._carrier.link.life.heard if self._carrier.link else -math.inf)
+            heard = max(self._control.life.heard, self._failover.link.life.heard if self._failover.link else -math.inf)
             judged, self._judge_at = self._judge_at, math.inf
             if heard < judged - ANSWER_S and not self._look(now):
                 raise AddressChangedError(f"{self._name}: our address has changed")
@@ -92,7 +92,7 @@ class Watch:
         elif works:  # even if another is better now: what works stays, what is dead is found out soon
             self._doubted = now
             self._control.life.doubt(now)
-            self._carrier.doubt(now, moved=moved)
+            self._failover.doubt(now, moved=moved)
         if works and best != local[0]:
             self._judge_at = now + ANSWER_S
         return best == local[0]

@@ -16,9 +16,9 @@ from math import inf
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.packets.batch import MAX_BATCH_RECORDS, Batch
-from qosctl.dtls.packets.priority import Held, by_class
-from qosctl.dtls.session.dtls_channel import Link
-from qosctl.dtls.session.session_stats import Tally
+from qosctl.dtls.packets.priority import PriorityQueue, by_class
+from qosctl.dtls.session.dtls_channel import DtlsChannel
+from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.transport.udp import UdpSocket
 
 CATCH_UP_PACKETS = 16
@@ -38,28 +38,28 @@ class Waiting:
     good_until: float
 
 
-class Sender:
+class SendQueue:
     """Sends over one link after another. `stuck` says whether something sealed waits for room."""
 
-    def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
+    def __init__(self, counters: SessionCounters, clock: Callable[[], float]) -> None:
         """`clock` tells monotonic time in seconds."""
-        self._tally = tally
+        self._counters = counters
         self._clock = clock
         self._sealed: deque[Waiting] = deque()  # one class's
-        self._held = Held()
+        self._held = PriorityQueue()
 
     @property
     def stuck(self) -> bool:
         """Whether the socket was full: call `catch_up` when there may be room."""
         return bool(self._sealed)
 
-    def send(self, link: Link, packets: Sequence[bytes], now: float) -> None:
+    def send(self, link: DtlsChannel, packets: Sequence[bytes], now: float) -> None:
         """Seal and send, the most urgent class first; what there is no room for waits, or is lost and counted."""
         self._send(link, by_class(packets), now)
         if self._held:
             self.catch_up(link, now)
 
-    def send_one(self, link: Link, packet: bytes, now: float) -> None:
+    def send_one(self, link: DtlsChannel, packet: bytes, now: float) -> None:
         """`send` for a packet that came alone."""
         if self._sealed:
             self.send(link, (packet,), now)
@@ -71,7 +71,7 @@ class Sender:
             self._sealed.append(Waiting(link.udp, batch, (packet,), inf))
         link.life.said = now
 
-    def catch_up(self, link: Link, now: float) -> None:
+    def catch_up(self, link: DtlsChannel, now: float) -> None:
         """Send what waits, as far as the socket has room."""
         while True:
             if not self._send_sealed(link):
@@ -86,7 +86,7 @@ class Sender:
         self._sealed.clear()
         return [packet for _, packets in self._held.take(len(self._held)) for packet in packets]
 
-    def _send(self, link: Link, classes: Sequence[tuple[Dscp, list[bytes]]], now: float) -> None:
+    def _send(self, link: DtlsChannel, classes: Sequence[tuple[Dscp, list[bytes]]], now: float) -> None:
         lost = 0
         for dscp, packets in classes:
             for part in _parts(packets):
@@ -97,10 +97,10 @@ class Sender:
                     link.probe(link.prober, now, (dscp,))
                 self._out(link, dscp, link.uplink.seal(dscp, part, now), part)
         if lost:
-            self._tally.drop("udp_full", lost)
+            self._counters.drop("udp_full", lost)
         link.life.said = now
 
-    def _out(self, link: Link, dscp: Dscp, batches: list[Batch], packets: Sequence[bytes]) -> None:
+    def _out(self, link: DtlsChannel, dscp: Dscp, batches: list[Batch], packets: Sequence[bytes]) -> None:
         """Send batches of one class, or let them wait; with other numbers if it took too long to come here."""
         udp, good_until = link.udp, link.uplink.good_until
         if good_until < inf and (now := self._clock()) > good_until:
@@ -113,7 +113,7 @@ class Sender:
                 self._sealed.append(Waiting(udp, batch, packets[begin:end], good_until))
             begin = end
 
-    def _send_sealed(self, link: Link) -> bool:
+    def _send_sealed(self, link: DtlsChannel) -> bool:
         """Send what is sealed; tells whether nothing is left. What waited for too long is sealed again first."""
         sealed = self._sealed
         if sealed and sealed[0].good_until < inf and sealed[0].udp is link.udp and self._clock() > sealed[0].good_until:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.numbering.snapshot import Snapshot
-from qosctl.dtls.packets.counters_by_dscp import ClassCounts, Traffic
+from qosctl.dtls.packets.counters_by_dscp import DscpCounters, Traffic
 from qosctl.dtls.record.protection import RecordOpener
 from qosctl.dtls.session.reconnect import Reason
 from qosctl.dtls.transport.udp import UdpSocket
@@ -26,7 +26,7 @@ class State(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Standing:
+class TunnelStatus:
     """How the tunnel is. `since_s` is Unix time; `suite` is the DTLS cipher suite or empty; `mtu` of inner packets."""
 
     state: State
@@ -63,16 +63,16 @@ class Statistics:
     over_tls: int
     socket_full: int
     dpd_round_trip_s: float | None
-    standing: Standing
+    standing: TunnelStatus
     numbering: Snapshot | None
 
 
 @dataclass(slots=True)
-class Tally:
+class SessionCounters:
     """The counts while they grow; plain attributes, because every packet passes here."""
 
-    sent: ClassCounts = field(default_factory=ClassCounts)
-    received: ClassCounts = field(default_factory=ClassCounts)
+    sent: DscpCounters = field(default_factory=DscpCounters)
+    received: DscpCounters = field(default_factory=DscpCounters)
     over_tls: int = 0
     lost: int = 0
     socket_full: int = 0
@@ -140,7 +140,7 @@ class Tally:
             self.over_tls,
             full,
             self.dpd_round_trip_s,
-            Standing(
+            TunnelStatus(
                 state=self.state,
                 since_s=self.since_s,
                 suite=suite,

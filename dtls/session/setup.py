@@ -33,7 +33,7 @@ from qosctl.dtls.transport.dial import Address, dial
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.stop import Stop, wait
 from qosctl.dtls.transport.tls import open_channel
-from qosctl.dtls.transport.tls_channel import RECORD_BYTES_MAX, Channel, ConnectionLostError
+from qosctl.dtls.transport.tls_channel import RECORD_BYTES_MAX, ConnectionLostError, TlsChannel
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,7 +43,7 @@ class Opened:
     `path_mtu` is what the path takes, in bytes, as far as is known before any probe; `sockets` makes those of its DTLS.
     """
 
-    channel: Channel
+    channel: TlsChannel
     session: Session
     psk: bytes
     early: bytes
@@ -130,7 +130,7 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
 class _Http:
     """One request after another on a channel."""
 
-    def __init__(self, channel: Channel, gateway: Gateway, timeout_s: float, stop: Stop) -> None:
+    def __init__(self, channel: TlsChannel, gateway: Gateway, timeout_s: float, stop: Stop) -> None:
         self._channel = channel
         self._gateway = gateway
         self._timeout_s = timeout_s

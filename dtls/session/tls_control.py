@@ -12,10 +12,10 @@ from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.dtls.anyconnect.connect_response import Interface, Session
 from qosctl.dtls.anyconnect.frames import Frame, FrameKind, encode_cstp
 from qosctl.dtls.anyconnect.login import printable
-from qosctl.dtls.session.dpd import Due, Liveness
-from qosctl.dtls.session.session_stats import Tally
-from qosctl.dtls.session.tls_wakeup import Nudge
-from qosctl.dtls.transport.tls_channel import RECORD_BYTES_MAX, Channel
+from qosctl.dtls.session.dpd import DeadPeerDetection, Due
+from qosctl.dtls.session.session_stats import SessionCounters
+from qosctl.dtls.session.tls_wakeup import TlsWakeup
+from qosctl.dtls.transport.tls_channel import RECORD_BYTES_MAX, TlsChannel
 
 _DISCONNECT_REASON = b"\xb0user disconnect"
 _GOODBYE_S = 1.0
@@ -31,26 +31,26 @@ class SilentError(NotAttachedError):
     """The server does not answer over TLS any more."""
 
 
-class Control:
+class TlsControl:
     """The TLS channel's side of the session. Store the time in `life.heard` as bytes come."""
 
     def __init__(  # noqa: PLR0913  (what it speaks of)
         self,
         *,
         name: str,
-        channel: Channel,
+        channel: TlsChannel,
         session: Session,
         addresses: Sequence[Interface],
-        tally: Tally,
+        counters: SessionCounters,
         now: float,
     ) -> None:
         """`name` is what to call the server in an error; `addresses` are those that the tunnel device has."""
         self._name = name
         self._channel = channel
-        self._tally = tally
+        self._counters = counters
         self._owed: bytes | None = None
-        self.life = Liveness(session.tls, now)
-        self.nudge = Nudge(addresses)
+        self.life = DeadPeerDetection(session.tls, now)
+        self.wakeup = TlsWakeup(addresses)
 
     @property
     def congested(self) -> bool:
@@ -69,15 +69,15 @@ class Control:
                 self._send(FrameKind.DPD_OUT, b"", now)
             case Due.KEEPALIVE:
                 self._send(FrameKind.KEEPALIVE, b"", now)
-        packet = self.nudge.due(now)
+        packet = self.wakeup.due(now)
         if packet is not None:
-            self._tally.count_control("tls nudge sent")
+            self._counters.count_control("tls wakeup sent")
             self.send_packet(packet)
-        return min(self.life.next_time(), self.nudge.next_time())
+        return min(self.life.next_time(), self.wakeup.next_time())
 
     def take(self, frame: Frame, now: float) -> None:
         """Take a frame of TLS that is no packet. SessionEndedError when it is the server's goodbye."""
-        self._tally.count_control(f"tls {frame.kind.name.lower()} received")
+        self._counters.count_control(f"tls {frame.kind.name.lower()} received")
         if frame.kind == FrameKind.DPD_OUT:
             self._answer(frame.payload, now)
         elif frame.kind != FrameKind.DPD_RESP:
@@ -90,13 +90,13 @@ class Control:
             words = printable(frame.payload[1:].decode("utf-8", "replace"))
             raise SessionEndedError(f"{self._name}: the server ended the session{': ' if words else ''}{words}")
         if frame.kind == FrameKind.COMPRESSED:
-            self._tally.drop("compressed")  # we never asked for it
+            self._counters.drop("compressed")  # we never asked for it
 
     def send_packet(self, packet: bytes) -> None:
         """Send an inner packet over TLS. ConnectionLostError when there is no TLS any more."""
         frame = encode_cstp(FrameKind.DATA, packet)
         if len(frame) > RECORD_BYTES_MAX:
-            self._tally.drop("too_long")
+            self._counters.drop("too_long")
             return
         self._channel.send(frame)
 
@@ -120,18 +120,18 @@ class Control:
             self._send(FrameKind.DPD_RESP, payload, now)
             return
         if self._owed is not None:
-            self._tally.drop("dpd_unanswered")
+            self._counters.drop("dpd_unanswered")
         self._owed = payload
 
     def _send(self, kind: FrameKind, payload: bytes, now: float) -> None:
         if self.congested:  # whoever does not read hears no request either
-            self._tally.drop("control_without_room")
+            self._counters.drop("control_without_room")
             self.life.said = now
             return
-        self._tally.count_control(f"tls {kind.name.lower()} sent")
+        self._counters.count_control(f"tls {kind.name.lower()} sent")
         frame = encode_cstp(kind, payload)
         if len(frame) > RECORD_BYTES_MAX:
-            self._tally.drop("control_too_long")  # one frame must be one record, and that none of ours could be
+            self._counters.drop("control_too_long")  # one frame must be one record, and that none of ours could be
             return
         self._channel.send(frame)
         self.life.said = now

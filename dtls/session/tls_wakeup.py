@@ -26,7 +26,7 @@ _NOWHERE4 = IPv4Address("192.0.2.1")  # RFC 5737: documentation
 _NOWHERE6 = IPv6Address("100::1")  # RFC 6666: to be discarded
 
 
-class Nudge:
+class TlsWakeup:
     """Says when to send the packet. Quiet until `begin`."""
 
     def __init__(self, addresses: Sequence[Interface]) -> None:

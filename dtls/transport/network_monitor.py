@@ -19,7 +19,7 @@ _SLEPT_S = 1.5
 """A jump of the clock that counts as sleep; a busy machine is late by less."""
 
 
-class NetWatch:
+class NetworkMonitor:
     """A descriptor that becomes readable when links, addresses or routes change."""
 
     def __init__(self) -> None:

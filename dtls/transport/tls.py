@@ -15,14 +15,14 @@ from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.record import openssl
 from qosctl.dtls.transport.certificate_check import Authorities, Pin, SystemTrust, Trust, UntrustedError
 from qosctl.dtls.transport.stop import Stop, wait
-from qosctl.dtls.transport.tls_channel import Channel, ConnectionLostError
+from qosctl.dtls.transport.tls_channel import ConnectionLostError, TlsChannel
 
 SUITES_1_2 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """What TLS 1.2 may use; TLS 1.3 has nothing weaker. The DTLS key is exported from this session: with RSA key exchange the
 server's key would open every recorded tunnel, and CBC suites with SHA-1 leak to whoever measures time."""
 
 
-def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: float, stop: Stop) -> Channel:
+def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: float, stop: Stop) -> TlsChannel:
     """Do the handshake (TLS 1.2 or 1.3) on a connected, non-blocking socket, and check who answers.
 
     The socket is taken over, and closed when this fails. UntrustedError when the server is not whom `trust` wants,
@@ -36,7 +36,7 @@ def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: 
             tls.set_tlsext_host_name(gateway.host.encode("ascii"))
         if not isinstance(trust, Pin):
             openssl.expect_peer(tls, gateway.host)
-        channel = Channel(sock, tls, str(gateway))
+        channel = TlsChannel(sock, tls, str(gateway))
         try:
             while not channel.handshake_step():
                 if not wait(stop, channel.fileno(), select.POLLIN, deadline):

@@ -23,7 +23,7 @@ class ConnectionLostError(NotAttachedError):
     """The TLS channel broke, or the server closed it."""
 
 
-class Channel:
+class TlsChannel:
     """TLS over one socket, which it owns. Make one with tls.open_channel; all methods return at once."""
 
     def __init__(self, sock: socket.socket, tls: SSL.Connection, name: str) -> None:

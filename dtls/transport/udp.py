@@ -68,7 +68,7 @@ class UdpCounts:
 
 Arrival = tuple[list[memoryview], Ecn]
 """What one read brought: datagrams, and the ECN field of their IP headers, which GRO joins only where it is equal."""
-_Control = list[tuple[int, int, bytes]]
+_TlsControl = list[tuple[int, int, bytes]]
 
 
 class UdpSocket:
@@ -79,7 +79,7 @@ class UdpSocket:
         self._socket = connected
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._gso_works = True
-        self._control: _Control = []  # the last read's, which the next one's mostly equals
+        self._control: _TlsControl = []  # the last read's, which the next one's mostly equals
         self._segment, self._ecn = _parse(self._control)
         self.counts = UdpCounts()
         self.too_big = False
@@ -283,7 +283,7 @@ class UdpSocket:
         return arrivals
 
 
-def _parse(control: _Control) -> tuple[int, Ecn]:
+def _parse(control: _TlsControl) -> tuple[int, Ecn]:
     """Return the length of all datagrams of a read but the last, and their ECN field."""
     segment, traffic_class = RECEIVE_BYTES, 0
     for level, kind, value in control:

@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
 def _open_standard_descriptors() -> None:
     """Put nothing in the place of what is closed of stdin, stdout and stderr.
 
-    Else the next file or socket that is opened would be one of them: a child writes there, and a steward closes it.
+    Else the next file or socket that is opened would be one of them: a child writes there, and a helper closes it.
     """
     with contextlib.suppress(OSError):  # no /dev, or no descriptor left: then it is as it is
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # stderr's number

@@ -24,8 +24,8 @@ from qosctl.supervisor.doctor import (
     selftest,
 )
 from qosctl.supervisor.doctor.finding import Finding, Level, passed, warned
-from qosctl.supervisor.doctor.matrix_row import Behaviour
-from qosctl.supervisor.doctor.probe_netns import Lab
+from qosctl.supervisor.doctor.matrix_row import MatrixRow
+from qosctl.supervisor.doctor.probe_netns import ProbeNetns
 from qosctl.supervisor.doctor.scratch_netns import Pending, started
 
 COULD_NOT_LOOK = "could not look"
@@ -36,7 +36,7 @@ class Report:
     """All findings, in the order in which a mark depends on them, and the rows of the matrix (empty if not to be had)."""
 
     findings: Sequence[Finding]
-    behaviours: Sequence[Behaviour]
+    behaviours: Sequence[MatrixRow]
 
     def at(self, level: Level) -> list[Finding]:
         """Return the findings of one level."""
@@ -55,7 +55,7 @@ def _examine(devices: Sequence[str]) -> Report:
         started("trying the hooks", requirements.tried) as hooks,
         started("the self-test of the stamp", selftest.run) as stamp,
         started("probing the kernel", matrix.behaviours) as kernel,
-        started("trying this machine's rules", lambda: rules.matches(Lab(), selectors)) as matched,
+        started("trying this machine's rules", lambda: rules.matches(ProbeNetns(), selectors)) as matched,
     ):
         findings = [
             *_guarded("machine", requirements.here),
@@ -65,12 +65,12 @@ def _examine(devices: Sequence[str]) -> Report:
             *_guarded("rules", lambda: rules.check(selectors, matched.result())),
             *_guarded("stamp", lambda: selftest.check(stamp.result(), _attached())),
         ]
-        rows: list[Behaviour] = []
+        rows: list[MatrixRow] = []
         findings += _guarded("kernel", lambda: _kernel(kernel, rows))
     return Report(findings, rows)
 
 
-def kernel_matrix() -> Sequence[Behaviour]:
+def kernel_matrix() -> Sequence[MatrixRow]:
     """Return the rows of the matrix alone."""
     with kernel_errors("doctor"), started("probing the kernel", matrix.behaviours) as kernel:
         return kernel.result()
@@ -93,7 +93,7 @@ def _attached() -> Sequence[DeviceStatus]:
     return ()
 
 
-def _kernel(pending: Pending[list[Behaviour]], rows: list[Behaviour]) -> Iterator[Finding]:
+def _kernel(pending: Pending[list[MatrixRow]], rows: list[MatrixRow]) -> Iterator[Finding]:
     rows += pending.result()
     odd = sum(row.surprising for row in rows)
     differ = sum(not row.families_agree for row in rows)

@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator, Sequence
 
 from qosctl.supervisor.doctor import probe_forwarding, probe_routing, probe_sockets, probe_tunnels
-from qosctl.supervisor.doctor.matrix_row import Behaviour
-from qosctl.supervisor.doctor.probe_netns import Lab
+from qosctl.supervisor.doctor.matrix_row import MatrixRow
+from qosctl.supervisor.doctor.probe_netns import ProbeNetns
 from qosctl.supervisor.output.json_documents import Json
 
 
-def behaviours() -> list[Behaviour]:
+def behaviours() -> list[MatrixRow]:
     """Try everything. Only in a throw-away child."""
-    laboratory = Lab()
+    laboratory = ProbeNetns()
     probes = (probe_routing, probe_sockets, probe_forwarding, probe_tunnels)
     return [row for module in probes for row in module.probe(laboratory)]
 
@@ -26,7 +26,7 @@ def kernel_name() -> str:
     return f"Linux {debian.group(1)} (Debian)" if debian else f"Linux {platform.release().partition('-')[0]}"
 
 
-def markdown(rows: Sequence[Behaviour]) -> Iterator[str]:
+def markdown(rows: Sequence[MatrixRow]) -> Iterator[str]:
     """Yield the lines of the matrix."""
     yield f"## {kernel_name()}"
     for topic, group in itertools.groupby(rows, lambda row: row.topic):
@@ -41,7 +41,7 @@ def markdown(rows: Sequence[Behaviour]) -> Iterator[str]:
             yield f"| {' | '.join(cells)} |"
 
 
-def to_json(rows: Sequence[Behaviour]) -> list[Json]:
+def to_json(rows: Sequence[MatrixRow]) -> list[Json]:
     """Return the rows for machines."""
     return [
         {

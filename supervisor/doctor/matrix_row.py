@@ -17,7 +17,7 @@ _NAMES_MAX = 8
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class MatrixRow:
     """One row. `ecn` says how the ECN bits change the outcome (empty: not at all), `breaks` what that means for people."""
 
     key: str

@@ -6,31 +6,31 @@ from collections.abc import Iterator
 
 from qosctl.bpf.dscp import EF
 from qosctl.supervisor.doctor import probe_netns
-from qosctl.supervisor.doctor.matrix_row import Behaviour, matched_ecn, matched_text, refused_text, wire_text
+from qosctl.supervisor.doctor.matrix_row import MatrixRow, matched_ecn, matched_text, refused_text, wire_text
 from qosctl.supervisor.doctor.netlink import attribute
-from qosctl.supervisor.doctor.probe_netns import CHOSEN, Lab
+from qosctl.supervisor.doctor.probe_netns import CHOSEN, ProbeNetns
 from qosctl.supervisor.doctor.probe_routing import FRA_DSCP, LOW_DELAY_THROUGHPUT
 from qosctl.supervisor.doctor.tos_senders import MEANS, PEERS, Arrivals, classes, on_wire, settled, udp_by_option
 
 _TOPIC = "Forwarding"
 
 
-def probe(laboratory: Lab) -> Iterator[Behaviour]:
+def probe(laboratory: ProbeNetns) -> Iterator[MatrixRow]:
     """Yield the rows about forwarding."""
     said = {family: wire_text(classes(_through(laboratory, family))) for family in (4, 6)}
     whole = all(text.startswith("all 8 bits") for text in said.values())
     breaks = "" if whole else "a router of this kernel spoils marks"
-    yield Behaviour("forward-bits", _TOPIC, "the byte of a forwarded packet", said[4], said[6], "", breaks)
+    yield MatrixRow("forward-bits", _TOPIC, "the byte of a forwarded packet", said[4], said[6], "", breaks)
     yield _rule(laboratory, "forward-rule-tos", f"ip rule tos {LOW_DELAY_THROUGHPUT:#04x}", LOW_DELAY_THROUGHPUT)
     yield _rule(laboratory, "forward-rule-dscp", "ip rule dscp EF", 0, attribute(FRA_DSCP, bytes([EF.value])))
 
 
-def _through(laboratory: Lab, family: int) -> Arrivals:
+def _through(laboratory: ProbeNetns, family: int) -> Arrivals:
     with laboratory.before.entered():
-        return settled(lambda: udp_by_option(laboratory.ear, PEERS[family], MEANS[family]))
+        return settled(lambda: udp_by_option(laboratory.sniffer, PEERS[family], MEANS[family]))
 
 
-def _rule(laboratory: Lab, key: str, what: str, byte: int, *more: bytes) -> Behaviour:
+def _rule(laboratory: ProbeNetns, key: str, what: str, byte: int, *more: bytes) -> MatrixRow:
     said, ecn = {}, []
     for family in (4, 6):
         reply = probe_netns.add_rule(family, byte, *more)
@@ -42,4 +42,4 @@ def _rule(laboratory: Lab, key: str, what: str, byte: int, *more: bytes) -> Beha
         said[family] = matched_text(matched)
         ecn.append(matched_ecn(matched))
     breaks = "the same rule routes other classes on IPv4 than on IPv6" if said[4] != said[6] else ""
-    return Behaviour(key, _TOPIC, f"{what} in a router", said[4], said[6], "; ".join(filter(None, ecn)), breaks)
+    return MatrixRow(key, _TOPIC, f"{what} in a router", said[4], said[6], "; ".join(filter(None, ecn)), breaks)

@@ -23,7 +23,7 @@ from pathlib import Path
 from qosctl.supervisor.doctor import netlink
 from qosctl.supervisor.doctor.netlink import Netlink, Reply, attribute, nested
 from qosctl.supervisor.doctor.scratch_netns import Net
-from qosctl.supervisor.doctor.sniffer import FIRST_PORT, Ear, byte_by_port
+from qosctl.supervisor.doctor.sniffer import FIRST_PORT, Sniffer, byte_by_port
 
 PLAIN, CHOSEN, INWARD = "plain", "chosen", "in"
 TABLE = 100  # whose default route is `chosen`
@@ -47,7 +47,7 @@ _DOMAIN = {4: socket.AF_INET, 6: socket.AF_INET6}
 _WIDTH = {4: 32, 6: 128}
 
 
-class Lab:
+class ProbeNetns:
     """The three namespaces, wired, addressed and routed for both families. The calling process lives in `sender`."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Lab:
             for family in (4, 6):
                 _add_route(there, family, INWARD)
         with self.far.entered():
-            self.ear = Ear()
+            self.sniffer = Sniffer()
             with Netlink() as there:
                 _up(there, "lo")
                 _assign(there, "lo", 4, FAR[4], _WIDTH[4])
@@ -89,11 +89,11 @@ class Lab:
                     sender = stack.enter_context(socket.socket(_DOMAIN[family], socket.SOCK_DGRAM))
                     with contextlib.suppress(OSError):
                         sender.sendto(b"", (address, FIRST_PORT + number))
-            heard = self.ear.hear(wanted, byte_by_port, patience=_WIRES_POLL)
+            heard = self.sniffer.hear(wanted, byte_by_port, patience=_WIRES_POLL)
             wanted = {number: what for number, what in wanted.items() if number not in heard}
             if wanted and time.monotonic() > deadline:
                 raise OSError(errno.ENETDOWN, "the wires of the laboratory did not come up")
-        self.ear.forget()
+        self.sniffer.forget()
 
     @staticmethod
     def _write(name: str, value: str) -> None:

@@ -6,8 +6,8 @@ import functools
 import socket
 from collections.abc import Callable, Iterator
 
-from qosctl.supervisor.doctor.matrix_row import Behaviour, example, wire_text
-from qosctl.supervisor.doctor.probe_netns import Lab
+from qosctl.supervisor.doctor.matrix_row import MatrixRow, example, wire_text
+from qosctl.supervisor.doctor.probe_netns import ProbeNetns
 from qosctl.supervisor.doctor.tos_senders import (
     IP_TOS,
     IPV6_TCLASS,
@@ -33,28 +33,28 @@ _TCP_MESSAGE = "TCP ignores the control message in silence: only the socket opti
 _PRIORITY = "IP_TOS also moves the socket's packets to another band of this machine's own queues; IPV6_TCLASS does not"
 
 
-def probe(laboratory: Lab) -> Iterator[Behaviour]:
+def probe(laboratory: ProbeNetns) -> Iterator[MatrixRow]:
     """Yield the rows about sockets."""
-    ear = laboratory.ear
+    sniffer = laboratory.sniffer
     with laboratory.far.entered():
         listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     with listener:
         listener.settimeout(1)
 
         def data(peer: Peer, means: Means) -> Arrivals:
-            return tcp_data(ear, listener, peer, means, message=False)
+            return tcp_data(sniffer, listener, peer, means, message=False)
 
         def message(peer: Peer, means: Means) -> Arrivals:
-            return tcp_data(ear, listener, peer, means, message=True)
+            return tcp_data(sniffer, listener, peer, means, message=True)
 
         def udp(peer: Peer, means: Means) -> Arrivals:
-            return udp_by_option(ear, peer, means)
+            return udp_by_option(sniffer, peer, means)
 
         def udp_message(peer: Peer, means: Means) -> Arrivals:
-            return udp_by_message(ear, peer, means)
+            return udp_by_message(sniffer, peer, means)
 
         def syn(peer: Peer, means: Means) -> Arrivals:
-            return tcp_first_packet(ear, peer, means)
+            return tcp_first_packet(sniffer, peer, means)
 
         yield _row("udp-option", "UDP, socket option", udp, _UDP_ECN)
         yield _row("udp-message", "UDP, control message", udp_message, _UDP_ECN)
@@ -68,24 +68,24 @@ def probe(laboratory: Lab) -> Iterator[Behaviour]:
     yield _priority("priority-option-mapped", "the same on an IPv6 socket (IP_TOS; IPV6_TCLASS)", Peer.MAPPED, Peer.MAPPED)
 
 
-def _row(key: str, what: str, send: Callable[[Peer, Means], Arrivals], breaks: str) -> Behaviour:
+def _row(key: str, what: str, send: Callable[[Peer, Means], Arrivals], breaks: str) -> MatrixRow:
     said = [wire_text(classes(settled(functools.partial(send, PEERS[family], MEANS[family])))) for family in (4, 6)]
     ecn = "reach the wire" if any(text.startswith("all 8 bits") for text in said) else ""
     clean = all(text.startswith("the DSCP arrives") for text in said)
-    return Behaviour(key, _TOPIC, what, said[0], said[1], ecn, "" if clean else breaks)
+    return MatrixRow(key, _TOPIC, what, said[0], said[1], ecn, "" if clean else breaks)
 
 
-def _mapped(key: str, what: str, send: Callable[[Peer, Means], Arrivals]) -> Behaviour:
+def _mapped(key: str, what: str, send: Callable[[Peer, Means], Arrivals]) -> MatrixRow:
     said = [wire_text(classes(settled(functools.partial(send, Peer.MAPPED, means)))) for means in (IP_TOS, IPV6_TCLASS)]
     ecn = "reach the wire" if any(text.startswith("all 8 bits") for text in said) else ""
-    return Behaviour(key, _TOPIC, what, said[0], said[1], ecn, _MAPPED if said[1] == "no effect" else "")
+    return MatrixRow(key, _TOPIC, what, said[0], said[1], ecn, _MAPPED if said[1] == "no effect" else "")
 
 
-def _priority(key: str, what: str, four: Peer, six: Peer) -> Behaviour:
+def _priority(key: str, what: str, four: Peer, six: Peer) -> MatrixRow:
     found = [priorities(four, IP_TOS), priorities(six, IPV6_TCLASS)]
     said = [_priority_text(values) for values in found]
     ecn = "change it" if any(values[byte] != values[byte & ~0b11] for values in found for byte in values) else ""
-    return Behaviour(key, _TOPIC, what, said[0], said[1], ecn, _PRIORITY if said[0] != said[1] else "")
+    return MatrixRow(key, _TOPIC, what, said[0], said[1], ecn, _PRIORITY if said[0] != said[1] else "")
 
 
 def _priority_text(values: dict[int, int]) -> str:

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from qosctl.bpf.dscp import DF, EF, Ecn, TrafficClass
 from qosctl.supervisor.doctor import probe_netns
-from qosctl.supervisor.doctor.matrix_row import NOT_HERE, Behaviour, carried_text
+from qosctl.supervisor.doctor.matrix_row import NOT_HERE, MatrixRow, carried_text
 from qosctl.supervisor.doctor.netlink import attribute
 from qosctl.supervisor.doctor.packets import with_checksum
-from qosctl.supervisor.doctor.probe_netns import PLAIN, Lab
-from qosctl.supervisor.doctor.sniffer import FIRST_PORT, Arrival, Ear, byte_by_port, transport_of
+from qosctl.supervisor.doctor.probe_netns import PLAIN, ProbeNetns
+from qosctl.supervisor.doctor.sniffer import FIRST_PORT, Arrival, Sniffer, byte_by_port, transport_of
 from qosctl.supervisor.doctor.tos_senders import MEANS, Means, classes, in_batches, settled
 
 _TOPIC = "Tunnels with tos inherit"
@@ -117,18 +117,18 @@ TUNNELS = (
 )
 
 
-def probe(laboratory: Lab) -> Iterator[Behaviour]:
+def probe(laboratory: ProbeNetns) -> Iterator[MatrixRow]:
     """Yield two rows for each kind of tunnel and outer family; GRE over IPv4 alone."""
     for tunnel in TUNNELS:
         for family in (4, 6) if tunnel.port else (4,):
             yield from _probe(laboratory, tunnel, family)
 
 
-def _probe(laboratory: Lab, tunnel: Tunnel, outer: int) -> Iterator[Behaviour]:
+def _probe(laboratory: ProbeNetns, tunnel: Tunnel, outer: int) -> Iterator[MatrixRow]:
     keys = [f"{tunnel.kind}-over-ipv{outer}-{way}" for way in ("outwards", "inwards")]
     whats = [f"{tunnel.kind} over IPv{outer}, outwards (inner IPv4; inner IPv6)", f"{tunnel.kind} over IPv{outer}, inwards"]
     if not tunnel.loaded or probe_netns.add_link(tunnel.kind, _DEVICE, tunnel.data(outer)).error:
-        yield from (Behaviour(key, _TOPIC, what, NOT_HERE, NOT_HERE) for key, what in zip(keys, whats, strict=True))
+        yield from (MatrixRow(key, _TOPIC, what, NOT_HERE, NOT_HERE) for key, what in zip(keys, whats, strict=True))
         return
     try:
         for family, (near, _far, width) in _INNER.items():
@@ -137,19 +137,19 @@ def _probe(laboratory: Lab, tunnel: Tunnel, outer: int) -> Iterator[Behaviour]:
         differ = outwards[4] != outwards[6] or "not carried" in outwards[4] or "for" in outwards[4]
         breaks = "the outer packet is not of the inner one's class" if differ else ""
         ecn = "copied outwards" if any("ECN copied" in text for text in outwards.values()) else ""
-        yield Behaviour(keys[0], _TOPIC, whats[0], outwards[4], outwards[6], ecn, breaks)
+        yield MatrixRow(keys[0], _TOPIC, whats[0], outwards[4], outwards[6], ecn, breaks)
         inwards = {family: _inwards_text(_inwards(laboratory, tunnel, outer, family)) for family in (4, 6)}
         odd = any("RFC 6040" not in text or "but" in text or "copied" in text for text in inwards.values())
         breaks = "a mark or a congestion signal changes on the way out of the tunnel" if odd else ""
-        yield Behaviour(keys[1], _TOPIC, whats[1], inwards[4], inwards[6], "outer CE reaches the inner packet", breaks)
+        yield MatrixRow(keys[1], _TOPIC, whats[1], inwards[4], inwards[6], "outer CE reaches the inner packet", breaks)
     finally:
         probe_netns.delete_link(_DEVICE)
 
 
-def _outwards(laboratory: Lab, tunnel: Tunnel, family: int) -> Mapping[int, TrafficClass]:
+def _outwards(laboratory: ProbeNetns, tunnel: Tunnel, family: int) -> Mapping[int, TrafficClass]:
     """Send each byte through the device; return what the outer header had."""
     means = MEANS[family]
-    laboratory.ear.forget()
+    laboratory.sniffer.forget()
 
     def number(arrival: Arrival) -> int | None:
         inner = tunnel.inner(arrival.packet)
@@ -161,18 +161,18 @@ def _outwards(laboratory: Lab, tunnel: Tunnel, family: int) -> Mapping[int, Traf
             sender.setsockopt(means.level, means.option, byte)
             sender.sendto(b"?" * 32, (_INNER[family][1], FIRST_PORT + byte))
 
-        return classes(settled(lambda: in_batches(laboratory.ear, send, number)))
+        return classes(settled(lambda: in_batches(laboratory.sniffer, send, number)))
 
 
 def _inwards(
-    laboratory: Lab, tunnel: Tunnel, outer: int, family: int
+    laboratory: ProbeNetns, tunnel: Tunnel, outer: int, family: int
 ) -> Mapping[tuple[TrafficClass, TrafficClass], TrafficClass]:
     """Forge all ECN pairs at the far end; return (inner, outer) to what the device handed up."""
     pairs = {
         number: (TrafficClass.of(DF, inner), TrafficClass.of(EF, outside))
         for number, (inner, outside) in enumerate((i, o) for i in Ecn for o in Ecn)
     }
-    ear = Ear(_DEVICE)
+    sniffer = Sniffer(_DEVICE)
     try:
         with laboratory.far.entered():
             kind, protocol = (socket.SOCK_DGRAM, 0) if tunnel.port else (socket.SOCK_RAW, socket.IPPROTO_GRE)
@@ -184,9 +184,9 @@ def _inwards(
                 packet = _packet(family, inner, FIRST_PORT + number)
                 sender.sendto(tunnel.header(family) + packet, (probe_netns.near_address(PLAIN, outer), tunnel.port))
         wanted = [number for number, (inner, outside) in pairs.items() if (inner.ecn, outside.ecn) in _RFC6040]
-        heard = ear.hear(wanted, lambda arrival: byte_by_port(arrival) if arrival.wire == _DEVICE else None)
+        heard = sniffer.hear(wanted, lambda arrival: byte_by_port(arrival) if arrival.wire == _DEVICE else None)
     finally:
-        ear.close()
+        sniffer.close()
     return {pairs[number]: arrival.traffic_class for number, arrival in heard.items()}
 
 

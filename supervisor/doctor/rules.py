@@ -13,12 +13,12 @@ from qosctl.supervisor.doctor.finding import Finding, passed, warned
 from qosctl.supervisor.doctor.host_snapshot import Selector
 from qosctl.supervisor.doctor.matrix_row import matched_ecn, matched_text
 from qosctl.supervisor.doctor.netlink import attribute
-from qosctl.supervisor.doctor.probe_netns import Lab
+from qosctl.supervisor.doctor.probe_netns import ProbeNetns
 
 Kind = tuple[int, bool, int, int | None]
 
 
-def matches(laboratory: Lab, selectors: Sequence[Selector]) -> dict[Kind, frozenset[int]]:
+def matches(laboratory: ProbeNetns, selectors: Sequence[Selector]) -> dict[Kind, frozenset[int]]:
     """Return what each kind of selector matches; a kind is (family, route, tos, dscp)."""
     found: dict[Kind, frozenset[int]] = {}
     for selector in selectors:

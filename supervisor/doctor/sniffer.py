@@ -27,7 +27,7 @@ class Arrival:
     packet: bytes
 
 
-class Ear:
+class Sniffer:
     """Hears the packets that arrive in the namespace it was made in, on one device or on all."""
 
     def __init__(self, device: str = "") -> None:

@@ -13,7 +13,7 @@ from qosctl.bpf.dscp import TRAFFIC_CLASS_COUNT, TrafficClass
 from qosctl.supervisor.doctor.matrix_row import each_byte
 from qosctl.supervisor.doctor.probe_netns import FAR
 from qosctl.supervisor.doctor.scratch_netns import ThrowawayError
-from qosctl.supervisor.doctor.sniffer import FIRST_PORT, Arrival, Ear, byte_by_port, transport_of
+from qosctl.supervisor.doctor.sniffer import FIRST_PORT, Arrival, Sniffer, byte_by_port, transport_of
 
 _TCP_HEADER_MIN = 20
 _TRIES = 4
@@ -74,7 +74,7 @@ def on_wire(arrivals: Arrivals, wire: str) -> frozenset[int]:
     return frozenset(byte for byte, arrival in arrivals.items() if arrival.wire == wire)
 
 
-def in_batches(ear: Ear, send: Callable[[int], None], number_of: NumberOf = byte_by_port) -> Arrivals:
+def in_batches(sniffer: Sniffer, send: Callable[[int], None], number_of: NumberOf = byte_by_port) -> Arrivals:
     """Send each byte and hear what arrives, so few at a time that nobody's buffer runs over."""
     found: dict[int, Arrival] = {}
     for first in range(0, TRAFFIC_CLASS_COUNT, _BATCH):
@@ -82,11 +82,11 @@ def in_batches(ear: Ear, send: Callable[[int], None], number_of: NumberOf = byte
         for byte in batch:
             with contextlib.suppress(OSError):  # what cannot be set or sent does not arrive
                 send(byte)
-        found.update(ear.hear(batch, number_of))
+        found.update(sniffer.hear(batch, number_of))
     return found
 
 
-def udp_by_option(ear: Ear, peer: Peer, means: Means) -> Arrivals:
+def udp_by_option(sniffer: Sniffer, peer: Peer, means: Means) -> Arrivals:
     """Send a datagram with each byte set as a socket option."""
     with peer.socket(socket.SOCK_DGRAM) as sender:
 
@@ -94,20 +94,20 @@ def udp_by_option(ear: Ear, peer: Peer, means: Means) -> Arrivals:
             sender.setsockopt(means.level, means.option, byte)
             sender.sendto(b"?", peer.address(FIRST_PORT + byte))
 
-        return in_batches(ear, send)
+        return in_batches(sniffer, send)
 
 
-def udp_by_message(ear: Ear, peer: Peer, means: Means) -> Arrivals:
+def udp_by_message(sniffer: Sniffer, peer: Peer, means: Means) -> Arrivals:
     """Send a datagram with each byte as a control message."""
     with peer.socket(socket.SOCK_DGRAM) as sender:
 
         def send(byte: int) -> None:
             sender.sendmsg([b"?"], [_message(means, byte)], 0, peer.address(FIRST_PORT + byte))
 
-        return in_batches(ear, send)
+        return in_batches(sniffer, send)
 
 
-def udp_connected(ear: Ear, peer: Peer, means: Means) -> Arrivals:
+def udp_connected(sniffer: Sniffer, peer: Peer, means: Means) -> Arrivals:
     """Set each byte as an option of a socket that is connected and has sent before."""
 
     def send(byte: int) -> None:
@@ -118,10 +118,10 @@ def udp_connected(ear: Ear, peer: Peer, means: Means) -> Arrivals:
             sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # the first may have been refused
             sender.send(b"?")
 
-    return in_batches(ear, send, lambda arrival: byte_by_port(arrival) if arrival.packet.endswith(b"?") else None)
+    return in_batches(sniffer, send, lambda arrival: byte_by_port(arrival) if arrival.packet.endswith(b"?") else None)
 
 
-def tcp_first_packet(ear: Ear, peer: Peer, means: Means) -> Arrivals:
+def tcp_first_packet(sniffer: Sniffer, peer: Peer, means: Means) -> Arrivals:
     """Set each byte as an option of a new TCP socket and see its SYN."""
 
     def send(byte: int) -> None:
@@ -130,10 +130,10 @@ def tcp_first_packet(ear: Ear, peer: Peer, means: Means) -> Arrivals:
             sender.setsockopt(means.level, means.option, byte)
             sender.connect(peer.address(FIRST_PORT + byte))
 
-    return in_batches(ear, send)
+    return in_batches(sniffer, send)
 
 
-def tcp_data(ear: Ear, listener: socket.socket, peer: Peer, means: Means, *, message: bool) -> Arrivals:
+def tcp_data(sniffer: Sniffer, listener: socket.socket, peer: Peer, means: Means, *, message: bool) -> Arrivals:
     """Send each byte's own value as data over one connection, with that byte as an option or a control message."""
     port = listener.getsockname()[1]
     found: dict[int, Arrival] = {}
@@ -147,7 +147,7 @@ def tcp_data(ear: Ear, listener: socket.socket, peer: Peer, means: Means, *, mes
                     if not message:
                         sender.setsockopt(means.level, means.option, byte)
                     sender.sendmsg([bytes([byte])], [_message(means, byte)] if message else [])
-                found.update(ear.hear([byte], lambda arrival: _tcp_byte(arrival, port)))
+                found.update(sniffer.hear([byte], lambda arrival: _tcp_byte(arrival, port)))
                 receiver.recv(1)
     return found
 

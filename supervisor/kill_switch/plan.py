@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
 
 from qosctl.dtls.anyconnect.host_routes import Net, spare
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.outer_sockets import MARK
 
 FIRST_TABLE: Final = 24740
@@ -72,7 +72,7 @@ class Plan:
     routes: frozenset[Route]
 
 
-def inside(given: Given) -> dict[int, Inside]:
+def inside(given: HostConfig) -> dict[int, Inside]:
     """Return what belongs inside by IP version: of a version that the session has no address of, nothing does."""
     found: dict[int, Inside] = {}
     for version in {address.version for address in given.addresses}:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.held import Owner, Slot, ownerless
 from qosctl.supervisor.kill_switch.plan import Inside, inside, plan
@@ -30,7 +30,7 @@ class KillSwitch:
         """Whether what belongs inside is held."""
         return self._slot is not None
 
-    def hold(self, given: Given) -> None:
+    def hold(self, given: HostConfig) -> None:
         """Make the kernel hold what `given` puts inside, before any route follows it; again: put right what is missing.
 
         An IP version that the tunnel had and the session has not stays blocked: its packets would leave in clear.

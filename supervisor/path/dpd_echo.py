@@ -17,7 +17,7 @@ from qosctl.bpf.flow_page.rtt_request import RoundTrip, RttRequest
 from qosctl.bpf.flow_page.statistics import Statistic, TunnelState
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.namespace_maps import flow_pins, folder
-from qosctl.supervisor.path.rtt import ROUNDS, ClassTimes
+from qosctl.supervisor.path.rtt import ROUNDS, DscpTimes
 
 _HEARD_S = 3.0
 """Until a client has seen the request: one without traffic looks every 2 s."""
@@ -32,7 +32,7 @@ class NoAnswerError(Exception):
     """The client does not answer; the text says why, as far as can be known."""
 
 
-def measure(flow: Flow, classes: Sequence[Dscp]) -> list[ClassTimes]:
+def measure(flow: Flow, classes: Sequence[Dscp]) -> list[DscpTimes]:
     """Have the client probe these classes in turns, ROUNDS times; some 4 s. NoAnswerError where it does not."""
     if flow.statistics[Statistic.STATE] != TunnelState.DTLS:
         raise NoAnswerError("packets do not go over DTLS now, and so unmarked")
@@ -78,7 +78,7 @@ def _wait(words: memoryview, number: int, wanted: int, alive: Callable[[], bool]
     return trips
 
 
-def _times(dscp: Dscp, trips: Sequence[RoundTrip]) -> ClassTimes:
+def _times(dscp: Dscp, trips: Sequence[RoundTrip]) -> DscpTimes:
     own = [trip.microseconds for trip in trips if trip.dscp is dscp]
     back = [microseconds / _MICROSECONDS for microseconds in own if microseconds is not None]
-    return ClassTimes(dscp, back, len(own) - len(back))
+    return DscpTimes(dscp, back, len(own) - len(back))

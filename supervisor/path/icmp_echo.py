@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
 from qosctl.bpf.errors import NoPermissionError, RefusedError
-from qosctl.supervisor.path.rtt import ROUNDS, ClassTimes
+from qosctl.supervisor.path.rtt import ROUNDS, DscpTimes
 from qosctl.supervisor.path.waiting import arrivals
 
 _GAP = 0.1  # seconds between two requests
@@ -46,7 +46,7 @@ def far_end(device: str) -> str | None:
     return None
 
 
-def measure(device: str, address: str, classes: Sequence[Dscp]) -> list[ClassTimes]:
+def measure(device: str, address: str, classes: Sequence[Dscp]) -> list[DscpTimes]:
     """Measure the classes in turns; takes ROUNDS * 0.1 s for each. RefusedError when the device goes away."""
     numbers: dict[int, tuple[Dscp, float]] = {}
     times: dict[Dscp, list[float]] = {dscp: [] for dscp in classes}
@@ -62,7 +62,7 @@ def measure(device: str, address: str, classes: Sequence[Dscp]) -> list[ClassTim
                 raise RefusedError(f"{device}: {error.strerror}", "qosctl flows") from error
             _listen(echo, identifier, numbers, times, time.monotonic() + _GAP)
         _listen(echo, identifier, numbers, times, time.monotonic() + _LINGER)
-    return [ClassTimes(dscp, times[dscp], ROUNDS - len(times[dscp])) for dscp in classes]
+    return [DscpTimes(dscp, times[dscp], ROUNDS - len(times[dscp])) for dscp in classes]
 
 
 def _echo_socket(device: str) -> socket.socket:

@@ -27,7 +27,7 @@ _PORT_UNREACHABLE = {4: 3, 6: 4}
 
 
 @dataclass(frozen=True)
-class Quote:
+class IcmpQuote:
     """A quoted UDP packet. `payload_bytes` is the UDP length less its header, by which a probe is told from another."""
 
     traffic_class: TrafficClass
@@ -43,7 +43,7 @@ class Complaint:
 
     expired: bool
     port_closed: bool
-    quote: Quote
+    quote: IcmpQuote
 
 
 def parse_icmp4(packet: bytes) -> Complaint | None:
@@ -71,23 +71,23 @@ def _complaint(message: bytes, family: int) -> Complaint | None:
     return Complaint(expired, not expired and code == _PORT_UNREACHABLE[family], quote)
 
 
-def _quote4(quoted: bytes) -> Quote | None:
+def _quote4(quoted: bytes) -> IcmpQuote | None:
     if len(quoted) < _IPV4_HEADER_MIN or quoted[0] >> 4 != 4 or quoted[9] != socket.IPPROTO_UDP:
         return None
     header = (quoted[0] & 0x0F) * 4
     return _quote(quoted[1], quoted[16:20], quoted[header:]) if header >= _IPV4_HEADER_MIN else None
 
 
-def _quote6(quoted: bytes) -> Quote | None:
+def _quote6(quoted: bytes) -> IcmpQuote | None:
     """Our probes carry no extension headers, so UDP follows at once or the quote is of another's packet."""
     if len(quoted) < _IPV6_HEADER or quoted[0] >> 4 != 6 or quoted[6] != socket.IPPROTO_UDP:
         return None
     return _quote(int.from_bytes(quoted[:2]) >> 4 & 0xFF, quoted[24:40], quoted[_IPV6_HEADER:])
 
 
-def _quote(byte: int, destination: bytes, udp: bytes) -> Quote | None:
+def _quote(byte: int, destination: bytes, udp: bytes) -> IcmpQuote | None:
     if len(udp) < UDP_HEADER_BYTES:
         return None
     source_port, destination_port, length = struct.unpack_from("!HHH", udp)
     address = str(ipaddress.ip_address(destination))
-    return Quote(TrafficClass.from_byte(byte), address, source_port, destination_port, length - UDP_HEADER_BYTES)
+    return IcmpQuote(TrafficClass.from_byte(byte), address, source_port, destination_port, length - UDP_HEADER_BYTES)

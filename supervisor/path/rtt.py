@@ -13,7 +13,7 @@ ROUNDS = 12
 
 
 @dataclass(frozen=True)
-class ClassTimes:
+class DscpTimes:
     """The round trips of one class, in milliseconds, and how many requests had none in time."""
 
     dscp: Dscp

@@ -15,7 +15,7 @@ from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.maps.flows import Flow
 from qosctl.supervisor.devices.passtos import passtos
 from qosctl.supervisor.path import dpd_echo, icmp_echo
-from qosctl.supervisor.path.rtt import ClassTimes
+from qosctl.supervisor.path.rtt import DscpTimes
 
 _BETTER, _NOISE_MS = 0.7, 2.0  # a median below this share of the other's, by more than this, is not chance
 
@@ -33,8 +33,8 @@ class Comparison:
 
     device: str
     echo: Echo
-    marked: ClassTimes
-    unmarked: ClassTimes
+    marked: DscpTimes
+    unmarked: DscpTimes
     note: str = ""
 
     @property
@@ -59,7 +59,7 @@ def compare(flow: Flow, marked: Dscp, unmarked: Dscp) -> Comparison:
         note = f"no DPD echo of {device}: {reason}" + (f"; {note}" if note else "")
     inside = icmp_echo.far_end(device)
     if inside is None:
-        return Comparison(device, Echo.ICMP, ClassTimes(marked, (), 0), ClassTimes(unmarked, (), 0), note)
+        return Comparison(device, Echo.ICMP, DscpTimes(marked, (), 0), DscpTimes(unmarked, (), 0), note)
     times = icmp_echo.measure(device, inside, (marked, unmarked))
     return Comparison(device, Echo.ICMP, times[0], times[1], note)
 

@@ -14,7 +14,7 @@ from qosctl.bpf.errors import NoPermissionError, RefusedError, UsageError
 
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER, _CAP_KILL, _CAP_SETGID, _CAP_SETUID = 0, 1, 3, 5, 6, 7
 _CAP_NET_BIND_SERVICE, _CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_BPF = 10, 12, 13, 39
-STEWARDS = frozenset(
+HELPERS = frozenset(
     {
         _CAP_NET_ADMIN,  # the device, routes and rules, buffers of sockets, maps
         _CAP_BPF,  # the flow's ring and its entry
@@ -24,7 +24,7 @@ STEWARDS = frozenset(
         *(_CAP_NET_BIND_SERVICE, _CAP_NET_RAW),
     }
 )
-"""What a steward keeps."""
+"""What a helper keeps."""
 LOOKERS = frozenset({_CAP_NET_ADMIN, _CAP_NET_BIND_SERVICE})
 """What whoever answers scrapes keeps: to ask what stands at a hook, and for a port below 1024."""
 _PR_GET_PDEATHSIG, _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 2, 1, 4

@@ -1,10 +1,10 @@
-"""System calls that a client and its steward give up for good when they are ready: seccomp(2), by libseccomp.
+"""System calls that a client and its helper give up for good when they are ready: seccomp(2), by libseccomp.
 
 What takes a capability they cannot do anyway (`privileges`). This is the rest: what needs none and still reaches other
 processes, or parts of the kernel that neither has a use for and whose faults have given root away before. Such a call fails
 with EPERM, and nobody is told.
 
-Both lists say what is given up, not what is kept: the C library's resolver may load anything in a client, and the steward's
+Both lists say what is given up, not what is kept: the C library's resolver may load anything in a client, and the helper's
 filter holds for vpnc-script and all that it runs, too.
 
 Numbers are those of the kernel's headers: asm-generic/fcntl.h, ioctls.h and sockios.h, linux/sched.h, bpf.h and socket.h.
@@ -58,8 +58,8 @@ _NOBODYS = (
     *_calls("userfaultfd", "perf_event_open", "lookup_dcookie", "open_by_handle_at"),
     *_calls("io_uring_setup", "io_uring_enter", "io_uring_register"),
 )
-STEWARDS = (*_NOBODYS, *_equal("bpf", 0, _BPF_PROG_LOAD))
-"""What neither a steward does nor what vpnc-script runs.
+HELPERS = (*_NOBODYS, *_equal("bpf", 0, _BPF_PROG_LOAD))
+"""What neither a helper does nor what vpnc-script runs.
 
 Not here: mounts and namespaces, with which programs shut themselves in, and keys, which PAM asks for where a hook runs a
 command as another user.

@@ -27,7 +27,7 @@ class Answer:
     error: str = ""
 
 
-class Attaching:
+class AttachProcess:
     """A worker at work. It is readable (`fileno`) when it has said something or has ended."""
 
     def __init__(self, wishes: Sequence[Attach], now: float) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError
-from qosctl.dtls.backoff import Pace
+from qosctl.dtls.backoff import KeyedBackoff
 from qosctl.dtls.events import Say, Severity
 from qosctl.supervisor.devices import interfaces
 from qosctl.supervisor.devices.attach import detach
 from qosctl.supervisor.supervise import reconcile, repair
-from qosctl.supervisor.supervise.attach_process import Answer, Attaching
+from qosctl.supervisor.supervise.attach_process import Answer, AttachProcess
 from qosctl.supervisor.supervise.config import Config
 from qosctl.supervisor.supervise.notify import Notifier
 from qosctl.supervisor.supervise.observe import observe
@@ -43,9 +43,9 @@ class Supervisor:
         self._say = say
         self._notifier = notifier
         self._memory = Memory()
-        self._attaching: Attaching | None = None
-        self._repairs = Pace(free=3, first_s=0.5, longest_s=4.0, calm_s=30.0)
-        self._refusals = Pace(free=0, first_s=2.0, longest_s=300.0, calm_s=1200.0)
+        self._attaching: AttachProcess | None = None
+        self._repairs = KeyedBackoff(free=3, first_s=0.5, longest_s=4.0, calm_s=30.0)
+        self._refusals = KeyedBackoff(free=0, first_s=2.0, longest_s=300.0, calm_s=1200.0)
         self._complaints: dict[str, str] = {}
         self._ready = False
         self._look_at = self._looked = self._reap_at = self._alive_at = 0.0
@@ -171,14 +171,14 @@ class Supervisor:
         if not wishes:
             return
         try:
-            self._attaching = Attaching(wishes, now)
+            self._attaching = AttachProcess(wishes, now)
         except OSError as error:  # no memory or no process to be had: what is attached marks on, and we try again
             self._complain("attach", str(error))
             return
         self._complain("attach", "")
         self._selector.register(self._attaching, selectors.EVENT_READ)
 
-    def _listen_to(self, attaching: Attaching, now: float) -> None:
+    def _listen_to(self, attaching: AttachProcess, now: float) -> None:
         if now >= attaching.deadline:
             attaching.end()
         answers, ended = attaching.read()

@@ -19,7 +19,7 @@ _END_S = 5.0
 """How long it may take to finish what it answers."""
 
 
-class Serving:
+class MetricsProcess:
     """Serves at the address last asked for. Use it in a `with`."""
 
     def __init__(self, say: Say) -> None:

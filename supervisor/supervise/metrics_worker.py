@@ -28,7 +28,7 @@ def order(listen: Listen) -> str:
     return json.dumps({"address": listen.address, "port": listen.port, "names": sorted(listen.names)}) + "\n"
 
 
-class _Exporting:
+class _MetricsWorker:
     """Serves until stdin ends or a signal comes."""
 
     def __init__(self, say: Say, metrics: CollectorRegistry) -> None:
@@ -70,7 +70,7 @@ def main() -> None:
     listen = Listen(asked["address"], asked["port"], frozenset(asked["names"]))
     only_look()
     say = Log(sys.stderr, os.environ).say
-    exporting = _Exporting(say, registry(say))
+    exporting = _MetricsWorker(say, registry(say))
     threading.Thread(target=exporting.end_with_stdin, name="stdin", daemon=True).start()
     exporting.run(listen)
 

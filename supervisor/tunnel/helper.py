@@ -1,10 +1,10 @@
 """The process that holds what a tunnel has done to the machine, and undoes it when its client goes, however it went.
 
-    client ----- requests, its sockets ---------------> steward
+    client ----- requests, its sockets ---------------> helper
            <---- answers; device, ring and switch ----
 
 Everybody's client has one, forked before any byte of the network or of a secret is read: the device, the flow's entry,
-routes and names are the steward's to keep. It is in a session of its own, so neither Ctrl-C nor a terminal that closes
+routes and names are the helper's to keep. It is in a session of its own, so neither Ctrl-C nor a terminal that closes
 reaches it; it hears nothing but the socket (`helper_requests`), and when that ends, so does it, after bounded time.
 """
 
@@ -22,9 +22,9 @@ from qosctl.bpf.errors import InternalError, RefusedError
 from qosctl.supervisor.process import privileges, system_calls
 from qosctl.supervisor.tunnel import helper_messages
 from qosctl.supervisor.tunnel.flow_marker import FlowMarker
-from qosctl.supervisor.tunnel.helper_device import TunnelDevice
-from qosctl.supervisor.tunnel.helper_requests import Duties
-from qosctl.supervisor.tunnel.undo_journal import Memory
+from qosctl.supervisor.tunnel.helper_device import HelperDevice
+from qosctl.supervisor.tunnel.helper_requests import RequestServer
+from qosctl.supervisor.tunnel.undo_journal import UndoJournal
 from qosctl.supervisor.tunnel.vpnc_script import CLOSE_S, Script
 
 _ENTRY_PATIENCE_S = 5.0
@@ -33,7 +33,7 @@ _END_S = CLOSE_S + _ENTRY_PATIENCE_S + 5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Steward:
+class Helper:
     """The client's end: a socket to the other process, which `start` begins and `end` waits for."""
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
@@ -43,12 +43,12 @@ class Steward:
     @classmethod
     def start(
         cls,
-        device: TunnelDevice,
+        device: HelperDevice,
         marker: FlowMarker,
         script: Script | None,
-        memory: Memory | None,
+        memory: UndoJournal | None,
         warn: Callable[[str], None],
-    ) -> Steward:
+    ) -> Helper:
         """Fork: the objects work on in the child alone, which tells `warn`. No thread may run yet."""
         ours, theirs = helper_messages.pair()
         gc.freeze()  # what both have by now they go on sharing, as long as nobody writes its marks into it
@@ -64,10 +64,10 @@ class Steward:
             _settle_down()
             with ExitStack() as undo:
                 _promise(undo, device, marker, script, memory)
-                Duties(theirs, device, marker, script, warn).serve()
+                RequestServer(theirs, device, marker, script, warn).serve()
             status = os.EX_OK
         except Exception as error:  # the last place where a fault of ours can become one line
-            warn(f"its steward has ended: {InternalError.of(error)}")
+            warn(f"its helper has ended: {InternalError.of(error)}")
         finally:
             os._exit(status)
 
@@ -90,15 +90,15 @@ def _settle_down() -> None:
     # Whoever stops all of a unit's processes reaches us too: we go when the client has gone. Not SIG_IGN, which the script
     # would inherit.
     with suppress(OSError):  # a kernel without it: nothing is promised there, and the tunnel matters more
-        privileges.limit(privileges.STEWARDS)
+        privileges.limit(privileges.HELPERS)
     with suppress(RefusedError):  # the client, on the same machine, says why
-        system_calls.give_up(system_calls.STEWARDS, foreign=True)
+        system_calls.give_up(system_calls.HELPERS, foreign=True)
     for number in _SIGNALS:
         signal.signal(number, lambda *_: None)
 
 
 def _promise(
-    undo: ExitStack, device: TunnelDevice, marker: FlowMarker, script: Script | None, memory: Memory | None
+    undo: ExitStack, device: HelperDevice, marker: FlowMarker, script: Script | None, memory: UndoJournal | None
 ) -> None:
     """Note what is to be undone at the end: routes and names first, while the device is there; the device last."""
     undo.callback(device.close)

@@ -1,4 +1,4 @@
-"""What the client has of its steward: a marker and somebody who sets routes, each of which only asks.
+"""What the client has of its helper: a marker and somebody who sets routes, each of which only asks.
 
 Nothing here waits while packets pass: requests for the flow are sent if there is room, and what comes of them is looked for
 at the next chore. Between sessions, and at the end, waiting is bounded.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from qosctl.bpf.errors import QosctlError, RefusedError
 from qosctl.bpf.maps.ring import RingMemory
 from qosctl.bpf.maps.switch import SwitchReader
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.session.marker import FlowMemory
 from qosctl.dtls.session.session_stats import Statistics
 from qosctl.dtls.transport.netdev import Interface
@@ -27,21 +27,21 @@ from qosctl.supervisor.tunnel.flow_page_writer import store
 from qosctl.supervisor.tunnel.vpnc_script import CLOSE_S
 
 _ANSWER_S = 5.0
-"""How long a steward may take for what costs it nothing."""
+"""How long a helper may take for what costs it nothing."""
 _DEVICE_S = 20.0
 """The same for a device: the kernel may have to load a module."""
 
 
 class Answer(NamedTuple):
-    """What the steward answered, and the descriptors beside it, which are the reader's to close."""
+    """What the helper answered, and the descriptors beside it, which are the reader's to close."""
 
     value: Any
     descriptors: list[int]
     error: QosctlError | None
 
 
-class Remote:
-    """The client's end of the dialogue. Where the steward is gone, `warn` gets one line, and there are no answers."""
+class HelperClient:
+    """The client's end of the dialogue. Where the helper is gone, `warn` gets one line, and there are no answers."""
 
     def __init__(self, connection: socket.socket, warn: Callable[[str], None]) -> None:
         self._connection = connection
@@ -63,7 +63,7 @@ class Remote:
         """Return the answer; RefusedError where there is none, and the error where that is the answer."""
         answer = self._exchange(kind, wait_s, arguments)
         if answer is None:
-            raise RefusedError("the steward does not answer", "connect again")
+            raise RefusedError("the helper does not answer", "connect again")
         if answer.error is not None:
             raise answer.error
         return answer
@@ -151,13 +151,13 @@ class Remote:
     def _lose(self) -> None:
         if not self.gone:
             self.gone = True
-            self._warn("the steward is gone: no marks after a reconnect, and routes and names stay until the next connect")
+            self._warn("the helper is gone: no marks after a reconnect, and routes and names stay until the next connect")
 
 
 class RemoteMarker:
-    """Satisfies qosctl.dtls.session.marker.Marker: the entry is the steward's, the marks are stored here."""
+    """Satisfies qosctl.dtls.session.marker.Marker: the entry is the helper's, the marks are stored here."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: HelperClient) -> None:
         self._remote = remote
         self._asked = 0  # the request whose ring is awaited
         self._unsent: int | None = None  # the descriptor of a flow that there was no room to ask for
@@ -167,8 +167,8 @@ class RemoteMarker:
         self.switch: SwitchReader | None = None
 
     def flow_opened(self, outer: int, tunnel: str) -> None:
-        """Ask for the flow to be entered; where that fails, the steward tells."""
-        del tunnel  # the steward knows its own
+        """Ask for the flow to be entered; where that fails, the helper tells."""
+        del tunnel  # the helper knows its own
         self._let_go()
         self._unsent = os.dup(outer)
         self._look()
@@ -233,13 +233,13 @@ class RemoteMarker:
 
 
 class RemoteDevice:
-    """Satisfies qosctl.dtls.transport.netdev.DeviceKeeper: the steward makes the device and changes it."""
+    """Satisfies qosctl.dtls.transport.netdev.DeviceKeeper: the helper makes the device and changes it."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: HelperClient) -> None:
         self._remote = remote
 
     def create(self, name: str | None, mtu: int, addresses: Sequence[Interface], *, assign: bool) -> tuple[int, str]:
-        """Have it made. Its name, and whether it gets its addresses there, the steward knows already."""
+        """Have it made. Its name, and whether it gets its addresses there, the helper knows already."""
         del name, assign
         answer = self._remote.require("device", _DEVICE_S, mtu=mtu, addresses=[str(each) for each in addresses])
         (descriptor,) = answer.descriptors
@@ -255,16 +255,16 @@ class RemoteDevice:
 
 
 class RemoteScript:
-    """Satisfies qosctl.dtls.host_config.Surroundings."""
+    """Satisfies qosctl.dtls.host_config.HostConfigurator."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: HelperClient) -> None:
         self._remote = remote
 
-    def prepare(self, given: Given) -> None:
+    def prepare(self, given: HostConfig) -> None:
         """Have pre-init called."""
         self._remote.order("prepare", given=vpnc_environment.document(given))
 
-    def apply(self, given: Given) -> None:
+    def apply(self, given: HostConfig) -> None:
         """Have what the new session takes called."""
         self._remote.order("apply", given=vpnc_environment.document(given))
 

@@ -1,4 +1,4 @@
-"""The device that a steward makes for its client, and changes when it is asked to: this one and no other."""
+"""The device that a helper makes for its client, and changes when it is asked to: this one and no other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qosctl.dtls.transport.netdev import MAX_MTU, MIN_MTU, NAME, NetDevice, let_
 from qosctl.supervisor.tunnel.vpnc_environment import interfaces
 
 
-class TunnelDevice:
+class HelperDevice:
     """Made once. `wanted` is the name that the user asked for, None for the kernel's choice."""
 
     def __init__(self, wanted: str | None) -> None:

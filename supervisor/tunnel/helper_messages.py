@@ -1,10 +1,10 @@
-"""What a client and its steward say to each other: a JSON object a packet, descriptors beside it.
+"""What a client and its helper say to each other: a JSON object a packet, descriptors beside it.
 
-    client -> steward    {"number": N, "kind": "...", "arguments": {...}}
-    steward -> client    {"number": N, "answer": ...} or {"number": N, "refused": KIND, "why": ..., "hint": ...}, to each
+    client -> helper    {"number": N, "kind": "...", "arguments": {...}}
+    helper -> client    {"number": N, "answer": ...} or {"number": N, "refused": KIND, "why": ..., "hint": ...}, to each
                          once it is done
 
-The steward believes nothing it hears. Reading is total: what makes no sense is a ValueError and nothing else.
+The helper believes nothing it hears. Reading is total: what makes no sense is a ValueError and nothing else.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def parse_request(message: bytes) -> Request:
 
 
 def parse_answer(message: bytes) -> dict[str, Any]:
-    """Read what the steward says."""
+    """Read what the helper says."""
     return _parse(message)
 
 

@@ -1,8 +1,8 @@
-"""What a steward does for its client, one request after another, as long as the client is there.
+"""What a helper does for its client, one request after another, as long as the client is there.
 
-It serves one client, and only that client's own tunnel. How much it is asked is bounded (`Budget`), and so is what waits to
-be done for it: a client that asks for more waits, and then its requests do. What makes no sense is refused, said once, and
-leaves nothing behind.
+It serves one client, and only that client's own tunnel. How much it is asked is bounded (`RateLimit`), and so is what waits
+to be done for it: a client that asks for more waits, and then its requests do. What makes no sense is refused, said once,
+and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from functools import partial
 from typing import Any
 
 from qosctl.bpf.errors import QosctlError, RefusedError
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.addressing import widen
 from qosctl.supervisor.process.closing import Closer
 from qosctl.supervisor.tunnel import helper_messages, helper_sockets, vpnc_environment
 from qosctl.supervisor.tunnel.flow_marker import FlowMarker, socket_of
-from qosctl.supervisor.tunnel.helper_device import TunnelDevice
+from qosctl.supervisor.tunnel.helper_device import HelperDevice
 from qosctl.supervisor.tunnel.helper_messages import Request
-from qosctl.supervisor.tunnel.rate_limit import Budget
+from qosctl.supervisor.tunnel.rate_limit import RateLimit
 from qosctl.supervisor.tunnel.vpnc_script import Script
 
 CALLS_MAX = 8
@@ -36,13 +36,13 @@ _SETTLE_MAX_S = 0.1
 _LOOK_S = 0.1
 
 
-class Duties:
+class RequestServer:
     """Serves `connection` until nobody is at its other end."""
 
     def __init__(
         self,
         connection: socket.socket,
-        device: TunnelDevice,
+        device: HelperDevice,
         marker: FlowMarker,
         script: Script | None,
         warn: Callable[[str], None],
@@ -57,8 +57,8 @@ class Duties:
         self._closer = Closer()
         self._complained = False
         self._flow = 0  # the request that is answered when its flow is entered; 0 for none
-        self._requests = Budget(burst=50, per_s=20)
-        self._calls = Budget(burst=10, per_s=1)
+        self._requests = RateLimit(burst=50, per_s=20)
+        self._calls = RateLimit(burst=10, per_s=1)
         self._for_device: dict[str, Callable[[Request], Any]] = {
             "fit": lambda request: device.set_mtu(request.arguments),
             "readdress": lambda request: device.readdress(request.arguments),
@@ -146,7 +146,7 @@ class Duties:
         self._flow = 0
         self._marker.flow_closed()
 
-    def _given(self, request: Request) -> Given:
+    def _given(self, request: Request) -> HostConfig:
         """Read what a session gives the machine; the device is ours, whatever is said of it."""
         return replace(vpnc_environment.from_document(request.arguments.get("given")), tunnel=self._device.expected)
 

@@ -1,7 +1,7 @@
-"""What the client has of its steward for the sockets that carry the tunnel: they get their mark there (`outer_sockets`).
+"""What the client has of its helper for the sockets that carry the tunnel: they get their mark there (`outer_sockets`).
 
 Between sessions the client waits for that. While packets pass it does not: for the next DTLS handshake one socket is marked
-ahead of time, and where the steward has not come to it the handshake is tried later.
+ahead of time, and where the helper has not come to it the handshake is tried later.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import netns
 from qosctl.dtls.transport.outer_sockets import MARK, NoSocketError, PlainSockets
 from qosctl.supervisor.tunnel.flow_marker import socket_of
-from qosctl.supervisor.tunnel.helper_client import Remote
+from qosctl.supervisor.tunnel.helper_client import HelperClient
 
 _FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
 _KINDS = frozenset({socket.SOCK_STREAM, socket.SOCK_DGRAM})
@@ -22,10 +22,10 @@ class RemoteSockets:
     """Satisfies qosctl.dtls.transport.outer_sockets.OuterSockets.
 
     With `needed`, routes may lead into the tunnel that only marked packets are kept from: a socket without the mark is then
-    worse than none. A steward that may not mark has set no such routes either.
+    worse than none. A helper that may not mark has set no such routes either.
     """
 
-    def __init__(self, remote: Remote, *, needed: bool) -> None:
+    def __init__(self, remote: HelperClient, *, needed: bool) -> None:
         self._remote = remote
         self._needed = needed
         self._plain = PlainSockets()
@@ -51,7 +51,7 @@ class RemoteSockets:
         made, number = self._spares[family]
         known = self._remote.answer_to(number) is not None
         if not known and not self._remote.gone:
-            raise RefusedError("the steward has not come to it yet")
+            raise RefusedError("the helper has not come to it yet")
         del self._spares[family]
         return self._judged(made, known=known)
 
@@ -60,8 +60,8 @@ class RemoteSockets:
             return made
         made.close()
         if self._remote.gone:
-            raise NoSocketError("the steward is gone, and without it the tunnel cannot connect again", "connect anew")
-        raise RefusedError("the steward does not answer")
+            raise NoSocketError("the helper is gone, and without it the tunnel cannot connect again", "connect anew")
+        raise RefusedError("the helper does not answer")
 
     def _provide(self, family: int) -> None:
         """Have a socket marked for the next handshake, if there is none."""

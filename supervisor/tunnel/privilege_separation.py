@@ -1,7 +1,7 @@
 """Where a client stands: what it marks with, who sets routes and names, and what the dead left undone before.
 
 client      the network, the packets, the secrets
-steward     the device, the flow's entry, routes and names (see `helper`): whoever the client is, whatever becomes of it
+helper     the device, the flow's entry, routes and names (see `helper`): whoever the client is, whatever becomes of it
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from dataclasses import dataclass
 
 from qosctl.bpf.errors import QosctlError
 from qosctl.bpf.kernel import bpffs
-from qosctl.dtls.host_config import Surroundings
+from qosctl.dtls.host_config import HostConfigurator
 from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
 from qosctl.supervisor.kill_switch.held import ownerless
 from qosctl.supervisor.kill_switch.switch import KillSwitch
 from qosctl.supervisor.process import privileges
 from qosctl.supervisor.tunnel.flow_marker import FlowMarker
-from qosctl.supervisor.tunnel.helper import Steward
-from qosctl.supervisor.tunnel.helper_client import Remote, RemoteDevice, RemoteMarker, RemoteScript
-from qosctl.supervisor.tunnel.helper_device import TunnelDevice
+from qosctl.supervisor.tunnel.helper import Helper
+from qosctl.supervisor.tunnel.helper_client import HelperClient, RemoteDevice, RemoteMarker, RemoteScript
+from qosctl.supervisor.tunnel.helper_device import HelperDevice
 from qosctl.supervisor.tunnel.helper_sockets import RemoteSockets
-from qosctl.supervisor.tunnel.undo_journal import Memory, TakenError
-from qosctl.supervisor.tunnel.vpnc_script import NONE, Script, undo_for_the_dead
+from qosctl.supervisor.tunnel.undo_journal import TakenError, UndoJournal
+from qosctl.supervisor.tunnel.vpnc_script import NONE, Script, undo_for_orphans
 
 UNDOING_S = 10.0
-"""How long to wait for a dead client's steward."""
+"""How long to wait for a dead client's helper."""
 _LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What the client is given. `surroundings` is None for only an address."""
+class TunnelStatus:
+    """What the client is given. `configurator` is None for only an address."""
 
     keeper: RemoteDevice
     marker: RemoteMarker
     sockets: RemoteSockets
-    surroundings: Surroundings | None
+    configurator: HostConfigurator | None
     known: str | None
     """The server's address, where an earlier client has left what belongs inside blocked: its name may be, too."""
 
@@ -48,8 +48,8 @@ class Standing:
 @contextmanager
 def stand(
     server: str, tunnel: str | None, script: str, warn: Callable[[str], None], *, guarded: bool
-) -> Iterator[Standing]:
-    """Undo for the dead, claim the device, and begin a steward; at the end, all that was done is undone.
+) -> Iterator[TunnelStatus]:
+    """Undo for the dead, claim the device, and begin a helper; at the end, all that was done is undone.
 
     `script` is what `vpnc_script.choose` returned. This process may become whoever it likes; secrets are better read
     afterwards. With `guarded` what belongs inside is held there. RefusedError when another client has the device `tunnel`.
@@ -61,16 +61,16 @@ def stand(
     switch = KillSwitch(server, warn) if guarded else None
     runner = None if script == NONE else Script(script, memory, owner, warn, switch)
     with suppress(QosctlError):  # where marking is not possible, the marker tells
-        bpffs.ensure_mounted()  # takes a privilege that the steward does not keep
+        bpffs.ensure_mounted()  # takes a privilege that the helper does not keep
     privileges.keep_secrets()
-    steward = Steward.start(TunnelDevice(tunnel), marker, runner, memory, warn)
+    helper = Helper.start(HelperDevice(tunnel), marker, runner, memory, warn)
     try:
-        remote = Remote(steward.connection, warn)
+        remote = HelperClient(helper.connection, warn)
         around = None if runner is None else RemoteScript(remote)
         with closing(RemoteSockets(remote, needed=guarded)) as sockets:
-            yield Standing(RemoteDevice(remote), RemoteMarker(remote), sockets, around, known)
+            yield TunnelStatus(RemoteDevice(remote), RemoteMarker(remote), sockets, around, known)
     finally:
-        steward.end()
+        helper.end()
 
 
 def _look_for_held(server: str, warn: Callable[[str], None], *, guarded: bool) -> str | None:
@@ -88,24 +88,24 @@ def _look_for_held(server: str, warn: Callable[[str], None], *, guarded: bool) -
     return known
 
 
-def _claim(tunnel: str | None, warn: Callable[[str], None]) -> Memory | None:
+def _claim(tunnel: str | None, warn: Callable[[str], None]) -> UndoJournal | None:
     """Undo for the dead, and take the device that was asked for.
 
     Without a place for the file the kernel alone keeps others off the device.
     """
     deadline = time.monotonic() + UNDOING_S
     while True:
-        undo_for_the_dead(warn)
+        undo_for_orphans(warn)
         if tunnel is None or not NAME_OR_EMPTY.match(tunnel):  # the client will say what is wrong with it
             return None
         try:
-            return Memory.claim(tunnel)
+            return UndoJournal.claim(tunnel)
         except OSError:
             return None
         except TakenError as taken:
             if taken.pid is None or _is_there(taken.pid) or time.monotonic() > deadline:
                 raise
-        time.sleep(_LOOK_S)  # for the steward of a client that has just been killed: it undoes what that has done
+        time.sleep(_LOOK_S)  # for the helper of a client that has just been killed: it undoes what that has done
 
 
 def _is_there(pid: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Budget:
+class RateLimit:
     """`burst` times at once, `per_s` times a second. Times are in seconds, on any clock that does not go back."""
 
     def __init__(self, *, burst: int, per_s: float) -> None:

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from qosctl.bpf.errors import RefusedError
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
 from qosctl.supervisor.process.locked_file import HeldError, LockedFile, orphans
 from qosctl.supervisor.tunnel import vpnc_environment
 
 
 @dataclass(frozen=True)
-class Remains:
+class Leftover:
     """What a dead owner left: the process id that names the connection to `script`, and what it was given."""
 
     pid: int
     script: str
-    given: Given
+    given: HostConfig
 
 
 class TakenError(RefusedError):
@@ -33,14 +33,14 @@ class TakenError(RefusedError):
         self.pid = pid
 
 
-class Memory:
+class UndoJournal:
     """One device's file. `claim` makes it, `write` says what is to be undone, `forget` ends it."""
 
     def __init__(self, file: LockedFile) -> None:
         self._file = file
 
     @classmethod
-    def claim(cls, tunnel: str) -> Memory:
+    def claim(cls, tunnel: str) -> UndoJournal:
         """Take the device `tunnel`. TakenError when another process has it; OSError where there is no place for it."""
         try:
             file = LockedFile.claim(tunnel)
@@ -54,7 +54,7 @@ class Memory:
             raise
         return cls(file)
 
-    def write(self, remains: Remains) -> None:
+    def write(self, remains: Leftover) -> None:
         """Remember what is to be undone from now on. OSError where there is no room: then it is what it was."""
         self._file.store({"pid": remains.pid, "script": remains.script, "given": vpnc_environment.document(remains.given)})
 
@@ -67,18 +67,18 @@ class Memory:
         self._file.leave()
 
 
-def dead() -> Iterator[tuple[Memory, Remains | None]]:
+def orphaned() -> Iterator[tuple[UndoJournal, Leftover | None]]:
     """Yield this namespace's files that nobody owns any more, locked; None where nothing was to be undone."""
     for file in orphans():
         if NAME_OR_EMPTY.match(file.name):
-            yield Memory(file), _remains(file.read())
+            yield UndoJournal(file), _remains(file.read())
 
 
-def _remains(read: dict[str, Any]) -> Remains | None:
+def _remains(read: dict[str, Any]) -> Leftover | None:
     pid, script = read.get("pid"), read.get("script")
     if not isinstance(pid, int) or not isinstance(script, str):
         return None
     try:
-        return Remains(pid, script, vpnc_environment.from_document(read.get("given")))
+        return Leftover(pid, script, vpnc_environment.from_document(read.get("given")))
     except ValueError:
         return None

@@ -13,7 +13,7 @@ from typing import Any
 
 from qosctl.dtls.anyconnect.connect_response import ADDRESSES_MAX, Interface, is_tunnels
 from qosctl.dtls.anyconnect.host_routes import Net, Network, banner, domains, networks, servers, spare
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
 
 OURS = re.compile(r"(CISCO_|INTERNAL_IP|VPN|X-)|(reason|TUNDEV|IDLE_TIMEOUT|LOG_LEVEL)\Z")
@@ -21,7 +21,7 @@ OURS = re.compile(r"(CISCO_|INTERNAL_IP|VPN|X-)|(reason|TUNDEV|IDLE_TIMEOUT|LOG_
 _LOG_LEVEL_INFO = "1"
 
 
-def environment(reason: str, given: Given, pid: int, base: Mapping[str, str]) -> dict[str, str]:
+def environment(reason: str, given: HostConfig, pid: int, base: Mapping[str, str]) -> dict[str, str]:
     """Return the script's environment. `pid` names this connection to the script; `base` is the environment of ours."""
     network, made = given.network, {key: value for key, value in base.items() if not OURS.match(key)}
     made |= {"reason": reason, "VPNGATEWAY": str(given.gateway), "VPNPID": str(pid), "LOG_LEVEL": _LOG_LEVEL_INFO}
@@ -69,7 +69,7 @@ def _list(kind: str, nets: list[Net], version: int, *, named: bool) -> dict[str,
     return made
 
 
-def document(given: Given) -> dict[str, Any]:
+def document(given: HostConfig) -> dict[str, Any]:
     """Return what json can carry, for `from_document`."""
     network = given.network
     return {
@@ -90,7 +90,7 @@ def document(given: Given) -> dict[str, Any]:
     }
 
 
-def from_document(read: object) -> Given:
+def from_document(read: object) -> HostConfig:
     """Read what `document` made, or what somebody else did: as strictly as the server's words. ValueError."""
     if not isinstance(read, dict):
         raise ValueError("no object")  # noqa: TRY004  (one kind of error for one kind of mistake)
@@ -98,7 +98,7 @@ def from_document(read: object) -> Given:
     if not NAME_OR_EMPTY.match(tunnel):
         raise ValueError("no device name")
     gateway = _text(read, "gateway")
-    return Given(
+    return HostConfig(
         tunnel=tunnel,
         gateway=ip_address(gateway.partition("%")[0]),
         mtu=_number(read, "mtu"),

@@ -25,9 +25,9 @@ from pathlib import Path
 
 from qosctl.bpf.errors import InternalError, RefusedError, UntrustedError, UsageError
 from qosctl.bpf.kernel import trusted_folders
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.supervisor.kill_switch.switch import KillSwitch
-from qosctl.supervisor.tunnel.undo_journal import Memory, Remains, dead
+from qosctl.supervisor.tunnel.undo_journal import Leftover, UndoJournal, orphaned
 from qosctl.supervisor.tunnel.vpnc_environment import environment
 
 NONE = "none"
@@ -77,14 +77,14 @@ def _unchanging(path: str) -> str:
 
 
 class Script:
-    """Satisfies qosctl.dtls.host_config.Surroundings. Every call but `settle` and `close` returns at once.
+    """Satisfies qosctl.dtls.host_config.HostConfigurator. Every call but `settle` and `close` returns at once.
 
     `warn` gets one line where a call fails. The thread starts with the first call, so that the object may be made before
     a fork.
     """
 
     def __init__(
-        self, path: str, memory: Memory | None, pid: int, warn: Callable[[str], None], switch: KillSwitch | None = None
+        self, path: str, memory: UndoJournal | None, pid: int, warn: Callable[[str], None], switch: KillSwitch | None = None
     ) -> None:
         """`memory` is the claimed device's, None where that is known only when it is there."""
         self._path = path
@@ -92,7 +92,7 @@ class Script:
         self._pid = pid
         self._warn = warn
         self._switch = switch
-        self._given: Given | None = None
+        self._given: HostConfig | None = None
         self._applied = False
         self._attempted = -_ATTEMPT_PAUSE_S
         self._lost_at: float | None = None
@@ -102,11 +102,11 @@ class Script:
         self._idle = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def prepare(self, given: Given) -> None:
+    def prepare(self, given: HostConfig) -> None:
         """Call for pre-init."""
         self._call("pre-init", given)
 
-    def apply(self, given: Given) -> None:
+    def apply(self, given: HostConfig) -> None:
         """Call for what the new session takes."""
         before, self._given = None if self._undone else self._given, given
         self._lost_at, self._undone = None, False
@@ -167,18 +167,18 @@ class Script:
             self._memory.forget()
             self._memory = None
 
-    def _remember(self, given: Given) -> None:
+    def _remember(self, given: HostConfig) -> None:
         try:
             if self._memory is None:
-                self._memory = Memory.claim(given.tunnel)
-            self._memory.write(Remains(self._pid, self._path, given))
+                self._memory = UndoJournal.claim(given.tunnel)
+            self._memory.write(Leftover(self._pid, self._path, given))
         except (OSError, RefusedError) as error:
             self._warn(f"routes and names would stay after a crash: {error}")
 
-    def _call(self, reason: str, given: Given) -> None:
+    def _call(self, reason: str, given: HostConfig) -> None:
         self._do(partial(self._run, reason, given))
 
-    def _hold(self, given: Given) -> None:
+    def _hold(self, given: HostConfig) -> None:
         if self._switch is not None:
             self._do(partial(self._switch.hold, given))
 
@@ -202,7 +202,7 @@ class Script:
                     self._open -= 1
                     self._idle.notify_all()
 
-    def _run(self, reason: str, given: Given) -> None:
+    def _run(self, reason: str, given: HostConfig) -> None:
         try:
             failure = run_script(self._path, reason, given, self._pid)
         except UntrustedError as error:
@@ -213,7 +213,7 @@ class Script:
             self._warn(f"{self._path}: {reason}: {failure}")
 
 
-def run_script(path: str, reason: str, given: Given, pid: int, *, quiet: bool = False) -> str:
+def run_script(path: str, reason: str, given: HostConfig, pid: int, *, quiet: bool = False) -> str:
     """Run the script once, without a shell, and wait; returns what went wrong, empty when nothing did.
 
     What it prints goes to our stderr, unless `quiet`. OSError where it cannot be started, UntrustedError where others could
@@ -240,9 +240,9 @@ def run_script(path: str, reason: str, given: Given, pid: int, *, quiet: bool = 
     return "" if status == 0 else f"exit status {status}"
 
 
-def undo_for_the_dead(warn: Callable[[str], None]) -> None:
+def undo_for_orphans(warn: Callable[[str], None]) -> None:
     """Undo what processes that were killed had the script do in this network namespace."""
-    for memory, remains in dead():
+    for memory, remains in orphaned():
         if remains is not None:
             warn(f"undoing the routes and names of {remains.given.tunnel}, whose client was killed")
             try:

@@ -196,7 +196,7 @@ def _watch(stage: Stage) -> dict[str, float]:
     stage.run("flows")
     scrape = watch.scrape(stage)
     terminal.quote(watch.samples(scrape.text))
-    tunnel = together_kb(stage.connection.process.pid, stage.connection.steward)
+    tunnel = together_kb(stage.connection.process.pid, stage.connection.helper)
     resident_mb = {"connect": round(tunnel * 1024 / 1e6, 1), "metrics": round(scrape.resident_kb * 1024 / 1e6, 1)}
     terminal.say(f"""
         Attaching took {stage.attach_ms:.0f} ms. Resident: {resident_mb["connect"]:.0f} MB the client with the

@@ -22,9 +22,9 @@ from qosctl.dtls.events import Severity
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.record.handshake import Handshake
 from qosctl.dtls.record.protection import ALERT
-from qosctl.dtls.session.factories import PLAIN, Parts
+from qosctl.dtls.session.factories import PLAIN, Factories
 from qosctl.dtls.session.session_stats import State
-from qosctl.dtls.session.tls_control import Control
+from qosctl.dtls.session.tls_control import TlsControl
 from qosctl.dtls.transport.certificate_check import Pin
 
 from tests.dtls.transport.test_hostile_tls import BYTE_BY_BYTE
@@ -59,7 +59,7 @@ def options(lab: Topology, port: int, identity: Ocserv, **more: object) -> Conne
     return dataclasses.replace(plain, **more)  # type: ignore[arg-type]  # the test names fields that exist
 
 
-def overheard(lab: Topology, port: int, identity: Ocserv, said: Said, parts: Parts = PLAIN) -> Tunnel:
+def overheard(lab: Topology, port: int, identity: Ocserv, said: Said, parts: Factories = PLAIN) -> Tunnel:
     """A tunnel whose lines go into `said`."""
     wanted = options(lab, port, identity)
     return Tunnel(lab.client, wanted, on_event=lambda severity, line: said.append((severity, line)), parts=parts)
@@ -260,7 +260,7 @@ def test_the_newest_request_is_answered_when_there_is_room_again(lab: Topology, 
             pass
 
 
-class Faulty(Control):
+class Faulty(TlsControl):
     """Control with a fault of ours, which shows at a request."""
 
     def take(self, frame: Frame, now: float) -> None:
@@ -284,7 +284,7 @@ def test_a_fault_of_ours_costs_a_session_and_no_more(lab: Topology, identity: Oc
     said: Said = []
     with (
         Twice(lab.server, lab.server4, identity.ca, identity.folder / "key.pem") as server,
-        overheard(lab, server.port, identity, said, Parts(control=Faulty)) as tunnel,
+        overheard(lab, server.port, identity, said, Factories(control=Faulty)) as tunnel,
     ):
         server.wait_until_ready()
         server.send_tls(encode_cstp(FrameKind.DPD_OUT, b"fault"))

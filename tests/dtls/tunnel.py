@@ -11,7 +11,7 @@ from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.client import connect
 from qosctl.dtls.events import Say
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
-from qosctl.dtls.session.factories import PLAIN, Parts
+from qosctl.dtls.session.factories import PLAIN, Factories
 from qosctl.dtls.session.marker import Marker
 from qosctl.dtls.session.session_stats import Statistics
 from qosctl.dtls.transport.stop import Stop
@@ -31,7 +31,7 @@ class Tunnel:
         *,
         marker: Marker | None = None,
         on_event: Say = lambda _severity, _line: None,
-        parts: Parts = PLAIN,
+        parts: Factories = PLAIN,
     ) -> None:
         self._namespace = namespace
         self._options = options

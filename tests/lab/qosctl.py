@@ -115,14 +115,14 @@ class Connection:
         return _text(self._err)
 
     @property
-    def steward(self) -> int:
+    def helper(self) -> int:
         """The process that keeps what this one has done to the machine: its only child."""
         (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(child)
 
     def kill_both(self) -> None:
-        """Kill it with its steward: nobody is left to undo anything."""
-        os.kill(self.steward, signal.SIGKILL)
+        """Kill it with its helper: nobody is left to undo anything."""
+        os.kill(self.helper, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 

@@ -95,7 +95,7 @@ def test_no_capability_is_left_and_no_way_to_any(line: Line) -> None:
 
 @pytest.mark.audit
 def test_who_stays_root_keeps_no_capability_either(line: Line) -> None:
-    """Finding 17: what takes a privilege, the steward does for everybody."""
+    """Finding 17: what takes a privilege, the helper does for everybody."""
     with Connection(line.client, line.words("--script", "none")) as connection, Inside(line) as inside:
         for task in Path(f"/proc/{connection.process.pid}/task").iterdir():
             said = status(int(task.name))
@@ -108,9 +108,9 @@ def test_who_stays_root_keeps_no_capability_either(line: Line) -> None:
 @pytest.mark.audit
 def test_the_steward_keeps_what_it_needs(line: Line) -> None:
     """Finding 11: it kept everything it was started with. It has no terminal, pipe or session of its client's either."""
-    needed = sum(1 << number for number in privileges.STEWARDS)
+    needed = sum(1 << number for number in privileges.HELPERS)
     with Connection(line.client, words(line)) as connection:
-        pid = connection.steward
+        pid = connection.helper
         said = status(pid)
         assert said["NoNewPrivs"] == ["1"]
         for name in CAPABILITIES:
@@ -156,7 +156,7 @@ def test_whom_to_trust_is_read_once_and_by_root(line: Line, tmp_path: Path) -> N
 def test_the_end_leaves_nothing_whatever_end_it_is(line: Line, sign: signal.Signals) -> None:
     """Even a kill: whoever kept root for the client sees it go."""
     with Connection(line.client, words(line, "--script", "/usr/share/vpnc-scripts/vpnc-script")) as connection:
-        keeper = connection.steward
+        keeper = connection.helper
         assert pins(line.client)
         connection.process.send_signal(sign)
         connection.process.wait(10)
@@ -181,11 +181,11 @@ def test_when_both_were_killed_the_next_start_cleans_up(line: Line) -> None:
 
 def test_without_its_steward_a_client_goes_on_unmarked(line: Line) -> None:
     with Connection(line.client, words(line)) as connection, Inside(line) as inside:
-        os.kill(connection.steward, signal.SIGKILL)
+        os.kill(connection.helper, signal.SIGKILL)
         line.restart_server()
         until(lambda: "connected again over DTLS" in connection.errors)
         assert inside.works_both_ways(b"through")
-        assert connection.errors.count("the steward is gone") == 1
+        assert connection.errors.count("the helper is gone") == 1
     assert line.qosctl("flows", check=False).stdout.count("is dead") == 1
     with line.connected():  # and this one clears it
         pass
@@ -195,7 +195,7 @@ def test_whoever_stays_root_never_knew_the_password(line: Line) -> None:
     secret = line.server.users["alice"].encode()
     with Connection(line.client, words(line)) as connection:
         assert remembers(connection.process.pid, secret)  # it must log in again after a restart of the server
-        assert not remembers(connection.steward, secret)
+        assert not remembers(connection.helper, secret)
 
 
 def test_a_steward_that_nobody_listens_to_still_cleans_up(line: Line) -> None:

@@ -248,12 +248,12 @@ def test_whatever_ends_the_client_the_machine_is_as_it_was(line: Line, resolv_co
     """Finding 6: routes, rules, names, devices, pins and what is remembered."""
     before, remembered = traces(line.client), sorted(Path("/run/qosctl").glob("*"))
     with Connection(line.client, words(line, line.server, "--kill-switch", "off")) as connection:
-        steward = Path(f"/proc/{connection.steward}")
+        helper = Path(f"/proc/{connection.helper}")
         assert traces(line.client) != before
         assert resolv_conf.read_text() != RESOLV
         connection.process.send_signal(sign)
         connection.process.wait(20)
-        until(lambda: not steward.exists())
+        until(lambda: not helper.exists())
         assert traces(line.client) == before
         assert resolv_conf.read_text() == RESOLV
         assert sorted(Path("/run/qosctl").glob("*")) == remembered

@@ -182,12 +182,12 @@ def test_without_its_steward_a_client_ends_at_the_next_session_and_all_stays_blo
             assert leaks.flows()
             leaks.forget()
             strangers.forget()
-            os.kill(connection.steward, signal.SIGKILL)
+            os.kill(connection.helper, signal.SIGKILL)
             assert leaks.flows()
             line.restart_server()
             assert connection.process.wait(30) == REFUSED
             assert (
-                "the steward is gone, and without it the tunnel cannot connect again (try: connect anew)"
+                "the helper is gone, and without it the tunnel cannot connect again (try: connect anew)"
                 in connection.errors
             )
             assert leaks.tried(100)

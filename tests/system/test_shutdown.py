@@ -78,7 +78,7 @@ def test_a_window_that_closes_ends_it_as_ctrl_c_does(line: Line, tap: Wiretap) -
 def test_what_is_closed_at_the_start_is_nothing_and_no_socket_or_record(
     line: Line, closed: str, numbers: list[int]
 ) -> None:
-    """Finding 6: the steward closes 0 and 1, and the script writes to 2, whatever has these numbers by then."""
+    """Finding 6: the helper closes 0 and 1, and the script writes to 2, whatever has these numbers by then."""
     before = traces(line.client)
     words = [str(COMMAND), *line.words("--script", str(USUAL[0]))]
     process = line.client.popen(["sh", "-c", f'exec "$@" {closed}', "sh", *words])
@@ -138,10 +138,10 @@ def test_a_killed_client_leaves_nothing_since_its_steward_undoes_it(line: Line) 
     before = traces(line.client)
     with Connection(line.client, line.words("--script", str(USUAL[0]), "--kill-switch", "off")) as connection:
         assert traces(line.client) != before
-        steward = Path(f"/proc/{connection.steward}")
+        helper = Path(f"/proc/{connection.helper}")
         connection.process.kill()
         connection.process.wait()
-        assert _eventually(lambda: not steward.exists(), 10)
+        assert _eventually(lambda: not helper.exists(), 10)
         assert traces(line.client) == before
 
 

@@ -38,7 +38,7 @@ def test_a_tunnel_after_traffic_of_several_classes(attached: Line, inside: Insid
             for number in range(start, start + _BURST):
                 inside.send(bytes(1200), number % 64 << 2)
             inside.arrived(_BURST, timeout=1)
-        assert _note(client=connection.process.pid, steward=connection.steward) < FENCE_MB
+        assert _note(client=connection.process.pid, helper=connection.helper) < FENCE_MB
 
 
 def test_a_supervisor_after_some_scrapes(line: Line, tmp_path: Path) -> None:

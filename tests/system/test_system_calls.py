@@ -1,4 +1,4 @@
-"""What a client and its steward that were taken over still get from the kernel (17): real processes, told to try."""
+"""What a client and its helper that were taken over still get from the kernel (17): real processes, told to try."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def test_what_was_taken_over_touches_nothing_but_its_tunnel(
     words = line.words("--setuid", "nobody", "--script", SCRIPT)
     with Terminal(line.client, [*argv, *words]) as terminal, Inside(line) as inside:
         terminal.wait_for(b"outer")
-        (steward,) = map(int, Path(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read_text().split())
-        ours, stewards = tried(told, terminal.pid, steward)
+        (helper,) = map(int, Path(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read_text().split())
+        ours, helpers = tried(told, terminal.pid, helper)
         assert {name: ours[name] for name in OWN} == dict.fromkeys(OWN, "done")
         others = ours.keys() - OWN
         assert {name: ours[name] for name in others} == dict.fromkeys(others, "EPERM")
-        assert {name: stewards[name] for name in NEITHERS} == dict.fromkeys(NEITHERS, "EPERM")
-        assert {name: stewards[name] for name in OWN | {"process"}} == dict.fromkeys(OWN | {"process"}, "done")
+        assert {name: helpers[name] for name in NEITHERS} == dict.fromkeys(NEITHERS, "EPERM")
+        assert {name: helpers[name] for name in OWN | {"process"}} == dict.fromkeys(OWN | {"process"}, "done")
         assert inside.works_both_ways(b"through")
         os.kill(terminal.pid, signal.SIGINT)
         assert terminal.wait(PATIENCE_S) == 0
@@ -89,7 +89,7 @@ def test_each_attempt_is_one_that_the_kernel_would_not_call_forbidden(victim: su
     ).stdout
     results = json.loads(said)
     assert results.keys() == attempts(0).keys()
-    del results["BPF program"]  # takes a capability that a steward has
+    del results["BPF program"]  # takes a capability that a helper has
     assert "EPERM" not in results.values(), results
 
 

@@ -22,7 +22,7 @@ from qosctl.dtls.events import Severity
 from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
 from qosctl.dtls.numbering.switched import SwitchedNumbering
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
-from qosctl.dtls.session.factories import PLAIN, Parts
+from qosctl.dtls.session.factories import PLAIN, Factories
 from qosctl.dtls.transport.certificate_check import Authorities, Pin, SystemTrust, Trust
 from qosctl.dtls.transport.stop import Stop
 from qosctl.supervisor.cli import secrets
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         stop = stack.enter_context(_stop_on_signals())
         place = stack.enter_context(stand(server, arguments.interface, script, log.warning, guarded=guarded))
         options = _options(arguments, stop, place.known)
-        privileges.drop(user)  # nothing of the network has been read yet, and the steward does what takes a privilege
+        privileges.drop(user)  # nothing of the network has been read yet, and the helper does what takes a privilege
         _give_up_calls(log)
         # What is loaded by now stays: looking through it for garbage would keep packets waiting for 10 ms at a time.
         gc.freeze()
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
             keeper=place.keeper,
             marker=place.marker,
             sockets=place.sockets,
-            surroundings=place.surroundings,
+            configurator=place.configurator,
             on_connected=lambda info: None if arguments.quiet else _say_connected(info, out),
             on_statistics=place.marker.publish,
             on_event=log.say,
@@ -158,7 +158,7 @@ def _least(arguments: argparse.Namespace) -> Severity:
     return Severity.WARNING if arguments.quiet else Severity.NOTICE
 
 
-def _parts(arguments: argparse.Namespace, log: Log) -> Parts:
+def _parts(arguments: argparse.Namespace, log: Log) -> Factories:
     if not arguments.debug:
         return PLAIN
     from qosctl.dtls.packet_log import traced  # noqa: PLC0415 - for those who look on

@@ -15,7 +15,7 @@ from qosctl.supervisor.devices.policy import parse_dscp
 from qosctl.supervisor.devices.status import flows
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.json_documents import Json, document, write_json
-from qosctl.supervisor.path.rtt import ClassTimes
+from qosctl.supervisor.path.rtt import DscpTimes
 from qosctl.supervisor.path.traceroute import Hop, Trace, trace
 from qosctl.supervisor.path.tunnel import Comparison, Echo, compare
 from qosctl.supervisor.path.verdict import Change, Standing, changes, ecn_changes, standings, summary
@@ -104,7 +104,7 @@ def _print(found: Trace, compared: Comparison | None, out: TextIO) -> None:
         print(compared.verdict, file=out)
 
 
-def _times(times: ClassTimes) -> str:
+def _times(times: DscpTimes) -> str:
     if times.median_ms is None:
         return f"no answer, {times.lost} lost"
     least, most = min(times.round_trips_ms), max(times.round_trips_ms)

@@ -33,12 +33,12 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
         return Exit.FINE
     from qosctl.metrics.readings import require_privilege  # noqa: PLC0415 - --check needs none of it
     from qosctl.supervisor.supervise.daemon import Supervisor  # noqa: PLC0415
-    from qosctl.supervisor.supervise.metrics_process import Serving  # noqa: PLC0415
+    from qosctl.supervisor.supervise.metrics_process import MetricsProcess  # noqa: PLC0415
     from qosctl.supervisor.supervise.notify import Notifier  # noqa: PLC0415
 
     require_privilege()
     log = Log(sys.stderr, os.environ)
-    with _only_one(), Serving(log.say) as serving:
+    with _only_one(), MetricsProcess(log.say) as serving:
         supervisor = Supervisor(lambda: load(arguments.config), log.say, Notifier(os.environ))
         log.notice(f"supervising: {_what(supervisor.config)}")
         serving.serve(supervisor.config.listen)

@@ -12,7 +12,7 @@ from qosctl.bpf.printable import one_line
 from qosctl.supervisor.kill_switch.blocked import unblock
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.log import Log
-from qosctl.supervisor.tunnel.vpnc_script import undo_for_the_dead
+from qosctl.supervisor.tunnel.vpnc_script import undo_for_orphans
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(_parser: argparse.ArgumentParser) -> None:
 
 def run(_arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Undo routes and names of tunnels that died, and lift what they have left blocked; a line for each."""
-    undo_for_the_dead(Log(sys.stderr, os.environ).warning)
+    undo_for_orphans(Log(sys.stderr, os.environ).warning)
     try:
         lifted = unblock()
     except PermissionError as error:

@@ -14,7 +14,7 @@ from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.anyconnect.credentials import PasswordLogin
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.transport.certificate_check import SystemTrust
-from qosctl.dtls.transport.tls_channel import Channel, ConnectionLostError
+from qosctl.dtls.transport.tls_channel import ConnectionLostError, TlsChannel
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Topology, end
@@ -85,7 +85,7 @@ def test_a_handshake_in_single_bytes_is_read_a_byte_a_step() -> None:
             far.send(bytes([each]))
         tls = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         tls.set_connect_state()
-        channel = Channel(near, tls, "a server")
+        channel = TlsChannel(near, tls, "a server")
         for _ in range(READS):
             assert not channel.handshake_step()
         with pytest.raises(BlockingIOError):

@@ -6,7 +6,7 @@ import pytest
 from qosctl.supervisor.doctor import host_snapshot, rules
 from qosctl.supervisor.doctor.finding import Finding, Level
 from qosctl.supervisor.doctor.netlink import NEW_RULE, Netlink, attribute
-from qosctl.supervisor.doctor.probe_netns import Lab
+from qosctl.supervisor.doctor.probe_netns import ProbeNetns
 from qosctl.supervisor.doctor.scratch_netns import started
 
 from tests.lab.wire import ADDRESSES, NEAR, Stand
@@ -15,7 +15,7 @@ from tests.supervisor.doctor.looking import bad, causes, one
 
 def look() -> list[Finding]:
     found = list(host_snapshot.selectors())
-    with started("test", lambda: rules.matches(Lab(), found)) as matched:
+    with started("test", lambda: rules.matches(ProbeNetns(), found)) as matched:
         return list(rules.check(found, matched.result()))
 
 

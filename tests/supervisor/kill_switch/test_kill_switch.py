@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from qosctl.dtls.anyconnect.host_routes import Network
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.outer_sockets import MARK
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.blocked import blocked, unblock
@@ -35,11 +35,11 @@ V4, V6 = ip_interface("192.168.77.5/24"), ip_interface("fd77::5/128")
 EVERYTHING = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
-def given(*addresses: object, gateway: str = "192.0.2.1", **network: object) -> Given:
-    return Given("vpn0", ip_address(gateway), 1400, tuple(addresses), Network(**network))  # type: ignore[arg-type]
+def given(*addresses: object, gateway: str = "192.0.2.1", **network: object) -> HostConfig:
+    return HostConfig("vpn0", ip_address(gateway), 1400, tuple(addresses), Network(**network))  # type: ignore[arg-type]
 
 
-def planned(what: Given, slot: int = 0) -> Plan:
+def planned(what: HostConfig, slot: int = 0) -> Plan:
     held = inside(what)
     return plan(slot, held, held, what.gateway)
 

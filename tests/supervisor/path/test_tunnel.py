@@ -16,7 +16,7 @@ from qosctl.bpf.flow_page.statistics import Statistic, statistics_in
 from qosctl.bpf.maps.namespace_maps import flow_pins, folder
 from qosctl.supervisor.devices.attach import attach
 from qosctl.supervisor.devices.status import flows
-from qosctl.supervisor.path.rtt import ROUNDS, ClassTimes
+from qosctl.supervisor.path.rtt import ROUNDS, DscpTimes
 from qosctl.supervisor.path.tunnel import Comparison, Echo
 
 from tests.lab import Bottleneck, Namespace, Ocserv, Qosctl, Topology, bulk_udp
@@ -164,7 +164,7 @@ def test_a_client_of_an_older_version_is_told_of() -> None:
     ],
 )
 def test_the_verdict(marked: list[float], unmarked: list[float], verdict: str) -> None:
-    compared = Comparison("tun0", Echo.DPD, ClassTimes(EF, marked, 0), ClassTimes(DF, unmarked, 0))
+    compared = Comparison("tun0", Echo.DPD, DscpTimes(EF, marked, 0), DscpTimes(DF, unmarked, 0))
     assert verdict in compared.verdict
 
 

@@ -1,4 +1,4 @@
-"""The filters of a client, its steward and an exporter. On real ones: tests/system/test_system_calls.py."""
+"""The filters of a client, its helper and an exporter. On real ones: tests/system/test_system_calls.py."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Sequence
 
 import pytest
 import seccomp
-from qosctl.supervisor.process.system_calls import STEWARDS, Given, clients, exporters, fill
+from qosctl.supervisor.process.system_calls import HELPERS, Given, clients, exporters, fill
 
-LISTS = {"client": clients(os.getpid()), "exporter": exporters(os.getpid()), "steward": STEWARDS}
+LISTS = {"client": clients(os.getpid()), "exporter": exporters(os.getpid()), "helper": HELPERS}
 GIVE_UP = """
 import ctypes, errno, os, sys
 import seccomp
-from qosctl.supervisor.process.system_calls import STEWARDS, clients, exporters, give_up
+from qosctl.supervisor.process.system_calls import HELPERS, clients, exporters, give_up
 
-given = {"client": clients, "exporter": exporters, "steward": lambda pid: STEWARDS}[sys.argv[1]](os.getpid())
-give_up(given, foreign=sys.argv[1] == "steward")
+given = {"client": clients, "exporter": exporters, "helper": lambda pid: HELPERS}[sys.argv[1]](os.getpid())
+give_up(given, foreign=sys.argv[1] == "helper")
 libc = ctypes.CDLL(None, use_errno=True)
 for each in given:
     if not each.comparison:
@@ -37,9 +37,9 @@ def test_each_call_fails(who: str) -> None:
 @pytest.mark.parametrize("architecture", ["X86_64", "AARCH64"])
 @pytest.mark.parametrize("who", LISTS)
 def test_every_processor_that_the_package_is_for_has_a_filter(who: str, architecture: str) -> None:
-    said = written(LISTS[who], architecture, foreign=who == "steward")
-    for call in ("ptrace", "perf_event_open", "bpf", *(("execve", "clone", "setns", "kill") if who != "steward" else ())):
-        assert said.count(f'"{call}"') == (2 if who == "steward" else 1), call
+    said = written(LISTS[who], architecture, foreign=who == "helper")
+    for call in ("ptrace", "perf_event_open", "bpf", *(("execve", "clone", "setns", "kill") if who != "helper" else ())):
+        assert said.count(f'"{call}"') == (2 if who == "helper" else 1), call
 
 
 def written(given: Sequence[Given], architecture: str, *, foreign: bool) -> str:
@@ -81,7 +81,7 @@ def test_the_other_instruction_set_is_no_way_round() -> None:
     """getpid by `int 0x80`, which is i386's: a client gets EPERM; a script an answer, but none to ptrace, which is 26."""
     program = """
 import ctypes, mmap, os, sys
-from qosctl.supervisor.process.system_calls import STEWARDS, clients, give_up
+from qosctl.supervisor.process.system_calls import HELPERS, clients, give_up
 
 code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 code.write(bytes.fromhex("53 89f8 31db 31c9 31d2 31f6 cd80 5b c3"))  # push rbx; eax = edi; all arguments 0; int 0x80
@@ -90,12 +90,12 @@ before = begin(20)
 if sys.argv[1] == "client":
     give_up(clients(os.getpid()), foreign=False)
 else:
-    give_up(STEWARDS, foreign=True)
+    give_up(HELPERS, foreign=True)
 print(before == os.getpid(), begin(20) == os.getpid(), begin(20), begin(26))
 """
     said = [
         subprocess.run([sys.executable, "-c", program, who], check=True, capture_output=True, text=True).stdout.split()
-        for who in ("client", "steward")
+        for who in ("client", "helper")
     ]
     assert said[0][1:] == ["False", str(-errno.EPERM), str(-errno.EPERM)]
     assert said[1][1] == said[1][0]  # a kernel without i386 has no answer before either

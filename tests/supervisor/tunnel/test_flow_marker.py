@@ -15,9 +15,9 @@ from qosctl.bpf.abi import CONTROL
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.maps.namespace_maps import open_state
 from qosctl.supervisor.tunnel.flow_marker import FlowMarker
-from qosctl.supervisor.tunnel.helper import Steward
-from qosctl.supervisor.tunnel.helper_client import Remote, RemoteDevice, RemoteMarker
-from qosctl.supervisor.tunnel.helper_device import TunnelDevice
+from qosctl.supervisor.tunnel.helper import Helper
+from qosctl.supervisor.tunnel.helper_client import HelperClient, RemoteDevice, RemoteMarker
+from qosctl.supervisor.tunnel.helper_device import HelperDevice
 
 from tests.lab.wire import ADDRESSES, Stand
 
@@ -39,14 +39,14 @@ def near_marker() -> Iterator[FlowMarker]:
 
 @contextmanager
 def remote_marker() -> Iterator[RemoteMarker]:
-    steward = Steward.start(TunnelDevice("vpn0"), FlowMarker("vpn.example:443", os.getpid(), warn), None, None, warn)
+    helper = Helper.start(HelperDevice("vpn0"), FlowMarker("vpn.example:443", os.getpid(), warn), None, None, warn)
     try:
-        remote = Remote(steward.connection, warn)
+        remote = HelperClient(helper.connection, warn)
         device, _ = RemoteDevice(remote).create("vpn0", 1400, [], assign=True)
         yield RemoteMarker(remote)
         os.close(device)
     finally:
-        steward.end()
+        helper.end()
 
 
 @pytest.fixture(params=[near_marker, remote_marker], ids=["here", "by another process"])

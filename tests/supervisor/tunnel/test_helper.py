@@ -1,4 +1,4 @@
-"""A steward whose client has been taken over: it does its own work and no other, and comes to no harm (11, 13)."""
+"""A helper whose client has been taken over: it does its own work and no other, and comes to no harm (11, 13)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from qosctl.bpf.maps.namespace_maps import open_state
 from qosctl.dtls.transport.outer_sockets import MARK, NoSocketError
 from qosctl.supervisor.tunnel import helper_messages
 from qosctl.supervisor.tunnel.flow_marker import FlowMarker
-from qosctl.supervisor.tunnel.helper import Steward
-from qosctl.supervisor.tunnel.helper_client import Remote, RemoteMarker
-from qosctl.supervisor.tunnel.helper_device import TunnelDevice
+from qosctl.supervisor.tunnel.helper import Helper
+from qosctl.supervisor.tunnel.helper_client import HelperClient, RemoteMarker
+from qosctl.supervisor.tunnel.helper_device import HelperDevice
 from qosctl.supervisor.tunnel.helper_messages import MESSAGE_BYTES_MAX
 from qosctl.supervisor.tunnel.helper_sockets import RemoteSockets
 from qosctl.supervisor.tunnel.vpnc_script import Script
@@ -41,10 +41,10 @@ PATIENCE_S = 20.0
 class Taken:
     """The end of a client that was taken over: it says whatever it likes, as it likes."""
 
-    def __init__(self, steward: Steward, warnings: Path) -> None:
-        self.connection = steward.connection
-        self.pid = steward._pid
-        self._folder = Path(f"/proc/{steward._pid}/fd")
+    def __init__(self, helper: Helper, warnings: Path) -> None:
+        self.connection = helper.connection
+        self.pid = helper._pid
+        self._folder = Path(f"/proc/{helper._pid}/fd")
         self._warnings = warnings
         self._number = 1000
 
@@ -73,7 +73,7 @@ class Taken:
                 message, descriptors, _ = helper_messages.receive(self.connection)
                 for each in descriptors:
                     os.close(each)
-                assert message, "the steward is gone"
+                assert message, "the helper is gone"
                 said.append(json.loads(message))
         except BlockingIOError:
             return said
@@ -92,13 +92,13 @@ class Taken:
 
     @property
     def descriptors(self) -> list[str]:
-        """What the steward has open when it has done what it was asked."""
+        """What the helper has open when it has done what it was asked."""
         self.ask("settle")
         return sorted(os.readlink(each) for each in self._folder.iterdir())  # noqa: PTH115 - no path comes out
 
     @property
     def warnings(self) -> list[str]:
-        """What the steward has said to people."""
+        """What the helper has said to people."""
         return self._warnings.read_text().splitlines()
 
 
@@ -107,7 +107,7 @@ Begin = Callable[..., Taken]
 
 @pytest.fixture
 def begin(stand: Stand, tmp_path: Path) -> Iterator[Begin]:
-    """Begin stewards that have a script, whose calls go into the file `calls`."""
+    """Begin helpers that have a script, whose calls go into the file `calls`."""
     del stand  # it is where we are
     script, calls, warnings = tmp_path / "script", tmp_path / "calls", tmp_path / "warnings"
     script.write_text(f'#!/bin/sh\necho "$reason $TUNDEV $VPNGATEWAY" >>{calls}\n')
@@ -124,9 +124,9 @@ def begin(stand: Stand, tmp_path: Path) -> Iterator[Begin]:
         def made(tunnel: str | None = None, *, device: bool = True) -> Taken:
             pid = os.getpid()
             runner = Script(str(script), None, pid, warn)
-            steward = Steward.start(TunnelDevice(tunnel), FlowMarker("vpn.example:443", pid, warn), runner, None, warn)
-            stack.callback(steward.end)
-            client = Taken(steward, warnings)
+            helper = Helper.start(HelperDevice(tunnel), FlowMarker("vpn.example:443", pid, warn), runner, None, warn)
+            stack.callback(helper.end)
+            client = Taken(helper, warnings)
             if device:
                 assert client.ask("device", mtu=1400, addresses=["192.168.77.5/24"])["answer"].startswith("tun")
             return client
@@ -315,9 +315,9 @@ def in_time(sockets: RemoteSockets, family: int) -> socket.socket:
 
 
 def test_while_packets_pass_nobody_waits_for_a_mark(begin: Begin) -> None:
-    """The steward hangs: a socket for TLS is waited for, between sessions; one for the next DTLS handshake never is."""
+    """The helper hangs: a socket for TLS is waited for, between sessions; one for the next DTLS handshake never is."""
     client = begin()
-    with closing(RemoteSockets(Remote(client.connection, print), needed=True)) as sockets:
+    with closing(RemoteSockets(HelperClient(client.connection, print), needed=True)) as sockets:
         with sockets.open(socket.AF_INET, socket.SOCK_STREAM) as first, in_time(sockets, socket.AF_INET) as second:
             assert [each.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) for each in (first, second)] == [MARK, MARK]
         os.kill(client.pid, signal.SIGSTOP)
@@ -338,7 +338,7 @@ def test_while_packets_pass_nobody_waits_for_a_mark(begin: Begin) -> None:
         with suppress(NoSocketError):  # what it had answered before counts
             sockets.open(socket.AF_INET, socket.SOCK_DGRAM).close()
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            with pytest.raises(NoSocketError, match="the steward is gone"):
+            with pytest.raises(NoSocketError, match="the helper is gone"):
                 sockets.open(socket.AF_INET, kind)
 
 
@@ -398,7 +398,7 @@ def test_a_steward_whose_answers_nobody_reads_still_notices_the_end(begin: Begin
 
 def test_nobody_waits_for_a_lock_and_the_flow_is_entered_when_it_is_free(begin: Begin, tmp_path: Path) -> None:
     client = begin()
-    marker = RemoteMarker(Remote(client.connection, print))
+    marker = RemoteMarker(HelperClient(client.connection, print))
     with outer() as shown:
         with somebody_holds_the_lock():
             began = time.monotonic()

@@ -13,9 +13,9 @@ import pytest
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import netns
 from qosctl.dtls.anyconnect.host_routes import Network
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.supervisor.cli import secrets
-from qosctl.supervisor.tunnel.undo_journal import Memory, Remains, dead
+from qosctl.supervisor.tunnel.undo_journal import Leftover, UndoJournal, orphaned
 
 _ROOM = 64 * 1024
 
@@ -35,10 +35,10 @@ def small_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def remains(routes: int) -> Remains:
+def remains(routes: int) -> Leftover:
     network = Network(include=tuple(ip_network(f"10.{n >> 8}.{n & 255}.0/24") for n in range(routes)))
-    given = Given("vpn0", ip_address("192.0.2.1"), 1400, (ip_interface("192.168.77.5/24"),), network)
-    return Remains(42, "/bin/true", given)
+    given = HostConfig("vpn0", ip_address("192.0.2.1"), 1400, (ip_interface("192.168.77.5/24"),), network)
+    return Leftover(42, "/bin/true", given)
 
 
 def fill(place: Path) -> None:
@@ -52,29 +52,29 @@ def fill(place: Path) -> None:
 
 @pytest.mark.parametrize("routes", [1, 256])
 def test_where_run_is_full_the_old_record_stays(small: Path, routes: int) -> None:
-    memory = Memory.claim("vpn0")
+    memory = UndoJournal.claim("vpn0")
     memory.write(remains(2))
     fill(small)
     with pytest.raises(OSError):
         memory.write(remains(routes))
     memory.leave()
-    assert [left for _, left in dead()] == [remains(2)]
+    assert [left for _, left in orphaned()] == [remains(2)]
     (small / "filler").unlink()
-    again = Memory.claim("vpn0")
+    again = UndoJournal.claim("vpn0")
     again.write(remains(routes))
     assert [path.name for path in (small / "qosctl").iterdir()] == [f"{netns.cookie()}-vpn0"]
     again.leave()
-    assert [left for _, left in dead()] == [remains(routes)]
+    assert [left for _, left in orphaned()] == [remains(routes)]
 
 
 @pytest.mark.parametrize("when", ["claimed", "written"])
 def test_the_lock_is_held_whatever_was_written(small: Path, when: str) -> None:
-    memory = Memory.claim("vpn0")
+    memory = UndoJournal.claim("vpn0")
     if when == "written":
         memory.write(remains(2))
-    assert list(dead()) == []
+    assert list(orphaned()) == []
     with pytest.raises(RefusedError, match="runs on it already"):
-        Memory.claim("vpn0")
+        UndoJournal.claim("vpn0")
     memory.forget()
     assert list((small / "qosctl").iterdir()) == []
 
@@ -84,8 +84,8 @@ def test_a_folder_with_a_link_on_the_way_is_not_used(tmp_path: Path, monkeypatch
     (tmp_path / "link").symlink_to("elsewhere")
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "link" / "run"))
     with pytest.raises(PermissionError):
-        Memory.claim("vpn0")
-    assert list(dead()) == []
+        UndoJournal.claim("vpn0")
+    assert list(orphaned()) == []
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

@@ -17,11 +17,11 @@ from qosctl.bpf.errors import QosctlError, RefusedError, UsageError
 from qosctl.bpf.kernel import netns
 from qosctl.dtls.anyconnect.host_routes import Network, parse_network
 from qosctl.dtls.anyconnect.http import Response
-from qosctl.dtls.host_config import Given
+from qosctl.dtls.host_config import HostConfig
 from qosctl.supervisor.tunnel import vpnc_script as script_module
-from qosctl.supervisor.tunnel.undo_journal import Memory, Remains
+from qosctl.supervisor.tunnel.undo_journal import Leftover, UndoJournal
 from qosctl.supervisor.tunnel.vpnc_environment import document, environment, from_document
-from qosctl.supervisor.tunnel.vpnc_script import NONE, Script, choose, undo_for_the_dead
+from qosctl.supervisor.tunnel.vpnc_script import NONE, Script, choose, undo_for_orphans
 
 NETWORK = Network(
     include=(ip_network("10.20.0.0/16"), ip_network("192.0.2.1/32"), ip_network("fd20::/48")),
@@ -34,10 +34,10 @@ NETWORK = Network(
     banner="Hello",
     discarded=3,
 )
-GIVEN = Given(
+GIVEN = HostConfig(
     "vpn0", ip_address("192.0.2.1"), 1400, (ip_interface("192.168.77.5/24"), ip_interface("fd77::5/128")), NETWORK
 )
-OTHER = Given("vpn0", ip_address("192.0.2.1"), 1400, (ip_interface("192.168.77.6/24"),), NETWORK)
+OTHER = HostConfig("vpn0", ip_address("192.0.2.1"), 1400, (ip_interface("192.168.77.6/24"),), NETWORK)
 
 
 @pytest.fixture(name="folder")
@@ -104,7 +104,7 @@ def test_what_is_set_and_what_is_not() -> None:
 
 def test_networks_that_were_named_and_are_none_do_not_become_all() -> None:
     network = Network(splits=frozenset({4}))
-    made = environment("connect", Given("vpn0", GIVEN.gateway, 1400, GIVEN.addresses, network), 1, {})
+    made = environment("connect", HostConfig("vpn0", GIVEN.gateway, 1400, GIVEN.addresses, network), 1, {})
     assert made["CISCO_SPLIT_INC"] == "0"
     assert "CISCO_IPV6_SPLIT_INC" not in made
 
@@ -119,7 +119,7 @@ _SAFE = re.compile(r"[0-9A-Za-z._:/ ,-]*\Z")
 @drawn(st.lists(st.tuples(st.sampled_from(_HEADERS), st.text(max_size=40) | st.ip_addresses().map(str)), max_size=20))
 def test_whatever_a_server_says_the_values_mean_nothing_to_a_shell(fields: list[tuple[str, str]]) -> None:
     network = parse_network(Response(200, "CONNECTED", tuple(fields), b""))
-    made = environment("connect", Given("vpn0", GIVEN.gateway, 1400, GIVEN.addresses, network), 1, {})
+    made = environment("connect", HostConfig("vpn0", GIVEN.gateway, 1400, GIVEN.addresses, network), 1, {})
     shown = made.pop("CISCO_BANNER", "")
     assert all(_SAFE.match(value) and not value.startswith("-") for value in made.values())
     assert "\\" not in shown
@@ -170,7 +170,7 @@ def test_documents_are_read_totally(change: dict[str, object]) -> None:
 
 def test_the_order_of_calls(folder: Path, log: Path, warnings: list[str]) -> None:
     script = Script(str(log.with_name("script")), None, 42, warnings.append)
-    script.prepare(Given("", GIVEN.gateway, 1400, GIVEN.addresses, NETWORK))
+    script.prepare(HostConfig("", GIVEN.gateway, 1400, GIVEN.addresses, NETWORK))
     for given in (GIVEN, GIVEN, OTHER):
         script.apply(given)
         script.attempt()
@@ -228,8 +228,8 @@ def test_a_script_that_hangs_is_ended(
 
 def _left(folder: Path, log: Path) -> Path:
     """Leave what a client that was killed leaves; the lock goes with the descriptor."""
-    memory = Memory.claim("vpn0")
-    memory.write(Remains(42, str(log.with_name("script")), GIVEN))
+    memory = UndoJournal.claim("vpn0")
+    memory.write(Leftover(42, str(log.with_name("script")), GIVEN))
     memory.leave()
     (path,) = folder.iterdir()
     return path
@@ -238,7 +238,7 @@ def _left(folder: Path, log: Path) -> Path:
 def test_the_dead_are_undone_once(folder: Path, log: Path, warnings: list[str]) -> None:
     _left(folder, log)
     for _ in range(2):
-        undo_for_the_dead(warnings.append)
+        undo_for_orphans(warnings.append)
     assert log.read_text() == "disconnect vpn0 192.168.77.5 42\n"
     assert warnings == ["undoing the routes and names of vpn0, whose client was killed"]
     assert list(folder.iterdir()) == []
@@ -264,18 +264,18 @@ def test_what_is_not_surely_ours_is_not_run(spoil: str, folder: Path, log: Path,
         case "folder":
             path.unlink()
             path.mkdir()
-    undo_for_the_dead(warnings.append)
+    undo_for_orphans(warnings.append)
     assert not log.exists()
     assert warnings == []
 
 
 def test_a_device_has_one_client(folder: Path) -> None:
-    first = Memory.claim("vpn0")
+    first = UndoJournal.claim("vpn0")
     with pytest.raises(RefusedError, match=rf"vpn0: qosctl connect runs on it already, as process {os.getpid()}"):
-        Memory.claim("vpn0")
-    Memory.claim("vpn1").forget()
+        UndoJournal.claim("vpn0")
+    UndoJournal.claim("vpn1").forget()
     first.forget()
-    Memory.claim("vpn0").forget()
+    UndoJournal.claim("vpn0").forget()
     assert list(folder.iterdir()) == []
 
 
@@ -283,7 +283,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(PermissionError):
-        Memory.claim("vpn0")
+        UndoJournal.claim("vpn0")
 
 
 @pytest.mark.audit
@@ -344,10 +344,10 @@ def test_a_strangers_script_is_neither_chosen_nor_run_for_the_living_or_the_dead
     assert not log.exists()
     assert "not run" in warnings[-1]
     script.close(asked=True)
-    memory = Memory.claim("vpn1")
-    memory.write(Remains(42, path, GIVEN))
+    memory = UndoJournal.claim("vpn1")
+    memory.write(Leftover(42, path, GIVEN))
     memory.leave()
-    undo_for_the_dead(warnings.append)
+    undo_for_orphans(warnings.append)
     assert not log.exists()
     assert "not run" in warnings[-1]
     assert list(folder.iterdir()) == []

@@ -11,12 +11,12 @@ from qosctl.bpf.dscp import EF, Dscp
 from qosctl.dtls.anyconnect.frames import CstpDecoder, FrameKind, encode_cstp, encode_dtls
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.packet_log import LINES_PER_S, describe, traced
-from qosctl.dtls.packets.batch import Uplink
+from qosctl.dtls.packets.batch import Batcher
 from qosctl.dtls.packets.priority import by_class
 from qosctl.dtls.record.keys import Cipher
 from qosctl.dtls.record.protection import RecordOpener, RecordSealer
-from qosctl.dtls.session.factories import PLAIN, Parts
-from qosctl.dtls.session.tls_control import Control
+from qosctl.dtls.session.factories import PLAIN, Factories
+from qosctl.dtls.session.tls_control import TlsControl
 
 KEY, IV = bytes(16), bytes(4)
 FIRST = 1 << 48 | 16
@@ -37,9 +37,9 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.now = 0.0
-        self.parts: Parts = traced(self.lines.append, lambda: self.now)
+        self.parts: Factories = traced(self.lines.append, lambda: self.now)
 
-    def uplink(self, *, ring: bool = True) -> Uplink:
+    def uplink(self, *, ring: bool = True) -> Batcher:
         words = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if ring else None
         sealer = RecordSealer(Cipher.AES_128_GCM, KEY, IV)
         return self.parts.uplink(sealer, PlainNumbering(FIRST), words, batch_s=math.inf)
@@ -120,4 +120,4 @@ def test_whatever_it_is_there_are_words_for_it(packet: bytes) -> None:
 
 def test_those_who_do_not_look_pay_nothing() -> None:
     """The plain parts are the plain classes: nothing is asked per packet."""
-    assert Parts(Uplink, RecordOpener, Control, CstpDecoder) == PLAIN
+    assert Factories(Batcher, RecordOpener, TlsControl, CstpDecoder) == PLAIN

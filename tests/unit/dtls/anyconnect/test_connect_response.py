@@ -11,7 +11,7 @@ from qosctl.dtls.anyconnect.connect_response import Session, Timers, connect_req
 from qosctl.dtls.anyconnect.credentials import CookieLogin
 from qosctl.dtls.anyconnect.http import Response
 from qosctl.dtls.anyconnect.server_url import Gateway
-from qosctl.dtls.session.dpd import Due, Liveness
+from qosctl.dtls.session.dpd import DeadPeerDetection, Due
 
 GATEWAY = Gateway.parse("https://vpn.example:4443")
 APP_ID = "d0be565d6dff51e0f8c498a9d719f739db7817d7137dcd642344de8aa5b78092"
@@ -174,7 +174,7 @@ def test_the_request_asks_for_psk_and_no_compression_and_holds_the_cookie_once()
 
 
 def test_a_quiet_channel_is_asked_again_and_again_and_then_given_up() -> None:
-    life = Liveness(Timers(dpd=20, keepalive=0), 0.0)
+    life = DeadPeerDetection(Timers(dpd=20, keepalive=0), 0.0)
     seen = [(now, life.due(float(now))) for now in range(41)]
     assert [now for now, due in seen if due is Due.DPD] == [20, 25, 30, 35]
     assert [now for now, due in seen if due is Due.DEAD] == [40]
@@ -182,7 +182,7 @@ def test_a_quiet_channel_is_asked_again_and_again_and_then_given_up() -> None:
 
 def test_a_channel_that_only_hears_still_speaks() -> None:
     """The server counts what it hears: silence of ours ends the session, whatever it sends."""
-    life = Liveness(Timers(dpd=20, keepalive=0), 0.0)
+    life = DeadPeerDetection(Timers(dpd=20, keepalive=0), 0.0)
     asked = []
     for now in range(100):
         life.heard = float(now)
@@ -192,7 +192,7 @@ def test_a_channel_that_only_hears_still_speaks() -> None:
 
 
 def test_a_busy_channel_is_left_in_peace() -> None:
-    life = Liveness(Timers(dpd=20, keepalive=30), 0.0)
+    life = DeadPeerDetection(Timers(dpd=20, keepalive=30), 0.0)
     for now in range(100):
         life.heard = life.said = float(now)
         assert life.due(float(now)) is Due.NOTHING
@@ -200,12 +200,12 @@ def test_a_busy_channel_is_left_in_peace() -> None:
 
 
 def test_keepalives_go_out_when_nothing_else_does() -> None:
-    life = Liveness(Timers(dpd=0, keepalive=10), 0.0)
+    life = DeadPeerDetection(Timers(dpd=0, keepalive=10), 0.0)
     assert [now for now in range(35) if life.due(float(now)) is Due.KEEPALIVE] == [10, 20, 30]
 
 
 def test_timers_of_zero_never_fire() -> None:
-    life = Liveness(Timers(dpd=0, keepalive=0), 0.0)
+    life = DeadPeerDetection(Timers(dpd=0, keepalive=0), 0.0)
     assert life.next_time() == float("inf")
     assert life.due(1e9) is Due.NOTHING
 
@@ -213,7 +213,7 @@ def test_timers_of_zero_never_fire() -> None:
 @given(st.integers(0, 100), st.integers(0, 100), st.lists(st.tuples(st.floats(0.01, 50), st.booleans(), st.booleans())))
 def test_nothing_is_due_before_the_next_time(dpd: int, keepalive: int, steps: list[tuple[float, bool, bool]]) -> None:
     now = 0.0
-    life = Liveness(Timers(dpd, keepalive), now)
+    life = DeadPeerDetection(Timers(dpd, keepalive), now)
     for pause, heard, said in steps:
         quiet_until = life.next_time()
         now += pause
@@ -228,7 +228,7 @@ def test_nothing_is_due_before_the_next_time(dpd: int, keepalive: int, steps: li
 
 
 def test_a_peer_that_says_nothing_while_we_speak_is_asked_soon_and_given_up() -> None:
-    life = Liveness(Timers(dpd=90, keepalive=0), 0.0, quiet=2.0, patience=4)
+    life = DeadPeerDetection(Timers(dpd=90, keepalive=0), 0.0, quiet=2.0, patience=4)
     asked: list[float] = []
     now = 0.0
     while (due := life.due(now)) is not Due.DEAD:
@@ -243,7 +243,7 @@ def test_a_peer_that_says_nothing_while_we_speak_is_asked_soon_and_given_up() ->
 
 
 def test_doubt_is_ended_by_any_word() -> None:
-    life = Liveness(Timers(dpd=90, keepalive=0), 0.0)
+    life = DeadPeerDetection(Timers(dpd=90, keepalive=0), 0.0)
     assert life.due(10) is Due.NOTHING
     life.doubt(10)
     assert life.due(10) is Due.DPD
@@ -253,7 +253,7 @@ def test_doubt_is_ended_by_any_word() -> None:
 
 
 def test_doubt_without_a_word_is_the_end() -> None:
-    life = Liveness(Timers(dpd=0, keepalive=0), 0.0, patience=3)
+    life = DeadPeerDetection(Timers(dpd=0, keepalive=0), 0.0, patience=3)
     life.doubt(10)
     found = [life.due(10 + tenth / 10) for tenth in range(60)]
     assert found.count(Due.DPD) == 3

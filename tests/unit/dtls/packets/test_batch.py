@@ -8,8 +8,8 @@ from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.dtls.anyconnect.frames import DATA_PREFIX, FrameKind, encode_dtls
 from qosctl.dtls.numbering.plain import PlainNumbering
-from qosctl.dtls.packets.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Batch, Uplink
-from qosctl.dtls.packets.counters_by_dscp import ClassCounts
+from qosctl.dtls.packets.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Batch, Batcher
+from qosctl.dtls.packets.counters_by_dscp import DscpCounters
 from qosctl.dtls.packets.inner_header import dscp_of
 from qosctl.dtls.packets.priority import by_class
 from qosctl.dtls.record.keys import Cipher
@@ -54,13 +54,13 @@ def packet(dscp: Dscp, size: int, tag: int = 0) -> bytes:
     return bytes([0x45, dscp.value << 2]) + bytes(18) + tag.to_bytes(4) + bytes(size - 24)
 
 
-def uplink(ring: Ring | None = None, batch_s: float = math.inf) -> Uplink:
+def uplink(ring: Ring | None = None, batch_s: float = math.inf) -> Batcher:
     """An uplink whose batches are as long as they can be, unless told otherwise."""
     words = None if ring is None else ring.words
-    return Uplink(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), words, batch_s=batch_s)
+    return Batcher(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), words, batch_s=batch_s)
 
 
-def sealed(up: Uplink, inner: Sequence[bytes]) -> list[Batch]:
+def sealed(up: Batcher, inner: Sequence[bytes]) -> list[Batch]:
     """Seal packets of any classes; each batch in memory of its own, since the uplink's is used again for each class."""
     batches = []
     for dscp, packets in by_class(inner):
@@ -122,9 +122,9 @@ def test_a_batch_is_what_one_segmented_send_may_be(inner: list[bytes]) -> None:
 
 @given(st.one_of(st.binary(max_size=60), st.builds(packet, st.sampled_from(list(Dscp.all())), st.integers(24, 1399))))
 def test_a_packet_alone_is_sealed_marked_and_counted_as_any_other(inner: bytes) -> None:
-    rings, counts = (Ring(), Ring()), (ClassCounts(), ClassCounts())
+    rings, counts = (Ring(), Ring()), (DscpCounters(), DscpCounters())
     one, many = (
-        Uplink(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), ring.words, sent=sent)
+        Batcher(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), ring.words, sent=sent)
         for ring, sent in zip(rings, counts, strict=True)
     )
     alone = one.seal_one(inner, 0.0)
@@ -159,7 +159,7 @@ def test_runs(inner: list[tuple[Dscp, int]], batches: list[tuple[str, int, int]]
     assert len(opened(made)) == len(inner)
 
 
-def longest(up: Uplink, bytes_per_s: float, seconds: float, start: float) -> int:
+def longest(up: Batcher, bytes_per_s: float, seconds: float, start: float) -> int:
     """Offer bursts of 64 packets of 1,200 bytes at a rate; the most records a batch had in the second half."""
     burst = [packet(DF, 1200)] * 64
     bursts = int(bytes_per_s * seconds / (64 * (1200 + OVERHEAD)))
@@ -204,7 +204,7 @@ class WatchfulNumbering(PlainNumbering):
 def test_all_marks_are_stored_before_a_batch_can_be_sent() -> None:
     ring = Ring()
     numbering = WatchfulNumbering(ring)
-    up = Uplink(RecordSealer(CIPHER, KEY, IV), numbering, ring.words)
+    up = Batcher(RecordSealer(CIPHER, KEY, IV), numbering, ring.words)
     for _ in range(3):
         sealed(up, [packet(DF, 100), packet(EF, 60), packet(DF, 100), packet(AF41, 70)])
         numbering.assert_marked()
@@ -262,4 +262,4 @@ def test_a_ring_of_another_form_is_refused() -> None:
     sealer = RecordSealer(CIPHER, KEY, IV)
     for words in (memoryview(bytearray(8 * RING_WORDS)), memoryview(bytearray(8)).cast("Q")):
         with pytest.raises(ValueError, match="ring"):
-            Uplink(sealer, PlainNumbering(), words)
+            Batcher(sealer, PlainNumbering(), words)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
-from qosctl.dtls.packets.counters_by_dscp import ClassCounts, Traffic
+from qosctl.dtls.packets.counters_by_dscp import DscpCounters, Traffic
 from qosctl.dtls.packets.inner_header import dscp_of
 
 SNAPSHOT = Snapshot("replay-safe", EF, {EF: Backlog(3, 1.5)}, 9, 7, 1, 4, 20, 2)
@@ -12,7 +12,7 @@ SNAPSHOT = Snapshot("replay-safe", EF, {EF: Backlog(3, 1.5)}, 9, 7, 1, 4, 20, 2)
 
 @given(st.lists(st.binary(min_size=1, max_size=60)))
 def test_any_packets_add_up_by_class_and_in_all(packets: list[bytes]) -> None:
-    counts = ClassCounts()
+    counts = DscpCounters()
     for packet in packets:
         counts.count(packet)
     expected = {
@@ -27,7 +27,7 @@ def test_any_packets_add_up_by_class_and_in_all(packets: list[bytes]) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(list(Dscp.all())), st.integers(1, 9), st.integers(0, 9000))))
 def test_a_group_counts_as_its_packets(groups: list[tuple[Dscp, int, int]]) -> None:
-    counts = ClassCounts()
+    counts = DscpCounters()
     for dscp, packets, size in groups:
         counts.add(dscp, packets, size)
     assert set(counts.by_class()) == {dscp for dscp, _, _ in groups}

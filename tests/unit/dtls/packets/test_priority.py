@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.dtls.packets.inner_header import dscp_of
-from qosctl.dtls.packets.priority import Held, by_class
+from qosctl.dtls.packets.priority import PriorityQueue, by_class
 from qosctl.dtls.urgency import rank
 
 LE, CS1, AF41, CS6 = (Dscp.parse(name) for name in ("LE", "CS1", "AF41", "CS6"))
@@ -32,7 +32,7 @@ def test_classes_are_apart_and_their_packets_in_order(inner: list[bytes]) -> Non
 def test_what_is_held_leaves_by_urgency_in_order_within_a_class_and_the_least_urgent_is_lost(
     steps: list[list[bytes] | int],
 ) -> None:
-    held, model = Held(20), dict[Dscp, list[bytes]]()
+    held, model = PriorityQueue(20), dict[Dscp, list[bytes]]()
     for step in steps:
         if isinstance(step, int):
             expected = [each for dscp in sorted(model, key=rank) for each in model[dscp]][:step]
@@ -50,7 +50,7 @@ def test_what_is_held_leaves_by_urgency_in_order_within_a_class_and_the_least_ur
 
 
 def test_a_flood_of_bulk_takes_no_place_from_a_call() -> None:
-    held = Held(10)
+    held = PriorityQueue(10)
     assert held.add(EF, [packet(EF, tag) for tag in range(3)]) == 0
     assert held.add(DF, [packet(DF, tag) for tag in range(30)]) == 23
     assert held.add(EF, [packet(EF, 3)]) == 1

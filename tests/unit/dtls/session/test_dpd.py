@@ -6,26 +6,26 @@ from collections.abc import Callable
 
 import pytest
 from qosctl.dtls.anyconnect.connect_response import Timers
-from qosctl.dtls.session.dpd import DOUBT_EVERY_S, DOUBT_RENEWED_S, PROOF_S, Due, Liveness
+from qosctl.dtls.session.dpd import DOUBT_EVERY_S, DOUBT_RENEWED_S, PROOF_S, DeadPeerDetection, Due
 
 QUIET_S, PATIENCE, PROOF = 2.0, 4, 8
 STEP_S = 0.05
-Step = Callable[[float, Liveness, Due], None]
+Step = Callable[[float, DeadPeerDetection, Due], None]
 
 
-def alive() -> Liveness:
+def alive() -> DeadPeerDetection:
     """A channel whose server wants to be asked every 90 s, and has answered once."""
-    life = Liveness(Timers(dpd=90, keepalive=0), 0.0, quiet=QUIET_S, patience=PATIENCE, proof=PROOF)
+    life = DeadPeerDetection(Timers(dpd=90, keepalive=0), 0.0, quiet=QUIET_S, patience=PATIENCE, proof=PROOF)
     life.answered(0.0)
     return life
 
 
-def as_on_tls() -> Liveness:
+def as_on_tls() -> DeadPeerDetection:
     """A channel whose losses the transport finds: only time and doubt count."""
-    return Liveness(Timers(dpd=90, keepalive=0), 0.0, patience=PATIENCE)
+    return DeadPeerDetection(Timers(dpd=90, keepalive=0), 0.0, patience=PATIENCE)
 
 
-def run(life: Liveness, seconds: float, step: Step) -> tuple[list[float], float | None]:
+def run(life: DeadPeerDetection, seconds: float, step: Step) -> tuple[list[float], float | None]:
     """Let time pass; return when a request went out, and when the channel was found dead, if it was."""
     asked: list[float] = []
     for tick in range(round(seconds / STEP_S)):
@@ -40,7 +40,7 @@ def run(life: Liveness, seconds: float, step: Step) -> tuple[list[float], float 
 
 
 def test_who_only_hears_asks_soon_after_the_last_word() -> None:
-    def step(now: float, life: Liveness, _: Due) -> None:
+    def step(now: float, life: DeadPeerDetection, _: Due) -> None:
         if now < 5.0:
             life.heard = now
 
@@ -51,7 +51,7 @@ def test_who_only_hears_asks_soon_after_the_last_word() -> None:
 
 
 def test_an_answer_leaves_a_quiet_channel_in_peace() -> None:
-    def step(now: float, life: Liveness, due: Due) -> None:
+    def step(now: float, life: DeadPeerDetection, due: Due) -> None:
         if now < 5.0:
             life.heard = now
         if due is Due.DPD:
@@ -64,7 +64,7 @@ def test_an_answer_leaves_a_quiet_channel_in_peace() -> None:
 
 
 def test_what_is_heard_does_not_prove_that_we_are() -> None:
-    def step(now: float, life: Liveness, _: Due) -> None:
+    def step(now: float, life: DeadPeerDetection, _: Due) -> None:
         life.heard = life.said = now
 
     asked, dead = run(alive(), 30, step)
@@ -76,7 +76,7 @@ def test_what_is_heard_does_not_prove_that_we_are() -> None:
 def test_one_answer_in_six_is_proof_enough() -> None:
     asked_before = 0
 
-    def step(now: float, life: Liveness, due: Due) -> None:
+    def step(now: float, life: DeadPeerDetection, due: Due) -> None:
         nonlocal asked_before
         life.heard = life.said = now
         asked_before += due is Due.DPD
@@ -90,18 +90,18 @@ def test_one_answer_in_six_is_proof_enough() -> None:
 
 
 def test_a_server_that_never_answered_has_nothing_to_prove() -> None:
-    def step(now: float, life: Liveness, _: Due) -> None:
+    def step(now: float, life: DeadPeerDetection, _: Due) -> None:
         life.heard = life.said = now
 
-    life = Liveness(Timers(dpd=90, keepalive=0), 0.0, quiet=QUIET_S, patience=PATIENCE, proof=PROOF)
+    life = DeadPeerDetection(Timers(dpd=90, keepalive=0), 0.0, quiet=QUIET_S, patience=PATIENCE, proof=PROOF)
     assert run(life, 60, step) == ([], None)
 
 
 def test_where_the_transport_finds_losses_itself_only_time_counts() -> None:
-    def step(now: float, life: Liveness, _: Due) -> None:
+    def step(now: float, life: DeadPeerDetection, _: Due) -> None:
         life.said = now
 
-    life = Liveness(Timers(dpd=90, keepalive=0), 0.0)
+    life = DeadPeerDetection(Timers(dpd=90, keepalive=0), 0.0)
     life.answered(0.0)
     assert run(life, 60, step) == ([], None)
 
@@ -110,7 +110,7 @@ def test_where_the_transport_finds_losses_itself_only_time_counts() -> None:
 def test_doubt_that_never_ends_puts_no_verdict_off(every_s: float) -> None:
     """Some other interface goes up and down all the time."""
 
-    def step(now: float, life: Liveness, _: Due) -> None:
+    def step(now: float, life: DeadPeerDetection, _: Due) -> None:
         if round(now / STEP_S) % round(every_s / STEP_S) == 0:
             life.doubt(now)
 
@@ -122,7 +122,7 @@ def test_doubt_that_never_ends_puts_no_verdict_off(every_s: float) -> None:
 def test_doubt_begins_anew_while_the_network_settles() -> None:
     """The last news count."""
 
-    def step(now: float, life: Liveness, _: Due) -> None:
+    def step(now: float, life: DeadPeerDetection, _: Due) -> None:
         if now in (0.0, 2.5, 5.0):
             life.doubt(now)
 

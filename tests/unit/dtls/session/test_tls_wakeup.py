@@ -8,37 +8,37 @@ from pathlib import Path
 
 import pytest
 from qosctl.dtls.anyconnect.connect_response import Interface
-from qosctl.dtls.session.tls_wakeup import LAST_WAIT_S, Nudge
+from qosctl.dtls.session.tls_wakeup import LAST_WAIT_S, TlsWakeup
 
 
-def due(nudge: Nudge) -> bytes:
-    nudge.begin(0.0)
-    packet = nudge.due(0.0)
+def due(wakeup: TlsWakeup) -> bytes:
+    wakeup.begin(0.0)
+    packet = wakeup.due(0.0)
     assert packet is not None
     return packet
 
 
 def test_it_is_sent_at_once_and_then_less_and_less_until_it_ends() -> None:
-    nudge = Nudge([ip_interface("192.168.77.5/24")])
-    assert nudge.due(0.0) is None
-    nudge.begin(10.0)
+    wakeup = TlsWakeup([ip_interface("192.168.77.5/24")])
+    assert wakeup.due(0.0) is None
+    wakeup.begin(10.0)
     times = []
-    while (now := nudge.next_time()) < float("inf"):
-        assert nudge.due(now - 0.01) is None
-        assert nudge.due(now) is not None
+    while (now := wakeup.next_time()) < float("inf"):
+        assert wakeup.due(now - 0.01) is None
+        assert wakeup.due(now) is not None
         times.append(now - 10.0)
     assert times == [0, 1, 3, 7, 15, 31, 63]
     assert times[-1] == 2 * LAST_WAIT_S - 1
-    nudge.begin(100.0)
-    nudge.stop()
-    assert nudge.due(1e9) is None
+    wakeup.begin(100.0)
+    wakeup.stop()
+    assert wakeup.due(1e9) is None
 
 
 @pytest.mark.parametrize("own", ["192.168.77.5/24", "fd77::5/64"])
 def test_it_goes_one_hop_and_is_whole(own: str, tmp_path: Path) -> None:
     """Seen by tcpdump, which checks lengths and checksums."""
     interface: Interface = ip_interface(own)
-    packet = due(Nudge([interface]))
+    packet = due(TlsWakeup([interface]))
     header = bytes.fromhex("d4c3b2a1020004000000000000000000ffff000065000000")  # pcap, LINKTYPE_RAW
     capture = tmp_path / "one.pcap"
     capture.write_bytes(header + bytes(8) + 2 * len(packet).to_bytes(4, "little") + packet)
@@ -53,11 +53,11 @@ def test_it_goes_one_hop_and_is_whole(own: str, tmp_path: Path) -> None:
 def test_it_comes_from_ipv4_where_there_is_both() -> None:
     """That is the one that stays when the path has no room for IPv6."""
     addresses: list[Interface] = [ip_interface("fd77::5/64"), ip_interface("192.168.77.5/24")]
-    assert due(Nudge(addresses)) == due(Nudge(addresses[1:]))
+    assert due(TlsWakeup(addresses)) == due(TlsWakeup(addresses[1:]))
 
 
 def test_without_an_address_it_stays_quiet() -> None:
-    nudge = Nudge([])
-    nudge.begin(0.0)
-    assert nudge.due(0.0) is None
-    assert nudge.next_time() == float("inf")
+    wakeup = TlsWakeup([])
+    wakeup.begin(0.0)
+    assert wakeup.due(0.0) is None
+    assert wakeup.next_time() == float("inf")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qosctl.dtls.backoff import Pace
+from qosctl.dtls.backoff import KeyedBackoff
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.supervise import reconcile
 from qosctl.supervisor.supervise.config import Config
@@ -139,7 +139,7 @@ def test_whatever_happened_one_round_is_enough_and_then_there_is_peace(history: 
 
 
 def test_the_pace() -> None:
-    pace = Pace(free=2, first_s=1, longest_s=4, calm_s=30)
+    pace = KeyedBackoff(free=2, first_s=1, longest_s=4, calm_s=30)
     waits, now = [], 100.0
     for _ in range(7):
         waits.append(pace.due("eth0", now) - now)
