@@ -18,9 +18,10 @@ too low costs the call. So a number is not chosen by a guess of the position but
     highest = reached + ABOVE_REACHED          however near it may be, this drops nothing of what it has not got yet
     number  = the free one at or next below `highest`, and never below `lowest`, even if bulk pays
 
-IN DOUBT, and while round trips differ by more than a window takes, the bound is the newest number. A number from newest - 63 up to 63 above what was sent 64 records ago harms nobody,
-whatever the position is: the receiver is at the newest at the most, and drops what plain numbers would have dropped. That
-interval holds free numbers as long as gaps are fewer than records (gap_share.py). The newest number is not in it.
+IN DOUBT, and while round trips differ by more than a window takes, the bound is the newest number. A number from newest
+- 63 up to 63 above what was sent 64 records ago harms nobody, whatever the position is: the receiver is at the newest
+at the most, and drops what plain numbers would have dropped. That interval holds free numbers as long as gaps are fewer
+than records (gap_share.py). The newest number is not in it.
 
 WHY IT HOLDS, and what it needs:
 1. Records of one class arrive in the order they are sent, and those of a class that overtakes before what it overtakes.
