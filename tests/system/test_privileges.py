@@ -106,7 +106,7 @@ def test_who_stays_root_keeps_no_capability_either(line: Line) -> None:
 
 
 @pytest.mark.audit
-def test_the_steward_keeps_what_it_needs(line: Line) -> None:
+def test_the_helper_keeps_what_it_needs(line: Line) -> None:
     """Finding 11: it kept everything it was started with. It has no terminal, pipe or session of its client's either."""
     needed = sum(1 << number for number in privileges.HELPERS)
     with Connection(line.client, words(line)) as connection:
@@ -179,7 +179,7 @@ def test_when_both_were_killed_the_next_start_cleans_up(line: Line) -> None:
     assert pins(line.client) == []
 
 
-def test_without_its_steward_a_client_goes_on_unmarked(line: Line) -> None:
+def test_without_its_helper_a_client_goes_on_unmarked(line: Line) -> None:
     with Connection(line.client, words(line)) as connection, Inside(line) as inside:
         os.kill(connection.helper, signal.SIGKILL)
         line.restart_server()
@@ -198,7 +198,7 @@ def test_whoever_stays_root_never_knew_the_password(line: Line) -> None:
         assert not remembers(connection.helper, secret)
 
 
-def test_a_steward_that_nobody_listens_to_still_cleans_up(line: Line) -> None:
+def test_a_helper_that_nobody_listens_to_still_cleans_up(line: Line) -> None:
     """Its last words would go into a pipe that the terminal's end has closed."""
     argv = [str(COMMAND), *words(line, "--script", "/usr/share/vpnc-scripts/vpnc-script")]
     process = line.client.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

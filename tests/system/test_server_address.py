@@ -154,7 +154,7 @@ def test_only_the_tunnels_own_packets_leave_for_the_server(line: Line, outer: in
 
 
 @pytest.mark.audit
-def test_with_its_steward_a_killed_clients_server_is_blocked_like_the_rest(line: Line) -> None:
+def test_with_its_helper_a_killed_clients_server_is_blocked_like_the_rest(line: Line) -> None:
     """Nobody is left to undo the script's routes, one of which leads to the server."""
     with put_right(line), Leaks(line) as leaks:
         with Connection(line.client, words(line, line.server)) as connection, Strangers(line, line.server, 4) as strangers:
@@ -175,7 +175,7 @@ def test_with_its_steward_a_killed_clients_server_is_blocked_like_the_rest(line:
 
 
 @pytest.mark.audit
-def test_without_its_steward_a_client_ends_at_the_next_session_and_all_stays_blocked(line: Line) -> None:
+def test_without_its_helper_a_client_ends_at_the_next_session_and_all_stays_blocked(line: Line) -> None:
     """It cannot make a socket whose packets would stay outside, and one without the mark would run in a circle."""
     with put_right(line), Leaks(line) as leaks:
         with Connection(line.client, words(line, line.server)) as connection, Strangers(line, line.server, 4) as strangers:

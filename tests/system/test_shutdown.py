@@ -133,7 +133,7 @@ def test_the_server_forgets_the_cookie_after_a_goodbye(line: Line, tmp_path: Pat
 
 
 @pytest.mark.audit
-def test_a_killed_client_leaves_nothing_since_its_steward_undoes_it(line: Line) -> None:
+def test_a_killed_client_leaves_nothing_since_its_helper_undoes_it(line: Line) -> None:
     """Finding 6 and its kind: the OOM killer, a traceback, SIGKILL."""
     before = traces(line.client)
     with Connection(line.client, line.words("--script", str(USUAL[0]), "--kill-switch", "off")) as connection:
@@ -145,7 +145,7 @@ def test_a_killed_client_leaves_nothing_since_its_steward_undoes_it(line: Line) 
         assert traces(line.client) == before
 
 
-def test_a_client_killed_with_its_steward_leaves_a_flow_that_is_shown_as_dead_and_cleared_by_the_next(
+def test_a_client_killed_with_its_helper_leaves_a_flow_that_is_shown_as_dead_and_cleared_by_the_next(
     attached: Line, inside: Inside
 ) -> None:
     with attached.connected() as connection:
