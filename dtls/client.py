@@ -231,7 +231,7 @@ class _Client:
                 if opened.too_small and not failover.too_small:
                     self._path_mtu = LINK_MTU_MAX
                 self._too_small = failover.too_small
-                self._over_tls = failover.link is None
+                self._over_tls = failover.dtls is None
                 failover.close(time.monotonic(), goodbye=goodbye)
                 if goodbye:
                     control.say_goodbye()

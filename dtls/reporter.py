@@ -157,21 +157,21 @@ class Reporter:
 
     def statistics(self) -> Statistics:
         """What was counted so far."""
-        link = None if self._failover is None else self._failover.link
+        dtls = None if self._failover is None else self._failover.dtls
         tun = self._device.tun
         return self._counters.snapshot(
-            None if link is None else link.opener,
-            None if link is None else link.udp,
-            suite="" if link is None else link.suite,
+            None if dtls is None else dtls.opener,
+            None if dtls is None else dtls.udp,
+            suite="" if dtls is None else dtls.suite,
             tls_suite=self._tls_suite,
             mtu=0 if tun is None else tun.mtu,
             tun_refused=0 if tun is None else tun.write_lost,
-            numbering=None if link is None or link.prober is None else link.prober.snapshot(time.monotonic()),
+            numbering=None if dtls is None or dtls.prober is None else dtls.prober.snapshot(time.monotonic()),
         )
 
     def _announce(self, opened: Opened, state: State) -> None:
         self.announced = True
-        link = None if self._failover is None else self._failover.link
+        dtls = None if self._failover is None else self._failover.dtls
         tun = self._device.tun
         assert tun is not None
         self._on_connected(
@@ -179,10 +179,10 @@ class Reporter:
                 tunnel=tun.name,
                 addresses=tun.addresses,
                 mtu=tun.mtu,
-                local=opened.channel.local if link is None else link.udp.local,
-                remote=opened.channel.remote if link is None else link.udp.remote,
+                local=opened.channel.local if dtls is None else dtls.udp.local,
+                remote=opened.channel.remote if dtls is None else dtls.udp.remote,
                 tls=opened.channel.description,
-                dtls="" if link is None else link.suite,
+                dtls="" if dtls is None else dtls.suite,
                 server=opened.session.server,
                 marked=state is State.DTLS and self._device.entry.memory is not None,
                 statistics=self.statistics,

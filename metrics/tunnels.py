@@ -1,4 +1,4 @@
-"""What the clients say of their tunnels: flow_info.Statistic turned into metrics, by tunnel device.
+"""What the clients say of their tunnels: flow_page.Statistic turned into metrics, by tunnel device.
 
 A tunnel can have two flows for a moment, when it reconnects; they are combined. Flows of dead owners are left out: what
 they last said is not true any more.

@@ -20,7 +20,7 @@ from qosctl.bpf.abi import WORD
 from qosctl.bpf.printable import one_line
 
 _STATISTICS_AT = 16  # words; those before are unused
-_SUITE_AT, _SUITE_BYTES = 119, 64  # words, and up to flow_classes.CLASSES_WORD
+_SUITE_AT, _SUITE_BYTES = 119, 64  # words, and up to by_dscp.CLASSES_WORD
 
 
 class Statistic(enum.IntEnum):

@@ -29,7 +29,7 @@ DOUBT_EVERY_S = 0.75
 DOUBT_RENEWED_S = 10.0
 """Time enough for a machine that moves from one network to the next."""
 PROOF_S = 7.0
-"""Longer than the pause between the probes of a path's size (pathmtu.CONFIRM_S), whose echoes prove it for nothing."""
+"""Longer than the pause between the probes of a path's size (path_mtu.CONFIRM_S), whose echoes prove it for nothing."""
 
 
 class Due(enum.Enum):

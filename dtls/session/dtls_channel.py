@@ -60,7 +60,7 @@ class DtlsChannel:
     ) -> None:
         """`entry` is this flow's by now, though its ring may come later; `outer` is the server's address.
 
-        `path` is what an earlier link of the session has found out about it.
+        `path` is what an earlier channel of the session has found out about it.
         """
         keys = finished.keys
         sealer = RecordSealer(keys.cipher, keys.client_key, keys.client_iv)
@@ -189,7 +189,7 @@ class DtlsChannel:
         self.udp.close()
 
     def retire(self, now: float) -> None:
-        """Another link of the session has taken over, and knows the path; what is on its way here is still received."""
+        """Another channel of the session has taken over, and knows the path; what is on its way here is still received."""
         self._hand_over_counts(now)
         self._retired = True
 

@@ -1,7 +1,7 @@
 """Which channel carries the packets: DTLS where it can be had, else TLS, with DTLS tried again and again.
 
               finished                          lost
-    attempt ------------> link (DTLS carries) -------> attempt (TLS carries) ---+
+    attempt ---------> channel (DTLS carries) -------> attempt (TLS carries) ---+
        ^                                                                       | nothing came of it
        +-----------------------------------------------------------------------+
 
@@ -11,8 +11,8 @@ each shortened by chance. An outage of ten seconds is over within two of its end
 channel that has lived for some seconds makes the next attempts quick again; neither what anybody can send does, nor a
 server that closes what it has opened. News of the network bring an attempt forward, within bounds.
 
-Keys are renewed while the link lives: an attempt beside it, from another port and with randoms of its own. When that has
-finished, packets leave by the new link; what is on its way over the old one is received for a while, by us and by the
+Keys are renewed while the channel lives: an attempt beside it, from another port and with randoms of its own. When that has
+finished, packets leave by the new channel; what is on its way over the old one is received for a while, by us and by the
 server, which keeps the last channel open (ocserv has two places for them).
 
 Sockets that are to be waited for are in the epoll object it is given.
@@ -46,7 +46,7 @@ LIVED_S = 5.0
 FIRST_WAIT_S, WAIT_MAX_S = 1.0, 60.0
 _HURRIES, _HURRY_AGAIN_S = 3, 60.0
 RETIRED_S = 10.0
-"""How long a link that was replaced is listened to: longer than any queue that packets live through."""
+"""How long a channel that was replaced is listened to: longer than any queue that packets live through."""
 _RENEW_FIRST_WAIT_S, _RENEW_WAIT_MAX_S = 30.0, 600.0
 _LOOK_S = 1.0
 """How often to look whether keys are worn."""
@@ -57,7 +57,7 @@ _SMALL_PATH_S = 3600.0
 
 
 class Failover:
-    """The DTLS side of one session. `link` is None while TLS carries."""
+    """The DTLS side of one session. `dtls` is None while TLS carries."""
 
     def __init__(  # noqa: PLR0913  (the parts it joins)
         self,
@@ -81,13 +81,13 @@ class Failover:
         self._parts = parts
         self._changed = changed
         self._key_life = key_life
-        self.link: DtlsChannel | None = None
+        self.dtls: DtlsChannel | None = None
         self.attempt: DtlsAttempt | None = None
         self.retired: DtlsChannel | None = None
-        """The link before, as long as something may come over it."""
+        """The channel before, as long as something may come over it."""
         self._retired_until = math.inf
         self.early: list[bytes] = []
-        """Datagrams that came right behind the handshake of the link; whoever reads them empties it."""
+        """Datagrams that came right behind the handshake of the channel; whoever reads them empties it."""
         self.too_small = opened.too_small
         """Whether the path takes too little for DTLS to carry IPv6; until it takes more, or is another."""
         self._next_attempt = now + (_SMALL_PATH_S if self.too_small else 0)
@@ -96,7 +96,7 @@ class Failover:
         self._backoff = Backoff(random.random, FIRST_WAIT_S)
         self._renewals = Backoff(random.random, _RENEW_FIRST_WAIT_S)
         self._hurry = Hurry(_HURRIES, _HURRY_AGAIN_S)
-        self._began = self._linked = -math.inf
+        self._began = self._dtls_since = -math.inf
         self._ring_by: float | None = None
 
     def tend(self, now: float) -> float:
@@ -106,15 +106,15 @@ class Failover:
     def _tend(self, now: float) -> float:
         if now >= self._retired_until:
             self._let_go(now)
-        if self.link is not None:
-            if self.link.path.whole:
+        if self.dtls is not None:
+            if self.dtls.path.whole:
                 self.too_small = False
             try:
-                due = self.link.tend(now)
+                due = self.dtls.tend(now)
             except DtlsLostError as error:
                 self.lose(str(error), now)
             else:
-                return min(due, self._renew(self.link, now), self._retired_until)
+                return min(due, self._renew(self.dtls, now), self._retired_until)
         if self.attempt is None and now >= self._next_attempt:
             self._begin(now)
         return self._next_attempt if self.attempt is None else self.go_on(now)
@@ -126,7 +126,7 @@ class Failover:
             return now
         if not attempt.step(now):
             self._drop_attempt()
-            if self.link is None:
+            if self.dtls is None:
                 self._schedule(now)
             else:
                 self._next_attempt = now + self._renewals.next_wait(_RENEW_WAIT_MAX_S)
@@ -136,53 +136,53 @@ class Failover:
             return attempt.next_time(now)
         return now
 
-    def _renew(self, link: DtlsChannel, now: float) -> float:
-        """See to new keys when those of the link are worn; return when to look again."""
+    def _renew(self, dtls: DtlsChannel, now: float) -> float:
+        """See to new keys when those of the channel are worn; return when to look again."""
         if self.attempt is not None:
             return self.go_on(now)
         if now < self._next_attempt:
             return self._next_attempt
-        if link.worn(self._key_life, now):
+        if dtls.worn(self._key_life, now):
             self._begin(now)
         return now + _LOOK_S
 
     def take_over(self) -> None:
         """Let TLS carry: nobody wants to wait for DTLS any longer."""
-        if self._ring_by is None:  # else the entry is a new link's already
+        if self._ring_by is None:  # else the entry is a new channel's already
             self._entry.move(self._opened.channel.fileno())
         small = "the path is too small for IPv6 over UDP" if self.too_small else "no answer over UDP"
         self._changed(State.TLS, self._opened.session.no_dtls or small)
 
-    def lost(self, link: DtlsChannel, why: str, now: float) -> None:
-        """The server has closed a link."""
-        if link is self.retired:
+    def lost(self, dtls: DtlsChannel, why: str, now: float) -> None:
+        """The server has closed a channel."""
+        if dtls is self.retired:
             self._let_go(now)
-        elif link is self.link:
+        elif dtls is self.dtls:
             self.lose(why, now)
 
     def lose(self, why: str, now: float) -> None:
-        """Give the link up, let TLS carry, and try anew."""
-        assert self.link is not None
-        link, self.link = self.link, None
-        self._poll.unregister(link.udp.fileno())
-        link.close(now, goodbye=False)
+        """Give the channel up, let TLS carry, and try anew."""
+        assert self.dtls is not None
+        dtls, self.dtls = self.dtls, None
+        self._poll.unregister(dtls.udp.fileno())
+        dtls.close(now, goodbye=False)
         self._counters.dtls_lost += 1
-        if self._ring_by is None:  # else the entry is a new link's already
+        if self._ring_by is None:  # else the entry is a new channel's already
             self._entry.move(self._opened.channel.fileno())
-        if now >= self._linked + LIVED_S:
+        if now >= self._dtls_since + LIVED_S:
             self._backoff.reset()
         self._schedule(now)
         self._changed(State.TLS, why)
 
     def doubt(self, now: float, *, moved: bool) -> None:
-        """The network has changed: ask whether the link lives, or try again from a new socket.
+        """The network has changed: ask whether the channel lives, or try again from a new socket.
 
         `moved`: the path may be another. On the same one, what was too small for DTLS stays so.
         """
         if moved:
             self.too_small = False
-        if self.link is not None:
-            self.link.life.doubt(now)
+        if self.dtls is not None:
+            self.dtls.life.doubt(now)
         elif self.attempt is None and not self.too_small and not self._opened.session.no_dtls:
             self._next_attempt = self._hurry.sooner(now, self._next_attempt)
 
@@ -191,15 +191,15 @@ class Failover:
         if self.attempt is not None:
             self.attempt.close()
             self.attempt = None
-        if self.link is not None:
-            self.link.close(now, goodbye=goodbye)
-            self.link = None
+        if self.dtls is not None:
+            self.dtls.close(now, goodbye=goodbye)
+            self.dtls = None
         if self.retired is not None:
             self.retired.close(now, goodbye=False)
             self.retired = None
 
     def _let_go(self, now: float) -> None:
-        """Listen to the last link no longer. No goodbye: the server would take it for the session's."""
+        """Listen to the last channel no longer. No goodbye: the server would take it for the session's."""
         if self.retired is not None:
             self._poll.unregister(self.retired.udp.fileno())
             self.retired.close(now, goodbye=False)
@@ -223,8 +223,8 @@ class Failover:
         assert self.attempt is not None
         self._poll.unregister(self.attempt.udp.fileno())
         self.attempt.close()
-        if self._ring_by is not None and self.link is not None:  # the entry was the attempt's already
-            self._entry.move(self.link.udp.fileno())
+        if self._ring_by is not None and self.dtls is not None:  # the entry was the attempt's already
+            self._entry.move(self.dtls.udp.fileno())
         self.attempt = self._ring_by = None
 
     def _register(self, attempt: DtlsAttempt, now: float) -> float:
@@ -240,11 +240,11 @@ class Failover:
         return now
 
     def _use(self, attempt: DtlsAttempt, now: float) -> None:
-        """Make the finished attempt the link; its socket is watched already."""
+        """Make the finished attempt the channel; its socket is watched already."""
         finished = attempt.finished
         assert finished is not None
-        session, before = self._opened.session, self.link
-        self.link = DtlsChannel(
+        session, before = self._opened.session, self.dtls
+        self.dtls = DtlsChannel(
             udp=attempt.udp,
             finished=finished,
             numbering=self._numbering(finished.first_number),
@@ -257,7 +257,7 @@ class Failover:
             path=None if before is None or before.suite != finished.suite else before.path,
         )
         self.attempt = None
-        self._linked = self._next_attempt = now
+        self._dtls_since = self._next_attempt = now
         self.early += attempt.early
         if before is None:
             self._changed(State.DTLS, "")

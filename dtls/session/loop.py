@@ -134,15 +134,15 @@ class Loop:
         if self._undecided:
             self._decide(now)
             due = min(due, self._take_over_at) if self._undecided else due
-        link = self._failover.link
-        if link is not None:
-            self._tun.fit(link.path.size)
+        dtls = self._failover.dtls
+        if dtls is not None:
+            self._tun.fit(dtls.path.size)
             if self._failover.early:
                 early, self._failover.early = self._failover.early, []
-                self._take_datagrams(link, [([memoryview(each) for each in early], _NOT_ECT)], now)
+                self._take_datagrams(dtls, [([memoryview(each) for each in early], _NOT_ECT)], now)
                 due = now  # whatever they said
-            if self._sender.stuck and self._failover.link is link:
-                self._sender.catch_up(link, now)
+            if self._sender.stuck and self._failover.dtls is dtls:
+                self._sender.catch_up(dtls, now)
                 due = min(due, now + RETRY_S) if self._sender.stuck else due
         elif packets := self._sender.give_back():
             self._send_over_tls(packets, beside_dtls=True)
@@ -156,7 +156,7 @@ class Loop:
 
     def _decide(self, now: float) -> None:
         """Let packets wait for DTLS no longer, once it is there or has taken too long."""
-        if self._failover.link is not None:
+        if self._failover.dtls is not None:
             self._undecided = False
         elif now >= self._take_over_at:
             self._undecided = False
@@ -164,8 +164,8 @@ class Loop:
 
     def _want(self) -> None:
         """Watch each descriptor for what can be done with it now."""
-        link = self._failover.link
-        full = link is None and self._control.congested
+        dtls = self._failover.dtls
+        full = dtls is None and self._control.congested
         tun = 0 if full or self._undecided else select.EPOLLIN
         channel = select.EPOLLIN | (select.EPOLLOUT if self._channel.unsent else 0)
         udp = select.EPOLLIN | (select.EPOLLOUT if self._sender.stuck else 0)
@@ -177,8 +177,8 @@ class Loop:
             self._poll.modify(self._channel.fileno(), channel)
         if udp != self._udp_events:
             self._udp_events = udp
-            if link is not None:
-                self._poll.modify(link.udp.fileno(), udp)
+            if dtls is not None:
+                self._poll.modify(dtls.udp.fileno(), udp)
         self._unsettled = not tun or channel != select.EPOLLIN or udp != select.EPOLLIN
 
     def _serve(self, ready: list[tuple[int, int]], now: float) -> None:
@@ -200,22 +200,22 @@ class Loop:
             self._read_tun(now, len(ready))
 
     def _serve_udp(self, descriptor: int, events: int, now: float, ready: int) -> None:
-        link, retired = self._failover.link, self._failover.retired
+        dtls, retired = self._failover.dtls, self._failover.retired
         if retired is not None and descriptor == retired.udp.fileno():
             self._take_datagrams(retired, retired.udp.arrivals(), now)
             return
-        if link is None or descriptor != link.descriptor:
+        if dtls is None or descriptor != dtls.descriptor:
             self._failover.go_on(now)
             self._due = now
             return
         if events & ~select.EPOLLOUT:
-            arrivals = link.udp.arrivals(self._udp_burst.limit)
+            arrivals = dtls.udp.arrivals(self._udp_burst.limit)
             self._udp_burst.came(len(arrivals), now, ready)
-            self._take_datagrams(link, arrivals, now)
-            if self._failover.link is not link:
+            self._take_datagrams(dtls, arrivals, now)
+            if self._failover.dtls is not dtls:
                 return
         if events & select.EPOLLOUT:
-            self._sender.catch_up(link, now)
+            self._sender.catch_up(dtls, now)
 
     def _read_tun(self, now: float, ready: int) -> None:
         burst = self._tun_burst
@@ -223,21 +223,21 @@ class Loop:
         burst.came(len(packets), now, ready)
         if not packets:
             return
-        link = self._failover.link
-        if link is None:
+        dtls = self._failover.dtls
+        if dtls is None:
             self._send_over_tls([*self._sender.give_back(), *packets])
             return
-        most = link.path.size
+        most = dtls.path.size
         if max(map(len, packets)) > most:
             self._send_over_tls([packet for packet in packets if len(packet) > most], beside_dtls=True)
             packets = [packet for packet in packets if len(packet) <= most]
-        prober = link.prober
+        prober = dtls.prober
         if prober is not None and not prober.waits(now):
-            link.probe(prober, now, frozenset(map(dscp_of, packets)))  # in front of packets that may need what it tells
+            dtls.probe(prober, now, frozenset(map(dscp_of, packets)))  # in front of packets that may need what it tells
         if len(packets) == 1:
-            self._sender.send_one(link, packets[0], now)
+            self._sender.send_one(dtls, packets[0], now)
         else:
-            self._sender.send(link, packets, now)
+            self._sender.send(dtls, packets, now)
         if self._sender.stuck:
             self._due = min(self._due, now + RETRY_S)
 
@@ -250,8 +250,8 @@ class Loop:
             self._counters.sent.count(packet)
             self._control.send_packet(packet)
 
-    def _take_datagrams(self, link: DtlsChannel, arrivals: Sequence[Arrival], now: float) -> None:
-        counters, open_records, write, life = self._counters, link.opener.open, self._tun.write, link.life
+    def _take_datagrams(self, dtls: DtlsChannel, arrivals: Sequence[Arrival], now: float) -> None:
+        counters, open_records, write, life = self._counters, dtls.opener.open, self._tun.write, dtls.life
         packets, octets = counters.received.packets, counters.received.octets
         try:
             for datagrams, ecn in arrivals:
@@ -269,11 +269,11 @@ class Loop:
                                 packets[traffic_class] += 1
                                 octets[traffic_class] += size
                         else:
-                            frame = link.take(content_type, plaintext, now)
+                            frame = dtls.take(content_type, plaintext, now)
                             if frame is not None:
                                 self._control.judge(frame)
         except DtlsLostError as error:
-            self._failover.lost(link, str(error), now)
+            self._failover.lost(dtls, str(error), now)
             self._due = now
 
     def _read_channel(self, now: float) -> None:

@@ -67,14 +67,14 @@ class SessionMonitor:
         """Do what is due; return when to be called again. AddressChangedError and the like when the session is over."""
         if now >= self._rekey_at or self._channel.records >= self._key_life.records:
             raise RekeyDueError(f"{self._name}: time for new keys")
-        link = self._failover.link
-        if link is not None and link.path.shrunk:
-            raise PathShrunkError(self._name, link.outer_mtu)
+        dtls = self._failover.dtls
+        if dtls is not None and dtls.path.shrunk:
+            raise PathShrunkError(self._name, dtls.outer_mtu)
         if now >= self._look_at:
             self._look_at = math.inf
             self._look(now)
         if now >= self._judge_at:
-            heard = max(self._control.life.heard, self._failover.link.life.heard if self._failover.link else -math.inf)
+            heard = max(self._control.life.heard, self._failover.dtls.life.heard if self._failover.dtls else -math.inf)
             judged, self._judge_at = self._judge_at, math.inf
             if heard < judged - ANSWER_S and not self._look(now):
                 raise AddressChangedError(f"{self._name}: our address has changed")

@@ -42,7 +42,7 @@ LONG_OUTAGE_S = 600.0
 LONG_WAIT_MAX_S = 30.0
 """Ceiling after LONG_OUTAGE_S: many clients of a server that is gone for good must not keep its address busy."""
 SETTLED_S = 5.0
-"""A session that has lived for so long counts as one; it is session.REKEY_MIN_S, at which new keys may be due."""
+"""A session that has lived for so long counts as one; it is connect_response.REKEY_MIN_S, at which new keys may be due."""
 REFUSALS_MAX = 20
 """How often in a row a server that answers may refuse for reasons of its own before it is believed."""
 NO_ROOM_WAIT_S, NO_ROOM_WAIT_MAX_S = 2.0, 60.0

@@ -39,7 +39,7 @@ class Waiting:
 
 
 class SendQueue:
-    """Sends over one link after another. `stuck` says whether something sealed waits for room."""
+    """Sends over one DTLS channel after another. `stuck` says whether something sealed waits for room."""
 
     def __init__(self, counters: SessionCounters, clock: Callable[[], float]) -> None:
         """`clock` tells monotonic time in seconds."""
@@ -53,59 +53,59 @@ class SendQueue:
         """Whether the socket was full: call `catch_up` when there may be room."""
         return bool(self._sealed)
 
-    def send(self, link: DtlsChannel, packets: Sequence[bytes], now: float) -> None:
+    def send(self, dtls: DtlsChannel, packets: Sequence[bytes], now: float) -> None:
         """Seal and send, the most urgent class first; what there is no room for waits, or is lost and counted."""
-        self._send(link, by_class(packets), now)
+        self._send(dtls, by_class(packets), now)
         if self._held:
-            self.catch_up(link, now)
+            self.catch_up(dtls, now)
 
-    def send_one(self, link: DtlsChannel, packet: bytes, now: float) -> None:
+    def send_one(self, dtls: DtlsChannel, packet: bytes, now: float) -> None:
         """`send` for a packet that came alone."""
         if self._sealed:
-            self.send(link, (packet,), now)
+            self.send(dtls, (packet,), now)
             return
-        batch = link.uplink.seal_one(packet, now)
-        if link.uplink.good_until < inf:
-            self._out(link, batch.dscp, [batch], (packet,))
-        elif not link.udp.send(batch):
-            self._sealed.append(Waiting(link.udp, batch, (packet,), inf))
-        link.life.said = now
+        batch = dtls.uplink.seal_one(packet, now)
+        if dtls.uplink.good_until < inf:
+            self._out(dtls, batch.dscp, [batch], (packet,))
+        elif not dtls.udp.send(batch):
+            self._sealed.append(Waiting(dtls.udp, batch, (packet,), inf))
+        dtls.life.said = now
 
-    def catch_up(self, link: DtlsChannel, now: float) -> None:
+    def catch_up(self, dtls: DtlsChannel, now: float) -> None:
         """Send what waits, as far as the socket has room."""
         while True:
-            if not self._send_sealed(link):
+            if not self._send_sealed(dtls):
                 return
             classes = self._held.take(CATCH_UP_PACKETS)
             if not classes:
                 return
-            self._send(link, classes, now)
+            self._send(dtls, classes, now)
 
     def give_back(self) -> list[bytes]:
         """Return the packets that wait unsealed, for another channel; what was sealed for the one before is gone."""
         self._sealed.clear()
         return [packet for _, packets in self._held.take(len(self._held)) for packet in packets]
 
-    def _send(self, link: DtlsChannel, classes: Sequence[tuple[Dscp, list[bytes]]], now: float) -> None:
+    def _send(self, dtls: DtlsChannel, classes: Sequence[tuple[Dscp, list[bytes]]], now: float) -> None:
         lost = 0
         for dscp, packets in classes:
             for part in _parts(packets):
                 if self._sealed:
                     lost += self._held.add(dscp, part)
                     continue
-                if part is not packets and link.prober is not None and not link.prober.waits(now):
-                    link.probe(link.prober, now, (dscp,))
-                self._out(link, dscp, link.uplink.seal(dscp, part, now), part)
+                if part is not packets and dtls.prober is not None and not dtls.prober.waits(now):
+                    dtls.probe(dtls.prober, now, (dscp,))
+                self._out(dtls, dscp, dtls.uplink.seal(dscp, part, now), part)
         if lost:
             self._counters.drop("udp_full", lost)
-        link.life.said = now
+        dtls.life.said = now
 
-    def _out(self, link: DtlsChannel, dscp: Dscp, batches: list[Batch], packets: Sequence[bytes]) -> None:
+    def _out(self, dtls: DtlsChannel, dscp: Dscp, batches: list[Batch], packets: Sequence[bytes]) -> None:
         """Send batches of one class, or let them wait; with other numbers if it took too long to come here."""
-        udp, good_until = link.udp, link.uplink.good_until
+        udp, good_until = dtls.udp, dtls.uplink.good_until
         if good_until < inf and (now := self._clock()) > good_until:
-            batches = link.uplink.seal_again(dscp, packets, now)
-            good_until = link.uplink.good_until
+            batches = dtls.uplink.seal_again(dscp, packets, now)
+            good_until = dtls.uplink.good_until
         begin = 0
         for batch in batches:
             end = begin + batch.count
@@ -113,14 +113,14 @@ class SendQueue:
                 self._sealed.append(Waiting(udp, batch, packets[begin:end], good_until))
             begin = end
 
-    def _send_sealed(self, link: DtlsChannel) -> bool:
+    def _send_sealed(self, dtls: DtlsChannel) -> bool:
         """Send what is sealed; tells whether nothing is left. What waited for too long is sealed again first."""
         sealed = self._sealed
-        if sealed and sealed[0].good_until < inf and sealed[0].udp is link.udp and self._clock() > sealed[0].good_until:
+        if sealed and sealed[0].good_until < inf and sealed[0].udp is dtls.udp and self._clock() > sealed[0].good_until:
             left = [packet for each in sealed for packet in each.packets[-each.batch.count :]]
             dscp = sealed[0].batch.dscp
             sealed.clear()
-            self._out(link, dscp, link.uplink.seal_again(dscp, left, self._clock()), left)
+            self._out(dtls, dscp, dtls.uplink.seal_again(dscp, left, self._clock()), left)
             return not sealed
         while sealed:
             if sealed[0].udp.fileno() >= 0 and not sealed[0].udp.send(sealed[0].batch):

@@ -1,6 +1,6 @@
 """Keys that we renew ourselves, on a real ocserv: a new port and new keys, and every packet arrives.
 
-The bounds are small here; what they are in earnest says keylife.
+The bounds are small here; what they are in earnest says key_lifetime.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def test_a_server_that_hears_no_new_handshake_keeps_the_old_keys(lab: Topology, 
 
 @pytest.mark.audit
 def test_the_path_is_known_to_the_new_keys(lab: Topology, server: Ocserv) -> None:
-    """What the last link had found out about the path's size is not asked for again by losing packets."""
+    """What the last channel had found out about the path's size is not asked for again by losing packets."""
     with Tunnel(lab.client, options(lab, server, KeyLife(records=1000))) as tunnel:
         mtu = tunnel.info.mtu
         with Echo(lab, server, 0.001):

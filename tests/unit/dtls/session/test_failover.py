@@ -56,11 +56,11 @@ class Stage:
         )
         stack.callback(lambda: self.failover.close(0.0, goodbye=False))
 
-    def link(self, now: float) -> DtlsChannel:
+    def channel(self, now: float) -> DtlsChannel:
         """Let a handshake have finished."""
         udp = UdpSocket.connect(self._server.getsockname())
         self._poll.register(udp.fileno(), select.EPOLLIN)
-        self.failover.link = DtlsChannel(
+        self.failover.dtls = DtlsChannel(
             udp=udp,
             finished=FINISHED,
             numbering=PlainNumbering(1 << 48 | 2),
@@ -71,14 +71,14 @@ class Stage:
             parts=PLAIN,
             now=now,
         )
-        return self.failover.link
+        return self.failover.dtls
 
     def finish(self, now: float) -> None:
         """Let the attempt under way have finished."""
         assert self.failover.attempt is not None
         self.failover.attempt._handshake.finished = FINISHED
         self.failover.tend(now)
-        assert self.failover.link is not None
+        assert self.failover.dtls is not None
 
 
 @pytest.fixture
@@ -100,10 +100,10 @@ def small() -> Iterator[Stage]:
 
 
 def test_a_path_is_small_until_its_largest_packet_has_passed_again(small: Stage) -> None:
-    failover, link = small.failover, small.link(3600.0)
+    failover, dtls = small.failover, small.channel(3600.0)
     failover.tend(3600.0)
     assert failover.too_small  # small ones, such as a handshake's, prove nothing
-    link.path.echoed((1).to_bytes(8) + bytes(SESSION.mtu - 8), 3600.1)
+    dtls.path.echoed((1).to_bytes(8) + bytes(SESSION.mtu - 8), 3600.1)
     failover.tend(3600.2)
     assert not failover.too_small
 
