@@ -1,6 +1,6 @@
 """Where a client stands: what it marks with, who sets routes and names, and what the dead left undone before.
 
-client      the network, the packets, the secrets
+client     the network, the packets, the secrets
 helper     the device, the flow's entry, routes and names (see `helper`): whoever the client is, whatever becomes of it
 """
 
@@ -34,7 +34,7 @@ _LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
-class TunnelStatus:
+class ClientSide:
     """What the client is given. `configurator` is None for only an address."""
 
     keeper: RemoteDevice
@@ -48,7 +48,7 @@ class TunnelStatus:
 @contextmanager
 def stand(
     server: str, tunnel: str | None, script: str, warn: Callable[[str], None], *, guarded: bool
-) -> Iterator[TunnelStatus]:
+) -> Iterator[ClientSide]:
     """Undo for the dead, claim the device, and begin a helper; at the end, all that was done is undone.
 
     `script` is what `vpnc_script.choose` returned. This process may become whoever it likes; secrets are better read
@@ -68,7 +68,7 @@ def stand(
         remote = HelperClient(helper.connection, warn)
         around = None if runner is None else RemoteScript(remote)
         with closing(RemoteSockets(remote, needed=guarded)) as sockets:
-            yield TunnelStatus(RemoteDevice(remote), RemoteMarker(remote), sockets, around, known)
+            yield ClientSide(RemoteDevice(remote), RemoteMarker(remote), sockets, around, known)
     finally:
         helper.end()
 
