@@ -126,6 +126,22 @@ def test_no_class_is_probed_that_the_tunnel_has_not_carried_lately() -> None:
     assert {dscp for dscp, _ in drive(numbering, 41.0, 5.0, {DF: 0.001})} == {DF}
 
 
+def test_a_class_that_was_probed_while_it_was_silent_is_left_alone_in_the_end() -> None:
+    """Where bulk queues, a call that has overtaken it is probed on, but not for ever: each probe has its mark."""
+    probed: list[float] = []
+
+    class Noting(ReplaySafeNumbering):
+        def probe_sent(self, dscp: Dscp, now: float) -> int:
+            if dscp is EF:
+                probed.append(now)
+            return super().probe_sent(dscp, now)
+
+    case = Case((*offered("udp", 5), Call(talk_s=6.0, silent_s=100.0)), Path(mbit=5.0, round_trip_ms=0.4), seconds=42.0)
+    World(case, Noting()).run()
+    assert any(8 < each < 30 for each in probed)
+    assert not any(each > 37 for each in probed)
+
+
 BESIDE_A_QUEUE = (Steady(dscp="EF", mbit=0.1, size=238, batch=1), Steady(mbit=40.0, start_s=1.5))
 
 
