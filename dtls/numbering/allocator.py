@@ -30,11 +30,11 @@ class Allocator:
 
     def leave(self, share: float) -> None:
         """Leave `share` free numbers for each new one from now on; 0.0 leaves none."""
-        self._share = share
         if share:
             self._block = next(block for least, block in BLOCKS if share > least)
             self._run = max(1, int(self._block / share))
-            self._left = min(self._left or self._run, self._run)
+            self._left = min(self._left, self._run) if self._share else self._run  # a gap that is due stays due
+        self._share = share
 
     def fresh(self, count: int, *, gaps: bool = True) -> Sequence[int]:
         """Return `count` new numbers, with gaps among them if they are wanted at all; NumbersExhaustedError at the end."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 LEARNING_SHARE = 1 / 12
 """Free numbers for each new one before anything is proved: enough for probes, and for a call's first packets."""
-LEAST_SHARE, MOST_SHARE, SURPLUS, BURST_SPAN = 1 / 4, 1 / 2, 2.0, 40
-"""The same later: enough for twice the records that overtook, and for a frame of video within so many. Not more than
-1/2: the more numbers 64 records span, the fewer are right for what overtakes them in doubt."""
+LEAST_SHARE, MOST_SHARE, SURPLUS, BURST_SPAN = 1 / 4, 1 / 2, 2.0, 20
+"""The same later: enough for twice the records that overtook, and for a frame of video within so many records: what lies
+between the places of probes and `highest` (replay_safe.py) has about 30 of them. Not more than 1/2: the more numbers 64
+records span, the fewer are right for what overtakes them in doubt."""
 SPAN, CROWDED_SPAN = 64, 512
 """Overtaken records over which the overtaking ones are counted: for the share, and for whether they are too many."""
 CROWDED = 0.5

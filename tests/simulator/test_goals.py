@@ -40,7 +40,8 @@ def test_a_call_overtakes_bulk_and_nobody_pays(mbit: float, video: float, bulk: 
     assert outcome.numbers == outcome.records
     assert outcome.classes["EF"].replayed == 0
     assert outcome.replay_loss("AF41") < 0.5
-    assert outcome.replay_loss("DF") < (3.0 if video else 1.0)  # frames of ten packets ask for many numbers at one place
+    # Beside a video the queue of such bulk is short: by the losses of plain numbers, which leave nothing to learn from.
+    assert outcome.replay_loss("DF") < (2.0 if video and bulk == "tcp" else 1.0)
     assert probe_load(outcome) < 1.0
 
 
@@ -105,7 +106,7 @@ def test_short_pauses_of_the_client_cost_little(bulk: Bulk, in_packets: bool) ->
     )
     outcome = run(known(case, seconds=8.0))
     assert outcome.classes["EF"].replayed == 0
-    assert outcome.replay_loss("DF") < 1.0
+    assert outcome.replay_loss("DF") < 0.3
 
 
 @pytest.mark.parametrize("bulk", ["udp", "tcp"])
@@ -114,9 +115,9 @@ def test_a_video_that_begins_beside_a_full_queue_costs_bulk_something_until_it_i
     case = Case(sources, replace(path(round_trip_ms=0.4), in_packets=False), seconds=9.0)
     at_first, later = run(replace(case, count_from_s=6.0)), run(replace(case, count_from_s=9.0, seconds=11.0))
     assert at_first.replay_loss("AF41") == 0 and at_first.classes["EF"].replayed == 0
-    assert at_first.replay_loss("DF") < 35
+    assert at_first.replay_loss("DF") < 10
     assert later.replay_loss("AF41") == 0 and later.classes["EF"].replayed == 0
-    assert later.replay_loss("DF") < 5.0
+    assert later.replay_loss("DF") < 1.0
 
 
 @pytest.mark.parametrize("stop_ms", [10.0, 40.0])

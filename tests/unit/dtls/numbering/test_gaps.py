@@ -109,3 +109,12 @@ def test_a_share_of_the_numbers_is_left_free() -> None:
         allocator.leave(share)
         allocator.fresh(1600)
         assert abs(allocator.gaps.left - before - share * 1600) <= 16
+
+
+def test_a_share_that_is_told_again_before_each_record_leaves_as_many_numbers_free() -> None:
+    """An echo tells it; one that came when a gap was due made the allocator begin a run anew."""
+    allocator = Allocator(1)
+    for _ in range(1600):
+        allocator.leave(0.25)
+        allocator.fresh(1)
+    assert abs(allocator.gaps.left - 400) <= 16
