@@ -4,6 +4,7 @@ For each IP version of which the server's routes put something inside, in this o
 
     O      marked: lookup main, but not the way into TUN                     the tunnel's own packets; never in a circle
     O + 1  marked, to SERVER: unreachable
+    O + 1  out of TUN, to its own ADDRESS: blackhole                         not on TUN yet, or no more: no ICMP error
     S      to SERVER: lookup T                                               all others' packets, whatever routes main has
     P      lookup main, but believe no route as short as what is inside     the machine's LAN and other routes of its own
     P + 1  lookup T:    default dev TUN        metric 2                      whatever is the default in main

@@ -134,7 +134,12 @@ def _rule(ip: IPRoute, do: str, rule: Rule) -> None:
         "priority": rule.preference,
         "protocol": _KERNELS_OWN,
     }
-    words |= {"action": "unreachable"} if rule.table is None else {"table": rule.table}
+    if rule.table is not None:
+        words["table"] = rule.table
+    else:
+        words["action"] = "blackhole" if rule.came_by else "unreachable"
+    if rule.came_by:
+        words["iifname"] = rule.came_by
     if rule.shorter_than:
         words["suppress_prefixlen"] = rule.shorter_than - 1
     if rule.device_group:
@@ -194,6 +199,7 @@ def _all_rules(ip: IPRoute, version: int) -> Iterator[Rule]:
                 device_group=group or 0,
                 to=None if to is None else _net(version, to, message["dst_len"]),
                 mark=message.get_attr("FRA_FWMARK") or 0,
+                came_by=message.get_attr("FRA_IIFNAME") or "",
             )
 
 

@@ -45,6 +45,8 @@ class Rule:
 
     `shorter_than` is the shortest prefix that is believed of what the table says, 0 for any; `device_group` the group of
     devices that no believed way leads to, 0 for none. `to` None is for every packet, `mark` 0 for marked and unmarked ones.
+    `came_by` is the device that packets came in by, empty for any and for none; without `table` they are dropped then, and
+    their sender is not told.
     """
 
     version: int
@@ -54,14 +56,17 @@ class Rule:
     device_group: int = 0
     to: Net | None = None
     mark: int = 0
+    came_by: str = ""
 
 
 @dataclass(frozen=True)
 class Inside:
-    """What belongs inside, of one IP version, and what of that does not."""
+    """What belongs inside, of one IP version, what of that does not, and the addresses of the device `tunnel`."""
 
     nets: tuple[Net, ...]
     outside: tuple[Net, ...]
+    own: tuple[Net, ...]
+    tunnel: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def inside(given: HostConfig) -> dict[int, Inside]:
         own = [address.network for address in given.addresses if address.version == version]
         nets = [*named, *own] if version in given.network.splits else [_everything(version)]
         outside = [net for net in given.network.exclude if net.version == version and net not in nets]
-        found[version] = Inside(tuple(nets), tuple(outside))
+        hosts = [ip_network(address.ip) for address in given.addresses if address.version == version]
+        found[version] = Inside(tuple(nets), tuple(outside), tuple(hosts), given.tunnel)
     return found
 
 
@@ -98,7 +104,7 @@ def plan(
     """
     rules, routes, server = set(), set(), ip_network(gateway)
     for version, each in held.items():
-        rules |= _rules(slot, version, each)
+        rules |= _rules(slot, version, each) | {_without_an_error(slot, own, each.tunnel) for own in each.own}
         if marked:  # whatever the server's name leads to by now
             rules.add(Rule(version, _first(slot), MAIN, device_group=table_of(slot), mark=MARK))
         for net in each.nets:
@@ -146,6 +152,15 @@ def _for_longer(slot: int, nets: Iterable[Net]) -> set[Rule]:
         rules.add(Rule(net.version, preference, MAIN, shorter_than=net.prefixlen + 1, to=net))
         rules.add(Rule(net.version, preference + 1, table_of(slot), to=net))
     return rules
+
+
+def _without_an_error(slot: int, own: Net, tunnel: str) -> Rule:
+    """Drop what comes out of the tunnel for an address that its device has not yet, or no more.
+
+    The kernel would tell its sender that there is no way, and quote what it could not deliver. Where no network of the
+    server's holds the sender, that error goes outside.
+    """
+    return Rule(own.version, _first(slot) + 1, None, to=own, came_by=tunnel)
 
 
 def _to_server(slot: int, server: Net, *, marked: bool) -> set[Rule]:

@@ -91,7 +91,6 @@ def test_a_server_that_moved_is_found_by_the_names_of_before(line: Line, names: 
                 until(lambda: "192.168.77.53" in Path("/etc/resolv.conf").read_text())
                 assert f"-> {MOVED}:" in line.qosctl("flows").stdout
                 assert leaks.flows()
-                # ICMPv6 of the machine itself leaves at times (docs/kill-switch.md).
-                assert [frame for frame in leaks.seen() if frame.protocol != socket.IPPROTO_ICMPV6] == []
+                assert leaks.seen() == []
             finally:
                 move(line, MOVED, line.topology.server4)

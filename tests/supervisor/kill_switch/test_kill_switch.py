@@ -163,10 +163,11 @@ def test_slots_have_numbers_of_their_own_within_what_is_documented() -> None:
 
 
 def to_server(made: Plan) -> list[tuple[int | None, int, int, bool]]:
-    chosen = {rule for rule in made.rules if rule.to is not None or rule.mark}
+    local = {rule for rule in made.rules if not rule.came_by}
+    chosen = {rule for rule in local if rule.to is not None or rule.mark}
     rules = sorted((rule for rule in chosen if rule.version == 6), key=lambda rule: rule.preference)
     assert {str(rule.to) for rule in rules if rule.to is not None} == {"2001:db8::1/128"}
-    assert max(rule.preference for rule in rules) < min(rule.preference for rule in made.rules - chosen)
+    assert max(rule.preference for rule in rules) < min(rule.preference for rule in local - chosen)
     return [(rule.table, rule.device_group, rule.mark, rule.to is not None) for rule in rules]
 
 
