@@ -10,7 +10,6 @@ import ctypes
 import mmap
 import os
 from collections.abc import Set
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from qosctl.bpf.abi import FLOW_INFO_WORDS, RING_WORDS, WORD
@@ -73,9 +72,7 @@ class RingPages:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from qosctl.bpf.abi import FLOW_PROBES, FLOW_SLOT, FLOW_SLOTS, WORD, FlowState
@@ -147,9 +147,7 @@ class Flows:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _used(self) -> Iterator[int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from types import TracebackType
 from typing import Self
 
 from qosctl.bpf.abi import CONTROL, LAYOUT_VERSION
@@ -69,9 +68,7 @@ class Control:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -11,7 +11,6 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 NEW_LINK, NEW_ADDRESS, NEW_ROUTE, NEW_RULE, NEW_QDISC = 16, 20, 24, 32, 36
@@ -131,9 +130,7 @@ class Netlink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -18,7 +18,6 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from qosctl.bpf.dscp import TrafficClass
@@ -114,9 +113,7 @@ class Prober:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

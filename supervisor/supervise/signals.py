@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
@@ -36,9 +36,7 @@ class Signals:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGHUP, *_STOP)}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from types import TracebackType
 from typing import Self
 
 _GROUPS = 1 << 0 | 1 << 3  # RTNLGRP_LINK and RTNLGRP_TC, linux/rtnetlink.h, as bits
@@ -49,7 +48,5 @@ class KernelNews:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
