@@ -16,7 +16,7 @@ class Level(enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence of what was seen, one of what it means for marking, and the command that mends it (if any)."""
+    """One sentence of what was seen, one of what it means for marking, and the command that fixes it (if any)."""
 
     level: Level
     check: str  # a stable name, for machines

@@ -98,17 +98,17 @@ def queue(name: str) -> Finding:
 def verdict(name: str, found: Sequence[host_snapshot.Qdisc]) -> Finding:
     """Say it of these queueing disciplines, the root first."""
     kinds = list(dict.fromkeys(qdisc.kind for qdisc in found if qdisc.kind not in ("clsact", "ingress")))
-    mend = f"tc qdisc replace dev {name} root cake diffserv4 bandwidth RATE"
+    fix = f"tc qdisc replace dev {name} root cake diffserv4 bandwidth RATE"
     for qdisc in found:
         if qdisc.kind == "cake" and qdisc.options.get(_CAKE_MODE, b"")[:1] == bytes([_CAKE_BESTEFFORT]):
-            return warned("queue", f"{name}: cake in besteffort mode", "this queue treats all classes alike", mend)
+            return warned("queue", f"{name}: cake in besteffort mode", "this queue treats all classes alike", fix)
         if qdisc.kind in _LOOKS:
             return passed("queue", f"{name}: {qdisc.kind}, which {_LOOKS[qdisc.kind]}")
         if qdisc.kind in _BY_FILTER:
             return passed("queue", f"{name}: {qdisc.kind}, which sorts by its filters: see that one looks at the DSCP")
     return warned(
         "queue", f"{name}: {' with '.join(kinds) or 'no queue'}, which does not look at the mark",
-        "the mark helps at the next hop that looks, not in this machine's own queue", mend,
+        "the mark helps at the next hop that looks, not in this machine's own queue", fix,
     )  # fmt: skip
 
 

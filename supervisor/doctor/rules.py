@@ -54,7 +54,7 @@ def _meaning(selector: Selector, matched: frozenset[int]) -> Finding:
     ecn = matched_ecn(matched)
     if not matched:
         return warned(
-            "rules", f"{selector} matches no packet at all", "what it was made for takes the ordinary way", _mend(selector)
+            "rules", f"{selector} matches no packet at all", "what it was made for takes the ordinary way", _fix(selector)
         )
     if dscps == {meant} and not ecn:
         return passed("rules", f"{selector} matches {meant} and nothing else")
@@ -62,11 +62,11 @@ def _meaning(selector: Selector, matched: frozenset[int]) -> Finding:
     return warned(
         "rules", f"{selector} {matched_text(matched)}" + (f"; {ecn}" if ecn else ""),
         f"it routes classes that were not meant, {also}: sockets with such marks change their way; our stamp comes later",
-        _mend(selector),
+        _fix(selector),
     )  # fmt: skip
 
 
-def _mend(selector: Selector) -> str:
+def _fix(selector: Selector) -> str:
     value = TrafficClass.from_byte(selector.tos).dscp.value
     if selector.route:
         return f"ip -{selector.family} rule add dscp {value} table N, and the route in that table"

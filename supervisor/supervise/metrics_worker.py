@@ -70,9 +70,9 @@ def main() -> None:
     listen = Listen(asked["address"], asked["port"], frozenset(asked["names"]))
     only_look()
     say = Log(sys.stderr, os.environ).say
-    exporting = _MetricsWorker(say, registry(say))
-    threading.Thread(target=exporting.end_with_stdin, name="stdin", daemon=True).start()
-    exporting.run(listen)
+    worker = _MetricsWorker(say, registry(say))
+    threading.Thread(target=worker.end_with_stdin, name="stdin", daemon=True).start()
+    worker.run(listen)
 
 
 if __name__ == "__main__":

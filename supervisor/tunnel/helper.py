@@ -46,7 +46,7 @@ class Helper:
         device: HelperDevice,
         marker: FlowMarker,
         script: Script | None,
-        memory: UndoJournal | None,
+        journal: UndoJournal | None,
         warn: Callable[[str], None],
     ) -> Helper:
         """Fork: the objects work on in the child alone, which tells `warn`. No thread may run yet."""
@@ -55,15 +55,15 @@ class Helper:
         pid = os.fork()
         if pid:
             theirs.close()
-            if memory is not None:
-                memory.leave()
+            if journal is not None:
+                journal.leave()
             return cls(pid, ours)
         status = os.EX_SOFTWARE
         try:
             ours.close()
             _settle_down()
             with ExitStack() as undo:
-                _promise(undo, device, marker, script, memory)
+                _promise(undo, device, marker, script, journal)
                 RequestServer(theirs, device, marker, script, warn).serve()
             status = os.EX_OK
         except Exception as error:  # the last place where a fault of ours can become one line
@@ -98,12 +98,12 @@ def _settle_down() -> None:
 
 
 def _promise(
-    undo: ExitStack, device: HelperDevice, marker: FlowMarker, script: Script | None, memory: UndoJournal | None
+    undo: ExitStack, device: HelperDevice, marker: FlowMarker, script: Script | None, journal: UndoJournal | None
 ) -> None:
     """Note what is to be undone at the end: routes and names first, while the device is there; the device last."""
     undo.callback(device.close)
     undo.callback(marker.close, _ENTRY_PATIENCE_S)
     if script is not None:
         undo.callback(script.close, asked=False)  # nothing happens where the client has closed it
-    elif memory is not None:
-        undo.callback(memory.forget)
+    elif journal is not None:
+        undo.callback(journal.forget)

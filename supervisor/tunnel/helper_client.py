@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
 
 class HelperClient:
-    """The client's end of the dialogue. Where the helper is gone, `warn` gets one line, and there are no answers."""
+    """The client's end of the connection. Where the helper is gone, `warn` gets one line, and there are no answers."""
 
     def __init__(self, connection: socket.socket, warn: Callable[[str], None]) -> None:
         self._connection = connection

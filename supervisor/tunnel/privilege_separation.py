@@ -54,16 +54,16 @@ def stand(
     `script` is what `vpnc_script.choose` returned. This process may become whoever it likes; secrets are better read
     afterwards. With `guarded` what belongs inside is held there. RefusedError when another client has the device `tunnel`.
     """
-    memory = _claim(tunnel, warn)
+    journal = _claim(tunnel, warn)
     known = _look_for_held(server, warn, guarded=guarded)
     owner = os.getpid()
     marker = FlowMarker(server, owner, warn)
     switch = KillSwitch(server, warn) if guarded else None
-    runner = None if script == NONE else Script(script, memory, owner, warn, switch)
+    runner = None if script == NONE else Script(script, journal, owner, warn, switch)
     with suppress(QosctlError):  # where marking is not possible, the marker tells
         bpffs.ensure_mounted()  # takes a privilege that the helper does not keep
     privileges.keep_secrets()
-    helper = Helper.start(HelperDevice(tunnel), marker, runner, memory, warn)
+    helper = Helper.start(HelperDevice(tunnel), marker, runner, journal, warn)
     try:
         remote = HelperClient(helper.connection, warn)
         around = None if runner is None else RemoteScript(remote)

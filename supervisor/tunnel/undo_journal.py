@@ -54,9 +54,9 @@ class UndoJournal:
             raise
         return cls(file)
 
-    def write(self, remains: Leftover) -> None:
+    def write(self, left: Leftover) -> None:
         """Remember what is to be undone from now on. OSError where there is no room: then it is what it was."""
-        self._file.store({"pid": remains.pid, "script": remains.script, "given": vpnc_environment.document(remains.given)})
+        self._file.store({"pid": left.pid, "script": left.script, "given": vpnc_environment.document(left.given)})
 
     def forget(self) -> None:
         """All is undone. Twice is fine."""

@@ -5,7 +5,7 @@
     attempt                  attempt-reconnect; disconnect, once, when there has been no session for long
     close                    disconnect
 
-Before a call that changes anything, what undoes it is in the memory (see `undo_journal`); after the disconnect it goes.
+Before a call that changes anything, what undoes it is in the journal (see `undo_journal`); after the disconnect it goes.
 What belongs inside is held there (see `kill_switch`) from before the first connect until the user wants the end.
 """
 
@@ -84,16 +84,20 @@ class Script:
     """
 
     def __init__(
-        self, path: str, memory: UndoJournal | None, pid: int, warn: Callable[[str], None], switch: KillSwitch | None = None
+        self,
+        path: str,
+        journal: UndoJournal | None,
+        pid: int,
+        warn: Callable[[str], None],
+        switch: KillSwitch | None = None,
     ) -> None:
-        """`memory` is the claimed device's, None where that is known only when it is there."""
+        """`journal` is the claimed device's, None where that is known only when it is there."""
         self._path = path
-        self._memory = memory
+        self._journal = journal
         self._pid = pid
         self._warn = warn
         self._switch = switch
         self._given: HostConfig | None = None
-        self._applied = False
         self._attempted = -_ATTEMPT_PAUSE_S
         self._lost_at: float | None = None
         self._undone = False
@@ -163,15 +167,15 @@ class Script:
                 self._switch.lift() if asked else self._switch.leave()
             if not settled:
                 return  # what is remembered stays, for the next start
-        if self._memory is not None:
-            self._memory.forget()
-            self._memory = None
+        if self._journal is not None:
+            self._journal.forget()
+            self._journal = None
 
     def _remember(self, given: HostConfig) -> None:
         try:
-            if self._memory is None:
-                self._memory = UndoJournal.claim(given.tunnel)
-            self._memory.write(Leftover(self._pid, self._path, given))
+            if self._journal is None:
+                self._journal = UndoJournal.claim(given.tunnel)
+            self._journal.write(Leftover(self._pid, self._path, given))
         except (OSError, RefusedError) as error:
             self._warn(f"routes and names would stay after a crash: {error}")
 
@@ -242,14 +246,14 @@ def run_script(path: str, reason: str, given: HostConfig, pid: int, *, quiet: bo
 
 def undo_for_orphans(warn: Callable[[str], None]) -> None:
     """Undo what processes that were killed had the script do in this network namespace."""
-    for memory, remains in orphaned():
-        if remains is not None:
-            warn(f"undoing the routes and names of {remains.given.tunnel}, whose client was killed")
+    for journal, left in orphaned():
+        if left is not None:
+            warn(f"undoing the routes and names of {left.given.tunnel}, whose client was killed")
             try:
                 # Its device is gone, and half of what it would undo with it: the complaints mean nothing.
-                run_script(remains.script, "disconnect", remains.given, remains.pid, quiet=True)
+                run_script(left.script, "disconnect", left.given, left.pid, quiet=True)
             except UntrustedError as error:
-                warn(f"{remains.script}: not run: {error}")
+                warn(f"{left.script}: not run: {error}")
             except OSError as error:
-                warn(f"{remains.script}: {error.strerror}")
-        memory.forget()
+                warn(f"{left.script}: {error.strerror}")
+        journal.forget()

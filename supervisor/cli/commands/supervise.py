@@ -38,11 +38,11 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
 
     require_privilege()
     log = Log(sys.stderr, os.environ)
-    with _only_one(), MetricsProcess(log.say) as serving:
+    with _only_one(), MetricsProcess(log.say) as metrics:
         supervisor = Supervisor(lambda: load(arguments.config), log.say, Notifier(os.environ))
         log.notice(f"supervising: {_what(supervisor.config)}")
-        serving.serve(supervisor.config.listen)
-        supervisor.run(on_reload=lambda new: serving.serve(new.listen))
+        metrics.serve(supervisor.config.listen)
+        supervisor.run(on_reload=lambda new: metrics.serve(new.listen))
     return Exit.FINE
 
 

@@ -35,7 +35,7 @@ def small_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def remains(routes: int) -> Leftover:
+def leftover(routes: int) -> Leftover:
     network = Network(include=tuple(ip_network(f"10.{n >> 8}.{n & 255}.0/24") for n in range(routes)))
     given = HostConfig("vpn0", ip_address("192.0.2.1"), 1400, (ip_interface("192.168.77.5/24"),), network)
     return Leftover(42, "/bin/true", given)
@@ -52,30 +52,30 @@ def fill(place: Path) -> None:
 
 @pytest.mark.parametrize("routes", [1, 256])
 def test_where_run_is_full_the_old_record_stays(small: Path, routes: int) -> None:
-    memory = UndoJournal.claim("vpn0")
-    memory.write(remains(2))
+    journal = UndoJournal.claim("vpn0")
+    journal.write(leftover(2))
     fill(small)
     with pytest.raises(OSError):
-        memory.write(remains(routes))
-    memory.leave()
-    assert [left for _, left in orphaned()] == [remains(2)]
+        journal.write(leftover(routes))
+    journal.leave()
+    assert [left for _, left in orphaned()] == [leftover(2)]
     (small / "filler").unlink()
     again = UndoJournal.claim("vpn0")
-    again.write(remains(routes))
+    again.write(leftover(routes))
     assert [path.name for path in (small / "qosctl").iterdir()] == [f"{netns.cookie()}-vpn0"]
     again.leave()
-    assert [left for _, left in orphaned()] == [remains(routes)]
+    assert [left for _, left in orphaned()] == [leftover(routes)]
 
 
 @pytest.mark.parametrize("when", ["claimed", "written"])
 def test_the_lock_is_held_whatever_was_written(small: Path, when: str) -> None:
-    memory = UndoJournal.claim("vpn0")
+    journal = UndoJournal.claim("vpn0")
     if when == "written":
-        memory.write(remains(2))
+        journal.write(leftover(2))
     assert list(orphaned()) == []
     with pytest.raises(RefusedError, match="runs on it already"):
         UndoJournal.claim("vpn0")
-    memory.forget()
+    journal.forget()
     assert list((small / "qosctl").iterdir()) == []
 
 

@@ -228,9 +228,9 @@ def test_a_script_that_hangs_is_ended(
 
 def _left(folder: Path, log: Path) -> Path:
     """Leave what a client that was killed leaves; the lock goes with the descriptor."""
-    memory = UndoJournal.claim("vpn0")
-    memory.write(Leftover(42, str(log.with_name("script")), GIVEN))
-    memory.leave()
+    journal = UndoJournal.claim("vpn0")
+    journal.write(Leftover(42, str(log.with_name("script")), GIVEN))
+    journal.leave()
     (path,) = folder.iterdir()
     return path
 
@@ -344,9 +344,9 @@ def test_a_strangers_script_is_neither_chosen_nor_run_for_the_living_or_the_dead
     assert not log.exists()
     assert "not run" in warnings[-1]
     script.close(asked=True)
-    memory = UndoJournal.claim("vpn1")
-    memory.write(Leftover(42, path, GIVEN))
-    memory.leave()
+    journal = UndoJournal.claim("vpn1")
+    journal.write(Leftover(42, path, GIVEN))
+    journal.leave()
     undo_for_orphans(warnings.append)
     assert not log.exists()
     assert "not run" in warnings[-1]
