@@ -18,7 +18,6 @@ from qosctl.bpf.kernel.grace_period import wait_for_running_programs
 from qosctl.bpf.maps.switch import Control
 
 _BANK_BYTES = DSCP_COUNT * POLICY_ENTRY.size
-MAP_BYTES = POLICY_BANKS * _BANK_BYTES
 
 
 @dataclass(frozen=True)
