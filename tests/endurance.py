@@ -14,7 +14,6 @@ import argparse
 import http.client
 import os
 import random
-import signal
 import statistics
 import tempfile
 import time
@@ -33,6 +32,7 @@ from qosctl.supervisor.devices.status import DeviceState, status
 
 from tests.lab import enter_sandbox, unwind_on_signals
 from tests.lab.inside import Inside
+from tests.lab.memory import resident_kb
 from tests.lab.testbed import Line
 from tests.lab.wire import NEAR, Stand, devices, stand
 from tests.lab.wiretap import Wiretap
@@ -70,14 +70,7 @@ def kills(times: int = 50) -> str:
     """Kill it and its worker, each time with another hook wanted."""
     chance = random.Random(times)
     with supervised(CONFIG) as (built, supervisor), loaded(built) as load:
-        for n in range(times):
-            os.killpg(supervisor.process.pid, signal.SIGKILL)
-            supervisor.process.wait()
-            supervisor.file.write_text(CONFIG + f'hook = "{("clsact", "tcx")[n % 2]}"\n')
-            supervisor.start(wait=False)
-            time.sleep(chance.uniform(0, 1.5))
-        os.killpg(supervisor.process.pid, signal.SIGKILL)
-        supervisor.process.wait()
+        supervisor.killed_often(times, CONFIG, chance, pause_s=1.5)
         assert devices() == {NEAR: DeviceState.ATTACHED}
         supervisor.start()
     unmarked = load.unmarked()
@@ -129,6 +122,7 @@ def idle(seconds: float = 60, scrape_every: float = 15) -> str:
             _scrape(built, supervisor)
         cpu = (supervisor.cpu_s - before) / (time.monotonic() - started)
         memory = supervisor.memory_kb / 1000
+        assert max(map(resident_kb, supervisor.pids)) < 60_000
         assert memory < 80
         return f"{memory:.0f} MB, {cpu:.2%} CPU in {seconds:.0f} s with a scrape every {scrape_every:.0f} s"
 

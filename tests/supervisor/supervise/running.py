@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import tempfile
@@ -69,6 +70,20 @@ class Supervised:
         self.process.send_signal(signal.SIGHUP)
         self.wait(lambda: self.count("READY=1") > ready)
 
+    def kill(self) -> None:
+        """Kill it with its worker, as a service manager does."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def killed_often(self, times: int, config: str, chance: random.Random, pause_s: float) -> None:
+        """Kill and start it, at random moments within `pause_s`; each time another hook is wanted. At last it is dead."""
+        for n in range(times):
+            self.kill()
+            self.file.write_text(config + f'hook = "{("clsact", "tcx")[n % 2]}"\n')
+            self.start(wait=False)
+            time.sleep(chance.uniform(0, pause_s))
+        self.kill()
+
     def count(self, line: str) -> int:
         """Return how many notices had that line."""
         self.hear()
@@ -92,16 +107,20 @@ class Supervised:
         self.wait(lambda: len(self.log) > lines)
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """Its process and its children's."""
+        return self.process.pid, *children(self.process.pid)
+
+    @property
     def cpu_s(self) -> float:
         """CPU time so far, that of its children included."""
-        pids = (self.process.pid, *children(self.process.pid))
-        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids]
         return sum(sum(map(int, each[11:15])) for each in fields) / os.sysconf("SC_CLK_TCK")
 
     @property
     def memory_kb(self) -> int:
-        """What it and its children take."""
-        return together_kb(self.process.pid, *children(self.process.pid))
+        """What it and its children take, with what they share counted once."""
+        return together_kb(*self.pids)
 
     @property
     def descriptors(self) -> int:

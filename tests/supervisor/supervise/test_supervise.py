@@ -39,14 +39,7 @@ def test_killed_at_any_time_every_packet_is_marked(stand: Stand, tmp_path: Path)
     """With its worker, as a service manager kills; and each time another hook is wanted. Fifty times: tests.endurance."""
     chance = random.Random(2474)
     with Supervised(stand.sender, tmp_path, ON) as supervisor, loaded(stand) as load:
-        for n in range(KILLS):
-            os.killpg(supervisor.process.pid, signal.SIGKILL)
-            supervisor.process.wait()
-            supervisor.file.write_text(ON + f'hook = "{("clsact", "tcx")[n % 2]}"\n')
-            supervisor.start(wait=False)
-            time.sleep(chance.uniform(0, 1))
-        os.killpg(supervisor.process.pid, signal.SIGKILL)
-        supervisor.process.wait()
+        supervisor.killed_often(KILLS, ON, chance, pause_s=1)
         assert devices() == {NEAR: DeviceState.ATTACHED}
         supervisor.start()
     assert load.unmarked() == 0
