@@ -10,7 +10,7 @@ import re
 import subprocess
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -116,8 +116,7 @@ def limited(capabilities: Sequence[str], user: int = 0) -> list[str]:
     return ["setpriv", "--no-new-privs", f"--inh-caps={few}", f"--bounding-set={few}", *become]
 
 
-def wait_until(true: object, what: str, seconds: float = 20) -> None:
-    assert callable(true)
+def wait_until(true: Callable[[], object], what: str, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:

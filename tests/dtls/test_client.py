@@ -29,6 +29,7 @@ from qosctl.dtls.transport.certificate_check import Authorities, Pin
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Capture, Frame, Namespace, Ocserv, Topology
+from tests.lab.openconnect import cookie_of
 
 Connect = Callable[..., Tunnel]
 ROOT = Path(__file__).parent.parent.parent
@@ -147,27 +148,8 @@ def test_every_cipher_we_offer_carries_packets(lab: Topology, suite: str) -> Non
         assert not tunnel.info.statistics().dropped
 
 
-def cookie_of(lab: Topology, server: Ocserv) -> CookieLogin:
-    with server.password_file("alice").open() as password:
-        printed = subprocess.run(
-            lab.client.argv(
-                [
-                    *("openconnect", "--authenticate", "--non-inter", "--passwd-on-stdin", "--user=alice"),
-                    *(f"--servercert={server.pin}", f"https://{lab.server4}:{server.port}"),
-                ]
-            ),
-            stdin=password,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        ).stdout
-    values = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
-    return CookieLogin.parse(values["COOKIE"].strip("'"))
-
-
 def test_a_cookie_from_openconnect_is_enough_and_a_goodbye_spends_it(lab: Topology, server: Ocserv) -> None:
-    cookie = cookie_of(lab, server)
+    cookie = CookieLogin.parse(cookie_of(lab.client, server, lab.server4))
     options = options_for(lab, server, credentials=cookie, trust=Pin.parse(server.pin))
     with Tunnel(lab.client, options):
         ping(lab.client, server.inner4)

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from OpenSSL import SSL
@@ -33,6 +33,7 @@ from tests.lab import Namespace, Ocserv, Topology, end
 from tests.lab.memory import resident_kb
 from tests.lab.psk_server import PskServer
 from tests.lab.scripted_server import ScriptedServer
+from tests.lab.waiting import until
 
 Said = list[tuple[Severity, str]]
 COUNTED_S = 10.0
@@ -325,13 +326,6 @@ def cut(lab: Topology, port: int) -> None:
     lab.client.run(["ss", "-K", "dport", "=", f":{port}"], check=False)
 
 
-def until(true: Callable[[], object], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.audit
 def test_a_stranger_that_sends_single_bytes_at_a_reconnect_is_waited_out(lab: Topology, identity: Ocserv) -> None:
     """Finding 4: exit 1 after 0.4 s, with a tunnel that was up."""
@@ -341,9 +335,9 @@ def test_a_stranger_that_sends_single_bytes_at_a_reconnect_is_waited_out(lab: To
             redirected(lab, identity.port, port),
         ):
             cut(lab, identity.port)
-            until(lambda: tunnel.info.statistics().standing.state is State.RECONNECTING)
+            until(lambda: tunnel.info.statistics().standing.state is State.RECONNECTING, 40)
             time.sleep(3)
-        until(lambda: tunnel.info.statistics().standing.state is State.DTLS)
+        until(lambda: tunnel.info.statistics().standing.state is State.DTLS, 40)
         lab.client.run(["ping", "-c", "1", "-W", "5", identity.inner4])
     assert tunnel.error is None
 
@@ -358,8 +352,8 @@ def test_a_strangers_certificate_at_a_reconnect_is_said_once_an_outage(lab: Topo
     ):
         with redirected(lab, identity.port, other.port):
             cut(lab, identity.port)
-            until(lambda: sum("not the pinned one" in line for _, line in said) >= 4)
-        until(lambda: tunnel.info.statistics().standing.state is State.DTLS)
+            until(lambda: sum("not the pinned one" in line for _, line in said) >= 4, 40)
+        until(lambda: tunnel.info.statistics().standing.state is State.DTLS, 40)
         warned = [line for severity, line in said if severity == Severity.WARNING and "not the pinned one" in line]
         assert len(warned) == 1
         assert other.pin in warned[0]

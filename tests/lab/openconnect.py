@@ -24,6 +24,15 @@ if [ -n "$INTERNAL_IP6_NETMASK" ]; then ip addr add "$INTERNAL_IP6_NETMASK" dev 
 """
 
 
+def cookie_of(namespace: Namespace, server: Ocserv, address: str, user: str = "alice") -> str:
+    """Log in, and return the cookie with which anybody may connect."""
+    words = ["openconnect", "--authenticate", "--non-inter", "--passwd-on-stdin", f"--user={user}"]
+    url = f"https://{address}:{server.port}"
+    said = namespace.run([*words, f"--servercert={server.pin}", url], stdin=server.users[user] + "\n").stdout
+    (cookie,) = [row.partition("=")[2].strip("'") for row in said.splitlines() if row.startswith("COOKIE=")]
+    return cookie
+
+
 class Openconnect:
     """A running openconnect. Inside the block its device is up and DTLS carries it; leaving it is Ctrl-C.
 

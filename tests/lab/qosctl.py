@@ -126,6 +126,13 @@ class Connection:
         self.process.kill()
         self.process.wait()
 
+    def wait_for(self, words: str, timeout: float = 20) -> None:
+        """Wait until it has said that on stderr. AssertionError with what it said instead."""
+        deadline = time.monotonic() + timeout
+        while words not in self.errors:
+            assert time.monotonic() < deadline, self.errors
+            time.sleep(0.01)
+
     def stop(self, sign: signal.Signals = signal.SIGINT) -> int:
         """End it and return its exit status."""
         status = end(self.process, sign)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.lab import Connection, Ocserv, Qosctl, Topology
+from tests.lab.openconnect import cookie_of
 
 TUNNEL = "vpn0"
 _KEY_LOG = "SSLKEYLOGFILE"  # GnuTLS writes the secrets of every session there, DTLS included
@@ -57,6 +58,13 @@ class Line:
         url = f"https://{self.topology.server4}:{self.server.port}"
         login = ["-u", "alice", "--password-file", str(self.server.password_file("alice"))]
         return ["connect", url, *login, "--servercert", self.server.pin, "-i", TUNNEL, *more]
+
+    def cookie_file(self, folder: Path, server: Ocserv | None = None) -> Path:
+        """Log in at the server, or at another one at its address, and return a new file (mode 0600) with the cookie."""
+        path = folder / "cookie"
+        path.touch(mode=0o600)
+        path.write_text(cookie_of(self.client, server or self.server, self.topology.server4) + "\n")
+        return path
 
     @contextlib.contextmanager
     def connected(self, outer: int = 4, *more: str) -> Iterator[Connection]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Self
 
 from tests.lab.namespace import Namespace, veth
@@ -49,6 +50,16 @@ class Topology:
     def server_address(self, family: int) -> str:
         """Return the server's address of IP version 4 or 6."""
         return {4: self.server4, 6: self.server6}[family]
+
+    @contextlib.contextmanager
+    def dropping(self, rules: str = "drop") -> Iterator[None]:
+        """Let the router drop what it would forward, by nftables `rules`: everything by default."""
+        chain = f"type filter hook forward priority 0; {rules};"
+        self.router.run(["nft", f"add table inet t; add chain inet t c {{ {chain} }}"])
+        try:
+            yield
+        finally:
+            self.router.run(["nft", "delete", "table", "inet", "t"])
 
     def _number(self) -> None:
         self.router.sysctl("net.ipv4.ip_forward", "1")

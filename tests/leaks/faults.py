@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.lab.icmp import Forger
 from tests.lab.lock import somebody_holds_the_lock
+from tests.lab.openconnect import cookie_of
 from tests.leaks.stage import DPD_S, ROUTER, Stage
 
 NO_TUNNEL = frozenset({"secret file that others can read"})
@@ -61,7 +62,7 @@ def restarted_with_cookie(stage: Stage) -> None:
 
 def cookie_expired(stage: Stage) -> None:
     with stage.inside(cookie=_cookie(stage)):
-        with stage.dropping("drop"):
+        with stage.line.topology.dropping():
             stage.leaks.tried(40)
             stage.line.server.stop()
         stage.line.restart_server()
@@ -177,7 +178,7 @@ def suspended(seconds: float) -> Callable[[Stage], None]:
         with stage.inside(slept=stage.slept):
             began = time.monotonic()
             stage.client.signal(signal.SIGSTOP)
-            with stage.dropping("drop"):
+            with stage.line.topology.dropping():
                 time.sleep(seconds)
             with stage.slept.open("r+b") as file:  # in place: it is mapped
                 file.write(struct.pack("=d", time.monotonic() - began))
@@ -190,7 +191,7 @@ def udp_blocked(*ways: str) -> Callable[[Stage], None]:
     def happen(stage: Stage) -> None:
         rules = "; ".join(f"udp {way} {stage.line.server.port} drop" for way in ways)
         with stage.inside():
-            with stage.dropping(rules):
+            with stage.line.topology.dropping(rules):
                 time.sleep(2)
                 stage.settle()
             time.sleep(1)
@@ -199,7 +200,7 @@ def udp_blocked(*ways: str) -> Callable[[Stage], None]:
 
 
 def udp_blocked_from_the_start(stage: Stage) -> None:
-    with stage.dropping(f"udp dport {stage.line.server.port} drop"), stage.inside():
+    with stage.line.topology.dropping(f"udp dport {stage.line.server.port} drop"), stage.inside():
         time.sleep(2)
 
 
@@ -274,14 +275,7 @@ def _large(stage: Stage) -> None:
 
 
 def _cookie(stage: Stage) -> str:
-    server, address = stage.line.server, stage.line.topology.server4
-    said = stage.line.client.run(
-        ["openconnect", "--authenticate", "--user=alice", "--passwd-on-stdin", "--non-inter",
-         f"--servercert={server.pin}", f"https://{address}:{server.port}"],
-        stdin=server.users["alice"] + "\n",
-    ).stdout  # fmt: skip
-    (cookie,) = [row.partition("=")[2].strip("'") for row in said.splitlines() if row.startswith("COOKIE=")]
-    return cookie
+    return cookie_of(stage.line.client, stage.line.server, stage.line.topology.server4)
 
 
 _OCCTL = f"/tmp/qosctl-leaks-{os.getpid()}"

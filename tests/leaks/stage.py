@@ -97,16 +97,6 @@ class Stage:
         with Relay(line.router, ROUTER[4], line.server.port, line.topology.server4, seed=1) as made:
             yield made
 
-    @contextlib.contextmanager
-    def dropping(self, rules: str) -> Iterator[None]:
-        """Let the router drop what it would forward, by nftables `rules`."""
-        chain = f"type filter hook forward priority 0; {rules};"
-        self.line.router.run(["nft", f"add table inet t; add chain inet t c {{ {chain} }}"])
-        try:
-            yield
-        finally:
-            self.line.router.run(["nft", "delete", "table", "inet", "t"])
-
     def configure(self, server: Ocserv, change: Callable[[str], str]) -> None:
         """Change the server's configuration and start it anew."""
         path = server.folder / "ocserv.conf"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from qosctl.bpf.maps.namespace_maps import create_state, folder
 from qosctl.supervisor.supervise.repair import reap
 
 from tests.lab import Namespace, Qosctl
+from tests.lab.waiting import until
 from tests.supervisor.supervise.running import Supervised
 
 pytestmark = pytest.mark.audit
@@ -24,14 +24,6 @@ def left_behind(label: str) -> Path:
         Qosctl(namespace).attach("lo")
         assert (place / "devices" / "1").exists()
     return place
-
-
-def until(true: Callable[[], bool]) -> None:
-    """The kernel takes a namespace apart in the background."""
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture(name="alive")

@@ -7,10 +7,12 @@ let out really leaves, and is answered.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Self
 
 from tests.lab import Capture, Frame, Ocserv
@@ -78,17 +80,15 @@ class Leaks:
 
     def tried(self, count: int = 20, timeout: float = 20) -> bool:
         """Wait until `count` more datagrams of each IP version were tried to be sent."""
-        before = {version: self._sent[version] + self._refused[version] for version in OUTSIDE}
-        return all(
-            self._until(
-                lambda version=version: self._sent[version] + self._refused[version], before[version] + count, timeout
-            )
-            for version in OUTSIDE
-        )
+        enough = {version: self._tried(version) + count for version in OUTSIDE}
+        return all(self._until(functools.partial(self._tried, each), enough[each], timeout) for each in OUTSIDE)
 
-    def _until(self, value: object, least: float, timeout: float) -> bool:
+    def _tried(self, version: int) -> int:
+        return self._sent[version] + self._refused[version]
+
+    def _until(self, value: Callable[[], float], least: float, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
-        while value() < least:  # type: ignore[operator]
+        while value() < least:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.01)

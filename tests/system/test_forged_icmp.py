@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
 
 import pytest
 from qosctl.dtls.transport.outer_sockets import MARK
@@ -25,13 +24,6 @@ CLIENT = {4: "10.91.1.2", 6: "fd91:1::2"}
 
 def _forger(line: Line, outer: int) -> Forger:
     return Forger(line.router, CLIENT[outer], line.topology.server_address(outer), line.server.port)
-
-
-def _until(true: Callable[[], bool], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def _believed(line: Line, outer: int) -> int:
@@ -98,7 +90,7 @@ def test_a_session_that_begins_after_a_lie_is_not_built_on_it(line: Line, outer:
         assert before[0] == {4: 1434, 6: 1414}[outer]
         forger.too_big(LIES[outer])
         line.restart_server()
-        _until(lambda: "connected again over DTLS" in connection.errors)
+        connection.wait_for("connected again over DTLS")
         flow.wait(time.monotonic())
         assert _believed(line, outer) == LIES[outer]
         assert _device(line) == before

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,13 +37,6 @@ def words(line: Line, *more: str, server: Ocserv | None = None, outer: int = 4) 
     host = f"[{address}]" if ":" in address else address
     login = ["-u", "alice", "--password-file", str(server.password_file("alice")), "--servercert", server.pin]
     return ["connect", f"https://{host}:{server.port}", *login, "-i", TUNNEL, *more]
-
-
-def until(true: Callable[[], bool], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def kill(connection: Connection) -> None:
@@ -136,17 +129,9 @@ def test_what_a_killed_client_had_inside_is_blocked_until_the_next_one_takes_ove
 def test_every_end_that_the_user_did_not_want_leaves_it_blocked_and_says_so(line: Line, tmp_path: Path) -> None:
     """As when the server has forgotten the cookie: routes and names are as before, and nothing gets out."""
     before = traces(line.client)
-    cookie = tmp_path / "cookie"
-    said = line.client.run(
-        ["openconnect", "--authenticate", "--user=alice", "--passwd-on-stdin", "--non-inter",
-         f"--servercert={line.server.pin}", f"https://{line.topology.server4}:{line.server.port}"],
-        stdin=line.server.users["alice"] + "\n",
-    ).stdout  # fmt: skip
-    (found,) = [row.partition("=")[2].strip("'") for row in said.splitlines() if row.startswith("COOKIE=")]
-    cookie.touch(mode=0o600)
-    cookie.write_text(found)
     url = f"https://{line.topology.server4}:{line.server.port}"
-    login = ["connect", url, "--cookie-file", str(cookie), "--servercert", line.server.pin, "-i", TUNNEL]
+    cookie = str(line.cookie_file(tmp_path))
+    login = ["connect", url, "--cookie-file", cookie, "--servercert", line.server.pin, "-i", TUNNEL]
     with Leaks(line) as leaks, Connection(line.client, login) as connection:
         assert leaks.flows()
         leaks.forget()
@@ -194,7 +179,7 @@ def test_other_addresses_and_routes_come_without_a_gap(line: Line) -> None:
         configuration = server.folder / "ocserv.conf"
         configuration.write_text(configuration.read_text() + OTHER)
         server.restart()
-        until(lambda: "connected again" in connection.errors)
+        connection.wait_for("connected again")
         assert leaks.flows()
         assert "192.168.78" in line.client.run(["ip", "addr", "show", "dev", TUNNEL]).stdout
         assert leaks.seen() == []
@@ -211,7 +196,7 @@ def test_ipv6_that_the_server_takes_away_is_blocked(line: Line) -> None:
         configuration = server.folder / "ocserv.conf"
         configuration.write_text(configuration.read_text().replace(f"ipv6-network = {server.network6}", ""))
         server.restart()
-        until(lambda: "connected again" in connection.errors)
+        connection.wait_for("connected again")
         assert "the tunnel carries no IPv6 any more" in connection.errors
         assert leaks.answered(4)
         assert leaks.tried()

@@ -24,10 +24,7 @@ def _words(line: Line, *more: str) -> list[str]:
 def test_the_journal_gets_a_level_with_each_line(line: Line) -> None:
     with Connection(line.client, _words(line, "--verbose"), command=_TO_THE_JOURNAL) as connection:
         line.restart_server()
-        deadline = time.monotonic() + 20
-        while "connected again" not in connection.errors:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        connection.wait_for("connected again")
         rows = connection.errors.splitlines()
     assert all(re.match(r"<[3-7]>[^<]", row) and "qosctl:" not in row for row in rows)
     (lost,) = [row for row in rows if row.endswith(": connecting again")]
@@ -59,10 +56,7 @@ def test_debug_shows_what_each_packet_is_and_never_what_it_says(line: Line, insi
         assert inside.answered(1) == [SECRET]
         inside.send(SECRET, version=6)
         assert inside.arrived(1) == [SECRET]
-        deadline = time.monotonic() + 5
-        while "IPv6 UDP" not in connection.errors:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        connection.wait_for("IPv6 UDP", 5)
         said = connection.errors
     size = 28 + len(SECRET)
     assert re.search(rf"^qosctl: out IPv4 UDP EF NOT_ECT {size} bytes, record 1\.\d+, mark EF$", said, re.MULTILINE)

@@ -13,9 +13,9 @@ import pytest
 
 from tests.lab import Connection, Ocserv
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.system.leaks import OUTSIDE, Leaks
-from tests.system.test_kill_switch import until
-from tests.system.test_server_address import put_right, until_again
+from tests.system.test_server_address import put_right
 
 OCSERV = "dpd = 3\ndns = 192.168.77.53\n"
 NAME, RESOLVER, MOVED = "vpn.test", "10.91.1.1", "10.91.2.3"
@@ -86,7 +86,7 @@ def test_a_server_that_moved_is_found_by_the_names_of_before(line: Line, names: 
             names.address = MOVED
             try:
                 server.restart()
-                until_again(connection, patience_s=60)
+                connection.wait_for("connected again over DTLS", 60)
                 assert "routes and names are those of before until there is one again" in connection.errors
                 until(lambda: "192.168.77.53" in Path("/etc/resolv.conf").read_text())
                 assert f"-> {MOVED}:" in line.qosctl("flows").stdout

@@ -4,7 +4,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tests.lab import Connection
 from tests.lab.lock import somebody_holds_the_lock
 from tests.lab.relay import Relay
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.lab.wiretap import Wiretap
 from tests.system.flowing import EF_BYTE, Flowing, Row, note
 
@@ -26,11 +27,8 @@ ROUTER = "10.91.1.1"
 def no_udp(line: Line) -> Iterator[None]:
     """Let the router drop the tunnel's UDP packets, both ways."""
     rules = f"udp dport {line.server.port} drop; udp sport {line.server.port} drop"
-    line.router.run(["nft", f"add table inet t; add chain inet t c {{ type filter hook forward priority 0; {rules}; }}"])
-    try:
+    with line.topology.dropping(rules):
         yield
-    finally:
-        line.router.run(["nft", "delete", "table", "inet", "t"])
 
 
 @contextlib.contextmanager
@@ -54,17 +52,10 @@ def state(line: Line) -> int:
     return max((int(flow["statistics"]["state"]) for flow in _flows(line)), default=0)
 
 
-def until(true: Callable[[], bool], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_network_that_goes_and_comes_back_beyond_the_first_hop(line: Line) -> None:
     with line.connected() as connection, Flowing(line.client, line.server_namespace) as flow:
         line.router.run(["ip", "link", "set", "dev", line.topology.router_server_if, "down"])
-        until(lambda: "connecting again" in connection.errors)  # the server is given up by then
+        connection.wait_for("connecting again", 30)  # the server is given up by then
         line.router.run(["ip", "link", "set", "dev", line.topology.router_server_if, "up"])
         line.router.run(["ip", "addr", "replace", "fd91:2::1/64", "dev", line.topology.router_server_if, "nodad"])
         seconds = flow.wait(time.monotonic())
@@ -149,11 +140,11 @@ def test_udp_that_is_blocked_for_a_while(attached: Line, tap: Wiretap) -> None:
             lost = flow.lost()
             assert flow.tcp_works()
             opened = time.monotonic()
-        until(lambda: state(attached) == 2)
+        until(lambda: state(attached) == 2, 30)
         again = time.monotonic() - opened
         assert "packets go over TLS, unmarked, until DTLS works" in connection.errors
         assert "packets go over DTLS again" in connection.errors
-        until(lambda: flow.wait(time.monotonic()) >= 0)
+        until(lambda: flow.wait(time.monotonic()) >= 0, 30)
         marked = [r.frame.dscp for r in tap.sent() if r.inner and r.inner.traffic_class == EF_BYTE]
         assert set(marked) == {46}
         kept = flow.tcp_works()
@@ -173,7 +164,7 @@ def test_udp_that_is_blocked_from_the_start(line: Line) -> None:
             seconds = time.monotonic() - began
             assert state(line) == 1
             assert "packets go over TLS, unmarked" in connection.errors
-        until(lambda: state(line) == 2)
+        until(lambda: state(line) == 2, 30)
         kept, lost = flow.tcp_works(), flow.lost()
     note(
         Row("UDP blocked from the start", "no answer over UDP: packets go over TLS, unmarked", "start", seconds, lost, kept)
@@ -186,7 +177,7 @@ def test_a_nat_that_forgets(line: Line) -> None:
         rebound = time.monotonic()
         relay.rebind()
         seconds = flow.wait(rebound)
-        until(lambda: state(line) == 2)
+        until(lambda: state(line) == 2, 30)
         kept, lost = flow.tcp_works(), flow.lost()
     note(Row("NAT forgets the UDP flow", "nothing, or: packets go over TLS ... over DTLS again", "forgotten",
              seconds, lost, kept))  # fmt: skip
@@ -199,7 +190,7 @@ def test_tls_that_dies_while_dtls_lives(line: Line, how: str) -> None:
     with through_relay(line) as (relay, connection), Flowing(line.client, line.server_namespace) as flow:
         died = time.monotonic()
         relay.set(tcp=how)
-        until(lambda: "connecting again" in connection.errors)
+        connection.wait_for("connecting again", 30)
         ended = time.monotonic()
         relay.set(tcp="pass")
         seconds = flow.wait(ended)
@@ -233,13 +224,13 @@ def test_udp_that_goes_and_comes_back_while_another_command_holds_the_lock(attac
             with no_udp(attached):
                 seconds = flow.wait(time.monotonic())
                 assert flow.tcp_works()
-            until(lambda: "packets go over DTLS again" in connection.errors)
+            connection.wait_for("packets go over DTLS again", 30)
             flow.wait(time.monotonic())
             kept = flow.tcp_works()
             tap.forget()
             flow.wait(time.monotonic())
             unmarked = {r.frame.dscp for r in tap.sent() if r.inner and r.inner.traffic_class == EF_BYTE}
-        until(lambda: state(attached) == 2)
+        until(lambda: state(attached) == 2, 30)
         flow.wait(time.monotonic())
         tap.forget()
         flow.wait(time.monotonic())
@@ -269,8 +260,8 @@ def test_a_way_to_the_server_through_its_own_tunnel_is_said_with_what_mends_it(l
     own = [f"{line.topology.server4}/32", "dev", TUNNEL]
     with line.connected() as connection:
         line.client.run(["ip", "route", "add", *own])
-        until(lambda: "connecting again" in connection.errors)
-        until(lambda: "no way to the server but through its own tunnel (try: ip route): trying again" in connection.errors)
+        connection.wait_for("connecting again", 30)
+        connection.wait_for("no way to the server but through its own tunnel (try: ip route): trying again", 30)
         assert "no session for" not in connection.errors
         line.client.run(["ip", "route", "del", *own])
-        until(lambda: "connected again" in connection.errors)
+        connection.wait_for("connected again", 30)

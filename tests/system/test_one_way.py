@@ -8,12 +8,13 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.lab import Namespace
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.system.flowing import Row, note
 
 OCSERV = "dpd = 60\nswitch-to-tcp-timeout = 25\n"  # the second as Debian's configuration has it
@@ -79,11 +80,8 @@ class Stream:
 def blocked(line: Line, way: str) -> Iterator[float]:
     """Let the router drop the tunnel's UDP packets; yields since when."""
     rules = WAYS[way].format(line.server.port)
-    line.router.run(["nft", f"add table inet t; add chain inet t c {{ type filter hook forward priority 0; {rules}; }}"])
-    try:
+    with line.topology.dropping(rules):
         yield time.monotonic()
-    finally:
-        line.router.run(["nft", "delete", "table", "inet", "t"])
 
 
 @contextlib.contextmanager
@@ -95,13 +93,6 @@ def silent_kernel(line: Line) -> Iterator[None]:
         yield
     finally:
         line.client.sysctl(name, "-1")
-
-
-def _until(true: Callable[[], bool], timeout: float = 40) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def _state(line: Line) -> int:
@@ -116,7 +107,7 @@ def _address(line: Line) -> str:
 @pytest.mark.parametrize("way", ["both ways", "towards us"])
 def test_who_only_listens_hears_again(line: Line, way: str) -> None:
     with silent_kernel(line), line.connected() as connection:
-        _until(lambda: _state(line) == 2)
+        until(lambda: _state(line) == 2, 40)
         stream = Stream(line.server_namespace, line.client, _address(line))
         with stream.flowing():
             time.sleep(1)
@@ -126,7 +117,7 @@ def test_who_only_listens_hears_again(line: Line, way: str) -> None:
                 assert "no answer over UDP any more: packets go over TLS" in connection.errors
                 time.sleep(1)  # and it goes on
                 stream.wait(time.monotonic())
-            _until(lambda: _state(line) == 2)
+            until(lambda: _state(line) == 2, 40)
             stream.wait(time.monotonic())
             lost = stream.sent - len(stream.came)
     note(Row(f"UDP blocked {way} while we only receive", "no answer over UDP any more: packets go over TLS, unmarked",
@@ -136,7 +127,7 @@ def test_who_only_listens_hears_again(line: Line, way: str) -> None:
 
 def test_who_is_heard_no_more_finds_out_although_packets_come(line: Line) -> None:
     with line.connected() as connection:
-        _until(lambda: _state(line) == 2)
+        until(lambda: _state(line) == 2, 40)
         address = _address(line)
         down = Stream(line.server_namespace, line.client, address)
         up = Stream(line.client, line.server_namespace, line.server.inner4)
@@ -146,7 +137,7 @@ def test_who_is_heard_no_more_finds_out_although_packets_come(line: Line) -> Non
                 seconds = up.wait(since + 0.1) + 0.1
                 assert down.wait(time.monotonic()) < BOUND_S
                 assert "no answer over UDP any more: packets go over TLS" in connection.errors
-            _until(lambda: _state(line) == 2)
+            until(lambda: _state(line) == 2, 40)
             up.wait(time.monotonic())
             lost = up.sent - len(up.came)
     words = "no answer over UDP any more: packets go over TLS, unmarked"

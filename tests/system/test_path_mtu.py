@@ -1,23 +1,15 @@
 """A path that takes less than it did: packets of every size go on arriving, whether the path says so or not."""
 
 import time
-from collections.abc import Callable
 
 from tests.lab.relay import Relay
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.system.flowing import Row, note
 
 ROUTER = "10.91.1.1"
 FULL = 1400 - 28  # bytes of ping that make an inner packet of 1400
 OCSERV = "dpd = 5\n"
-
-
-def _until(true: Callable[[], bool], timeout: float = 40) -> float:
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() < began + timeout
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def _passes(line: Line, size: int) -> bool:
@@ -37,8 +29,8 @@ def test_a_path_that_says_what_it_takes(line: Line) -> None:
         for namespace, device in ends:
             namespace.run(["ip", "link", "set", "dev", device, "mtu", "1380"])
         try:
-            seconds = _until(lambda: _passes(line, FULL))
-            _until(lambda: _statistics(line)["reconnects_path_mtu"] == 1 and _statistics(line)["state"] == 2)
+            seconds = until(lambda: _passes(line, FULL), 40)
+            until(lambda: _statistics(line)["reconnects_path_mtu"] == 1 and _statistics(line)["state"] == 2, 40)
             assert 1280 < _statistics(line)["inner_mtu"] < 1380
             assert _passes(line, FULL)
             whole = ["ping", "-c", "1", "-M", "do", "-s", str(FULL), line.server.inner4]
@@ -61,9 +53,9 @@ def test_a_path_that_swallows_what_is_too_large(line: Line) -> None:
         assert _passes(line, FULL)
         relay.set(largest=1360)
         began = time.monotonic()
-        _until(lambda: _passes(line, FULL) and _statistics(line)["reconnects_path_mtu"] == 1)
+        until(lambda: _passes(line, FULL) and _statistics(line)["reconnects_path_mtu"] == 1, 40)
         seconds = time.monotonic() - began
-        _until(lambda: _statistics(line)["state"] == 2)
+        until(lambda: _statistics(line)["state"] == 2, 40)
         assert _statistics(line)["black_holes"] == 1
         assert all(_passes(line, size) for size in (100, 600, 1100, 1250, 1300, FULL))
         assert _statistics(line)["dtls_lost"] == 0

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from tests.lab import Connection
 from tests.lab.inside import Inside
 from tests.lab.qosctl import COMMAND
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.lab.wiretap import Wiretap
 from tests.system.traces import ip, pins
 
@@ -48,13 +47,6 @@ def reconnected(line: Line) -> bool:
     said = line.qosctl("flows", "--json", check=False).stdout
     flows = json.loads(said).get("flows", [])
     return any(count for flow in flows for name, count in flow["statistics"].items() if name.startswith("reconnects_"))
-
-
-def until(true: Callable[[], bool], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def remembers(pid: int, secret: bytes) -> bool:
@@ -126,7 +118,7 @@ def test_a_reconnect_marks_as_before(attached: Line, tap: Wiretap) -> None:
     with Connection(line.client, words(line)) as connection, Inside(line) as inside:
         (before,) = line.qosctl.read("flows")["flows"]
         line.restart_server()
-        until(lambda: "connected again over DTLS" in connection.errors)
+        connection.wait_for("connected again over DTLS")
         (after,) = line.qosctl.read("flows")["flows"]
         assert before["local"] != after["local"]
         assert after["owner"]["pid"] == connection.process.pid
@@ -149,7 +141,7 @@ def test_whom_to_trust_is_read_once_and_by_root(line: Line, tmp_path: Path) -> N
     with Connection(line.client, ["connect", url, *login, "--setuid", "nobody", "--script", "none"]) as connection:
         ours.unlink()
         line.restart_server()
-        until(lambda: "connected again over DTLS" in connection.errors)
+        connection.wait_for("connected again over DTLS")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL], ids=lambda sign: sign.name)
@@ -183,7 +175,7 @@ def test_without_its_helper_a_client_goes_on_unmarked(line: Line) -> None:
     with Connection(line.client, words(line)) as connection, Inside(line) as inside:
         os.kill(connection.helper, signal.SIGKILL)
         line.restart_server()
-        until(lambda: "connected again over DTLS" in connection.errors)
+        connection.wait_for("connected again over DTLS")
         assert inside.works_both_ways(b"through")
         assert connection.errors.count("the helper is gone") == 1
     assert line.qosctl("flows", check=False).stdout.count("is dead") == 1

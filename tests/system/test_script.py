@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.lab.inside import Inside
 from tests.lab.openconnect import Openconnect
 from tests.lab.qosctl import COMMAND
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.system.traces import traces
 
 OCSERV = """
@@ -87,13 +87,6 @@ def calls(path: Path) -> list[dict[str, str]]:
     """Return the environments that RECORD wrote."""
     blocks = path.read_text().split("\0\0")[:-1]
     return [dict(entry.split("=", 1) for entry in block.split("\0")) for block in blocks]
-
-
-def until(true: Callable[[], bool], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def way(line: Line, address: str, *more: str) -> str:
@@ -167,7 +160,7 @@ def test_a_server_that_names_nothing_gets_all_and_stays_reachable(line: Line, fu
     with Connection(line.client, words(line, full)) as connection:
         assert (way(line, "198.51.100.1"), own_way(line)) == (TUNNEL, line.device)
         full.restart()
-        until(lambda: "connected again" in connection.errors)
+        connection.wait_for("connected again")
         assert (way(line, "198.51.100.1"), own_way(line)) == (TUNNEL, line.device)
     assert traces(line.client) == before
 
@@ -177,14 +170,14 @@ def test_a_network_that_goes_takes_the_way_to_the_server_with_it_and_brings_it_b
     client, device = line.client, line.device
     with Connection(client, words(line, full)) as connection, Inside(line) as inside:
         client.run(["ip", "link", "set", "dev", device, "down"])
-        until(lambda: "connecting again" in connection.errors)
+        connection.wait_for("connecting again")
         assert client.run(["ip", "route", "show", "default"]).stdout.split()[2] == TUNNEL
         assert (
             client.run(["ip", "route", "get", line.topology.server4, *OWN], check=False).returncode != 0
         )  # and never does
         client.run(["ip", "link", "set", "dev", device, "up"])
         client.run(["ip", "route", "add", "default", "via", "10.91.1.1", "dev", device, "metric", "100"])
-        until(lambda: "connected again" in connection.errors)
+        connection.wait_for("connected again")
         assert (way(line, "198.51.100.1"), own_way(line)) == (TUNNEL, device)
         assert inside.works_both_ways(b"through")
     client.run(["ip", "route", "del", "default", "via", "10.91.1.1", "metric", "100"])

@@ -105,13 +105,6 @@ def words(line: Line, server: Ocserv, *more: str, outer: int = 4, tunnel: str = 
     return ["connect", f"https://{host}:{server.port}", *login, "-i", tunnel, *more]
 
 
-def until_again(connection: Connection, patience_s: float = 30) -> None:
-    deadline = time.monotonic() + patience_s
-    while "connected again over DTLS" not in connection.errors:
-        assert time.monotonic() < deadline, connection.errors
-        time.sleep(0.05)
-
-
 @contextlib.contextmanager
 def put_right(line: Line) -> Iterator[None]:
     """Undo what a killed client has left of routes: vpnc-script takes one route to the server away for each it has set."""
@@ -137,7 +130,7 @@ def test_only_the_tunnels_own_packets_leave_for_the_server(line: Line, outer: in
             strangers.forget()
             assert strangers.outside == set()
             line.restart_server()
-            until_again(connection)
+            connection.wait_for("connected again over DTLS", 30)
             assert leaks.flows()
             assert strangers.arrives()
             assert strangers.outside == set()
@@ -238,7 +231,7 @@ def test_where_the_kernel_drops_what_has_another_way_back_the_tunnel_works_and_a
                 f" {line.topology.server4} leaves outside of {TUNNEL} (try: sysctl net.ipv4.conf.all.rp_filter=2)\n"
             )
             line.restart_server()
-            until_again(connection)
+            connection.wait_for("connected again over DTLS", 30)
             assert leaks.flows()
             assert leaks.seen() == []
     finally:

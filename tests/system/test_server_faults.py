@@ -1,6 +1,5 @@
 """What a server does to a session, and how soon packets flow again: restart, crash, kick, time-outs, new keys."""
 
-import contextlib
 import os
 import signal
 import time
@@ -16,9 +15,8 @@ from tests.system.flowing import EF_BYTE, Flowing, Row, note
 
 _OCCTL = f"/tmp/qosctl-occtl-{os.getpid()}"
 OCSERV = f"dpd = 2\nuse-occtl = true\nocctl-socket-file = {_OCCTL}\n"
-SOON_S = 5.0
-"""What is promised after a server is back. The tests' own bound is wider: timings of a busy machine decide nothing."""
 BOUND_S = 15.0
+"""Wider than the 5 s that are promised after a server is back: timings of a busy machine decide nothing."""
 LOGIN_REFUSED, DISMISSED = 5, 6
 _COOKIE_SLACK_S = 15
 """What ocserv adds to cookie-timeout."""
@@ -34,20 +32,6 @@ def _words(line: Line, *more: str) -> list[str]:
     server = line.server
     url = f"https://{line.topology.server4}:{server.port}"
     return ["connect", url, "--script", "none", "--servercert", server.pin, "-i", TUNNEL, *more]
-
-
-def _cookie_file(line: Line, folder: Path, server: Ocserv | None = None) -> Path:
-    server, address = server or line.server, line.topology.server4
-    said = line.client.run(
-        ["openconnect", "--authenticate", "--user=alice", "--passwd-on-stdin", "--non-inter",
-         f"--servercert={server.pin}", f"https://{address}:{server.port}"],
-        stdin=server.users["alice"] + "\n",
-    ).stdout  # fmt: skip
-    (cookie,) = [row.partition("=")[2].strip("'") for row in said.splitlines() if row.startswith("COOKIE=")]
-    path = folder / "cookie"
-    path.touch(mode=0o600)
-    path.write_text(cookie + "\n")
-    return path
 
 
 @pytest.mark.parametrize("how", ["restarted", "killed"])
@@ -87,7 +71,7 @@ def test_somebody_who_is_thrown_out_is_told_and_stays_out(line: Line) -> None:
 
 
 def test_a_cookie_that_the_server_has_forgotten_is_the_end(line: Line, tmp_path: Path) -> None:
-    words = _words(line, "--cookie-file", str(_cookie_file(line, tmp_path)))
+    words = _words(line, "--cookie-file", str(line.cookie_file(tmp_path)))
     with Connection(line.client, words) as connection:
         line.restart_server()
         assert connection.process.wait(20) == LOGIN_REFUSED
@@ -104,9 +88,9 @@ def test_a_cookie_that_expires_while_the_network_is_away_is_the_end(line: Line, 
         more = f"{OCSERV}dpd = 1\ncookie-timeout = 2\nuse-occtl = false\n"
         with Ocserv(line.server_namespace, [address], port=port, more=more) as server:
             words = ["connect", f"https://{address}:{port}", "--script", "none", "--servercert", server.pin, "-i", TUNNEL]
-            words += ["--cookie-file", str(_cookie_file(line, tmp_path, server))]
+            words += ["--cookie-file", str(line.cookie_file(tmp_path, server))]
             with Connection(line.client, words) as connection:
-                with _nothing_passes(line):
+                with line.topology.dropping():
                     while any(link.startswith("vpns") for link in _links(line)):  # the server holds the session
                         time.sleep(0.1)
                     time.sleep(2 + _COOKIE_SLACK_S + 2)  # and then the cookie, for its time-out
@@ -120,15 +104,6 @@ def test_a_cookie_that_expires_while_the_network_is_away_is_the_end(line: Line, 
 
 def _links(line: Line) -> list[str]:
     return [row.split()[0] for row in line.server_namespace.run(["ip", "-br", "link"]).stdout.splitlines()]
-
-
-@contextlib.contextmanager
-def _nothing_passes(line: Line) -> Iterator[None]:
-    line.router.run(["nft", "add table inet t; add chain inet t c { type filter hook forward priority 0; drop; }"])
-    try:
-        yield
-    finally:
-        line.router.run(["nft", "delete", "table", "inet", "t"])
 
 
 @pytest.mark.parametrize(
@@ -146,10 +121,7 @@ def test_new_keys_come_without_anybody_noticing(line: Line, method: str, priorit
             line.qosctl.connect(server, line.topology.server4, "-i", TUNNEL) as connection,
             Flowing(line.client, line.server_namespace) as flow,
         ):
-            began = time.monotonic()
-            while "time for new keys" not in connection.errors:
-                assert time.monotonic() < began + 20
-                time.sleep(0.01)
+            connection.wait_for("time for new keys")
             seconds = flow.wait(time.monotonic())
             assert line.qosctl.statistics()["reconnects_rekey"] >= 1
             kept = flow.tcp_works()
@@ -169,10 +141,7 @@ def test_time_that_is_up_means_another_login(line: Line) -> None:
             line.qosctl.connect(server, line.topology.server4, "-i", TUNNEL) as connection,
             Flowing(line.client, line.server_namespace) as flow,
         ):
-            began = time.monotonic()
-            while "the server ended the session" not in connection.errors:
-                assert time.monotonic() < began + 30
-                time.sleep(0.01)
+            connection.wait_for("the server ended the session", 30)
             seconds = flow.wait(time.monotonic())
             assert line.qosctl.statistics()["reconnects_session_timeout"] == 1
             kept = flow.tcp_works()

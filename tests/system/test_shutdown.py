@@ -2,8 +2,6 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +12,11 @@ from tests.lab.inside import Inside
 from tests.lab.qosctl import COMMAND
 from tests.lab.terminal import Terminal
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.lab.wiretap import ALERT, Record, Wiretap
 from tests.system.traces import ip, pins, traces
 
 SERVER_TUNNEL = "vpns"  # with a number
-
-
-def _eventually(true: Callable[[], bool], timeout: float = 5) -> bool:
-    deadline = time.monotonic() + timeout
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 def _devices(line: Line) -> list[str]:
@@ -52,7 +44,7 @@ def test_a_signal_ends_it_with_a_goodbye_and_no_traces(line: Line, tap: Wiretap,
     assert TUNNEL not in _devices(line)
     assert pins(line.client) == []
     assert line.qosctl("flows", check=False).returncode == 3
-    assert _eventually(lambda: _sessions(line) == 0)
+    until(lambda: _sessions(line) == 0, 5)
     assert [record.plaintext for record in tap.wait_for(goodbye, bool)] == [b"\x01\x00"]  # warning, close_notify
 
 
@@ -67,7 +59,7 @@ def test_a_window_that_closes_ends_it_as_ctrl_c_does(line: Line, tap: Wiretap) -
         terminal.close()
         assert terminal.wait(10) == 0
         assert traces(line.client) == before
-    assert _eventually(lambda: _sessions(line) == 0)
+    until(lambda: _sessions(line) == 0, 5)
     assert [each.plaintext for each in tap.wait_for(lambda: [r for r in tap.sent() if r.content_type == ALERT], bool)]
 
 
@@ -83,7 +75,7 @@ def test_what_is_closed_at_the_start_is_nothing_and_no_socket_or_record(
     words = [str(COMMAND), *line.words("--script", str(USUAL[0]))]
     process = line.client.popen(["sh", "-c", f'exec "$@" {closed}', "sh", *words])
     try:
-        assert _eventually(lambda: traces(line.client)["routes"] != before["routes"], 20)
+        until(lambda: traces(line.client)["routes"] != before["routes"], 20)
         for each in numbers:
             assert os.readlink(f"/proc/{process.pid}/fd/{each}") == os.devnull  # noqa: PTH115 - no path comes out
         process.send_signal(signal.SIGTERM)
@@ -112,21 +104,12 @@ def test_the_pins_stay_while_something_is_attached(attached: Line) -> None:
 
 def test_the_server_forgets_the_cookie_after_a_goodbye(line: Line, tmp_path: Path) -> None:
     server, address = line.server, line.topology.server4
-    said = line.client.run(
-        ["openconnect", "--authenticate", "--user=alice", "--passwd-on-stdin", "--non-inter",
-         f"--servercert={server.pin}", f"https://{address}:{server.port}"],
-        stdin=server.users["alice"] + "\n",
-    ).stdout  # fmt: skip
-    (cookie,) = [row.partition("=")[2].strip("'") for row in said.splitlines() if row.startswith("COOKIE=")]
-    cookie_file = tmp_path / "cookie"
-    cookie_file.touch(mode=0o600)
-    cookie_file.write_text(cookie + "\n")
     words = ["connect", f"https://{address}:{server.port}", "--servercert", server.pin, "--script", "none"]
-    words += ["--cookie-file", str(cookie_file)]
+    words += ["--cookie-file", str(line.cookie_file(tmp_path))]
 
     with Connection(line.client, words) as connection:
         assert connection.stop(signal.SIGINT) == 0
-    assert _eventually(lambda: _sessions(line) == 0)
+    until(lambda: _sessions(line) == 0, 5)
     again = line.qosctl(*words, check=False)
     assert again.returncode == 5
     assert again.stderr.startswith(f"qosctl: {address}:{server.port}: the server ")
@@ -141,7 +124,7 @@ def test_a_killed_client_leaves_nothing_since_its_helper_undoes_it(line: Line) -
         helper = Path(f"/proc/{connection.helper}")
         connection.process.kill()
         connection.process.wait()
-        assert _eventually(lambda: not helper.exists(), 10)
+        until(lambda: not helper.exists(), 10)
         assert traces(line.client) == before
 
 
@@ -156,7 +139,7 @@ def test_a_client_killed_with_its_helper_leaves_a_flow_that_is_shown_as_dead_and
         (flow,) = attached.qosctl.read("flows")["flows"]
         assert (flow["owner"]["pid"], flow["owner"]["alive"]) == (pid, False)
         assert "flows 0" in attached.qosctl("status").stdout
-    assert _eventually(lambda: _sessions(attached) == 0)
+    until(lambda: _sessions(attached) == 0, 5)
     with attached.connected() as connection:
         (flow,) = attached.qosctl.read("flows")["flows"]
         assert (flow["owner"]["pid"], flow["owner"]["alive"]) == (connection.process.pid, True)
@@ -189,7 +172,7 @@ def test_the_device_being_deleted_ends_it_with_one_line(line: Line) -> None:
         line.client.run(["ip", "link", "del", "dev", TUNNEL])
         assert connection.process.wait(5) == 3
         assert connection.errors == f"qosctl: {TUNNEL}: the device is gone (try: connect again)\n"
-    assert _eventually(lambda: _sessions(line) == 0)
+    until(lambda: _sessions(line) == 0, 5)
 
 
 def test_detach_under_a_running_tunnel_leaves_it_running(line: Line, inside: Inside) -> None:

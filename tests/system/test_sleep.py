@@ -10,11 +10,12 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.lab import Connection
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.system.flowing import Flowing, Row, note
 
 DPD_S = 2
@@ -42,12 +43,10 @@ class Machine:
         process = self.connection.process
         began = time.monotonic()
         process.send_signal(signal.SIGSTOP)
-        rule = "type filter hook forward priority 0; drop;"
-        self._line.router.run(["nft", f"add table inet t; add chain inet t c {{ {rule} }}"])
         try:
-            yield
+            with self._line.topology.dropping():
+                yield
         finally:
-            self._line.router.run(["nft", "delete", "table", "inet", "t"])
             with self._slept.open("r+b") as file:  # in place: it is mapped
                 file.write(struct.pack("=d", time.monotonic() - began))
             process.send_signal(signal.SIGCONT)
@@ -57,19 +56,12 @@ def _sessions(line: Line) -> int:
     return sum(row.startswith("vpns") for row in line.server_namespace.run(["ip", "-br", "link"]).stdout.splitlines())
 
 
-def _until(true: Callable[[], bool], timeout: float = 40) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_sleep_that_the_server_did_not_outlast(line: Line, tmp_path: Path) -> None:
     """Its goodbye is lost with the network: the connection looks alive until it is asked."""
     machine = Machine(line, tmp_path)
     with machine.connection as connection, Flowing(line.client, line.server_namespace) as flow:
         with machine.asleep():
-            _until(lambda: _sessions(line) == 0)
+            until(lambda: _sessions(line) == 0, 40)
         woke = time.monotonic()
         seconds = flow.wait(woke)
         assert "connecting again" in connection.errors

@@ -5,13 +5,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.lab import Namespace, Ocserv
 from tests.lab.relay import Relay
 from tests.lab.testbed import TUNNEL, Line
+from tests.lab.waiting import until
 from tests.system.flowing import Row, note
 
 ROUTER = "10.91.1.1"
@@ -20,14 +21,6 @@ OCSERV = "dpd = 5\n"
 TRANSFER_BYTES = 200_000
 _ECHO = 40 + 8  # headers of an IPv6 echo request
 WORDS = "the path is too small for IPv6 over UDP: packets go over TLS, unmarked"
-
-
-def _until(true: Callable[[], bool], timeout: float = 60) -> float:
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() < began + timeout
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def _pings(namespace: Namespace, address: str, packet_bytes: int) -> bool:
@@ -85,11 +78,8 @@ def swallowing(line: Line, *, all_protocols: bool) -> Iterator[None]:
     """Let the router drop what is larger than SMALL bytes, without a word."""
     what = "" if all_protocols else "meta l4proto udp "
     rules = f"{what}meta length > {SMALL} drop"
-    line.router.run(["nft", f"add table inet t; add chain inet t c {{ type filter hook forward priority 0; {rules}; }}"])
-    try:
+    with line.topology.dropping(rules):
         yield
-    finally:
-        line.router.run(["nft", "delete", "table", "inet", "t"])
 
 
 @contextlib.contextmanager
@@ -119,7 +109,7 @@ def test_a_path_that_swallows_what_ipv6_must_send_leaves_it_to_tls(line: Line) -
         while WORDS not in connection.errors:
             _pings(line.client, Ocserv.inner6, 1280)
             assert time.monotonic() < began + 60
-        _until(lambda: _pings(line.client, Ocserv.inner6, 1280) and _pings(line.server_namespace, own, 1280))
+        until(lambda: _pings(line.client, Ocserv.inner6, 1280) and _pings(line.server_namespace, own, 1280), 60)
         seconds = time.monotonic() - began
         assert _statistics(line)["state"] == 1
         assert _own_address(line) == own
@@ -133,7 +123,7 @@ def test_a_path_that_swallows_what_ipv6_must_send_leaves_it_to_tls(line: Line) -
         assert _pings(line.server_namespace, own, 1280)
         relay.set(largest=65535)
         with _another_source(line):
-            _until(lambda: _statistics(line)["state"] == 2)
+            until(lambda: _statistics(line)["state"] == 2, 60)
             assert _pings(line.server_namespace, own, 1280)
     note(Row("path swallows what IPv6 must be able to send", "the path is too small for IPv6 over UDP: packets go over TLS",
              "the first large packet", seconds, None, None))  # fmt: skip
@@ -150,7 +140,7 @@ def test_a_path_that_says_so_leaves_ipv6_to_tls(line: Line, outer: int) -> None:
             while WORDS not in connection.errors:
                 _pings(line.client, Ocserv.inner6, 1400)
                 assert time.monotonic() < began + 30
-            _until(lambda: _pings(line.client, Ocserv.inner6, 1280) and _pings(line.server_namespace, own, 1280))
+            until(lambda: _pings(line.client, Ocserv.inner6, 1280) and _pings(line.server_namespace, own, 1280), 60)
             seconds = time.monotonic() - began
             assert (_state(line), _own_address(line)) == (1, own)
             assert _statistics(line)["reconnects_path_mtu"] == 1
@@ -173,7 +163,7 @@ def test_a_path_that_swallows_tcps_large_packets_too_still_carries_ipv6(line: Li
             while WORDS not in connection.errors:
                 _pings(line.client, Ocserv.inner6, 1400)
                 assert time.monotonic() < began + 60
-            _until(lambda: _pings(line.client, Ocserv.inner6, 1400) and _pings(line.server_namespace, own, 1400))
+            until(lambda: _pings(line.client, Ocserv.inner6, 1400) and _pings(line.server_namespace, own, 1400), 60)
             assert _received(line, own) == TRANSFER_BYTES
             assert (_state(line), _own_address(line)) == (1, own)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,13 +36,6 @@ def quiet(line: Line) -> Iterator[Line]:
 def words(line: Line, server: Ocserv, *more: str, user: str = "alice") -> list[str]:
     login = ["-u", user, "--password-file", str(server.password_file(user)), "--servercert", server.pin]
     return ["connect", f"https://{line.topology.server4}:{server.port}", "--script", "none", *login, "-i", TUNNEL, *more]
-
-
-def until(true: Callable[[], object], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def passwords(server: Ocserv) -> int:
@@ -96,10 +89,10 @@ def test_a_running_tunnel_waits_for_room_and_comes_in_when_there_is_some(quiet: 
         with Connection(line.client, words(line, server)) as connection:
             full.touch()
             server.restart()
-            until(lambda: NO_ROOM_WORDS in connection.errors)
+            connection.wait_for(NO_ROOM_WORDS, 40)
             time.sleep(5)
             full.unlink()
-            until(lambda: "connected again over DTLS" in connection.errors)
+            connection.wait_for("connected again over DTLS", 40)
             line.client.run(["ping", "-c", "1", "-W", "5", server.inner4])
         assert passwords(server) == 2, server.log
 
@@ -128,13 +121,13 @@ def test_a_server_that_comes_back_without_dtls_keeps_the_tunnel(quiet: Line) -> 
     ):
         server.reconfigure(dtls=False)
         server.restart()
-        until(lambda: "connected again over TLS" in connection.errors)
+        connection.wait_for("connected again over TLS", 40)
         flow.wait(time.monotonic())
         assert flow.tcp_works()
         assert connection.errors.count("the server offers no DTLS: packets go over TLS, unmarked\n") == 1
         server.reconfigure(dtls=True)
         server.restart()
-        until(lambda: "connected again over DTLS" in connection.errors)
+        connection.wait_for("connected again over DTLS", 40)
         assert flow.tcp_works()
 
 

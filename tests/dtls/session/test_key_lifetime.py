@@ -142,14 +142,10 @@ def test_a_server_that_hears_no_new_handshake_keeps_the_old_keys(lab: Topology, 
     with Tunnel(lab.client, options(lab, server, KeyLife(records=1000))) as tunnel:
         port = tunnel.info.local[1]
         shut = f"udp dport {server.port} udp sport != {port} drop"
-        lab.router.run(["nft", f"add table inet t; add chain inet t c {{ type filter hook forward priority 0; {shut}; }}"])
-        try:
-            with Echo(lab, server, 0.002) as echo:
-                while echo.sent < 5000:
-                    time.sleep(0.1)
-                echo.stop()
-        finally:
-            lab.router.run(["nft", "delete", "table", "inet", "t"])
+        with lab.dropping(shut), Echo(lab, server, 0.002) as echo:
+            while echo.sent < 5000:
+                time.sleep(0.1)
+            echo.stop()
         counts = tunnel.info.statistics()
         assert RENEWED not in counts.control
         assert counts.standing.state is State.DTLS
@@ -170,19 +166,15 @@ def test_the_path_is_known_to_the_new_keys(lab: Topology, server: Ocserv) -> Non
 @pytest.mark.audit
 def test_tls_that_carries_for_long_gets_new_keys_by_a_new_session(lab: Topology, server: Ocserv) -> None:
     rules = f"udp dport {server.port} drop"
-    lab.router.run(["nft", f"add table inet t; add chain inet t c {{ type filter hook forward priority 0; {rules}; }}"])
-    try:
-        with Tunnel(lab.client, options(lab, server, KeyLife(records=3000))) as tunnel:
-            with Echo(lab, server, 0.001) as echo:
-                tunnel.wait_for(lambda now: sum(now.standing.reconnects.values()) >= 2)
-                tunnel.wait_for(lambda now: now.standing.state is State.TLS)
-                echo.stop()
-            reasons = {reason.value for reason in tunnel.info.statistics().standing.reconnects}
-            assert reasons == {"rekey"}
-            lost = echo.sent - len(set(echo.back))
-            assert lost < echo.sent / 100  # what was on its way over the connection that ended
-    finally:
-        lab.router.run(["nft", "delete", "table", "inet", "t"])
+    with lab.dropping(rules), Tunnel(lab.client, options(lab, server, KeyLife(records=3000))) as tunnel:
+        with Echo(lab, server, 0.001) as echo:
+            tunnel.wait_for(lambda now: sum(now.standing.reconnects.values()) >= 2)
+            tunnel.wait_for(lambda now: now.standing.state is State.TLS)
+            echo.stop()
+        reasons = {reason.value for reason in tunnel.info.statistics().standing.reconnects}
+        assert reasons == {"rekey"}
+        lost = echo.sent - len(set(echo.back))
+        assert lost < echo.sent / 100  # what was on its way over the connection that ended
 
 
 def test_the_bounds_are_within_what_the_standards_advise() -> None:
