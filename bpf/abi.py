@@ -1,4 +1,4 @@
-"""The Python mirror of abi.h: limits, outcomes and struct formats, in native byte order and alignment.
+"""The Python mirror of abi.h: limits and struct formats, in native byte order and alignment. `outcome` has the outcomes.
 
 tests/bpf/program/test_abi.py compiles abi.h and compares every number here with the compiler's.
 """
@@ -43,33 +43,6 @@ class FlowState(enum.IntEnum):
     EMPTY = 0
     USED = 1
     REMOVED = 2
-
-
-class Outcome(enum.IntEnum):
-    """Every way out of the program; abi.h says what each means. Numbers are never reused."""
-
-    OFF = 0
-    NOT_IP = 1
-    NOT_UDP = 2
-    FRAGMENT = 3
-    IPV6_EXT_HEADERS = 4
-    TRUNCATED = 5
-    NO_FLOW = 6
-    NOT_DTLS = 7
-    NOT_DATA = 8
-    CID_OR_DTLS13 = 9
-    PARTIAL_RECORD = 10
-    MULTIPLE_RECORDS = 11
-    NO_MARK = 12
-    POLICY_LEAVE = 13
-    UNCHANGED = 14
-    STAMPED = 15
-    WRITE_FAILED = 16
-
-    @property
-    def label(self) -> str:
-        """The name that metrics and `--json` use."""
-        return self.name.lower()
 
 
 # outcome slots, then (packets, bytes) for each outer DSCP

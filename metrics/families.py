@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
-from qosctl.bpf.abi import FLOW_SLOTS, Outcome
+from qosctl.bpf.abi import FLOW_SLOTS
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.outcome import Outcome
 from qosctl.metrics.readings import Device
 
 _NANOSECONDS = 1_000_000_000
@@ -85,8 +86,7 @@ def _packets(by_name: Mapping[str, Sequence[Device]]) -> Metric:
     metric = CounterMetricFamily(
         "qosctl_packets",
         "Packets seen at the device's egress, by what became of them; each has exactly one outcome, and a batch counts as "
-        "its segments. stamped: the outer DSCP was written; unchanged: it was right already; off: passtos is off; no_flow: "
-        "not a tunnel of ours; no_mark: a tunnel's packet without a valid mark; others: left alone, for the reason named.",
+        f"its segments. What the packet was: {'; '.join(f'{outcome.label}: {outcome.was}' for outcome in Outcome)}.",
         labels=["device", "outcome"],
     )
     for name, devices in by_name.items():

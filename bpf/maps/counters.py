@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qosctl.bpf.abi import DEVICE_COUNTERS, OUTCOME_SLOTS, Outcome
+from qosctl.bpf.abi import DEVICE_COUNTERS, OUTCOME_SLOTS
 from qosctl.bpf.dscp import DSCP_COUNT, Dscp
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import syscall
+from qosctl.bpf.outcome import Outcome
 
 SHAPE = syscall.MapShape(syscall.MAP_TYPE_PERCPU_ARRAY, 4, DEVICE_COUNTERS.size, 1)
 

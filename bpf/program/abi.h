@@ -76,28 +76,28 @@ union flow_slot {
 /*
  * Every way out of the program. A packet has exactly one outcome; a GSO batch counts as its segments. A number keeps its
  * meaning for ever: a new outcome takes the next free one, one that goes leaves its number unused. So an outcome more is not
- * another layout, and counters outlive an upgrade.
+ * another layout, and counters outlive an upgrade. What each means is said in outcome.py, and nowhere else.
  */
 #define OUTCOME_SLOTS 48 /* room for those to come */
 
 enum outcome {
-	OUTCOME_OFF = 0,              /* passtos is off */
-	OUTCOME_NOT_IP = 1,           /* neither IPv4 nor IPv6, or behind more than two VLAN tags */
-	OUTCOME_NOT_UDP = 2,          /* another protocol, ESP and AH included */
-	OUTCOME_FRAGMENT = 3,         /* part of a fragmented datagram: all parts are left alone alike */
-	OUTCOME_IPV6_EXT_HEADERS = 4, /* more IPv6 extension headers than EXTENSIONS_MAX */
-	OUTCOME_TRUNCATED = 5,        /* ends before its headers do, or a length field promises more than there is */
-	OUTCOME_NO_FLOW = 6,          /* not a tunnel of ours */
-	OUTCOME_NOT_DTLS = 7,         /* ours, but not a DTLS 1.2 record */
-	OUTCOME_NOT_DATA = 8,         /* handshake, alert, change cipher spec, heartbeat */
-	OUTCOME_CID_OR_DTLS13 = 9,    /* a record whose number cannot be read: connection id, or DTLS 1.3 */
-	OUTCOME_PARTIAL_RECORD = 10,  /* the record is longer than its datagram */
-	OUTCOME_MULTIPLE_RECORDS = 11, /* the datagram holds more than one record */
-	OUTCOME_NO_MARK = 12,         /* no mark, or another record's mark, under this record's number */
-	OUTCOME_POLICY_LEAVE = 13,    /* the policy says to leave this class alone */
-	OUTCOME_UNCHANGED = 14,       /* carries the wanted DSCP already */
-	OUTCOME_STAMPED = 15,         /* the DSCP was written */
-	OUTCOME_WRITE_FAILED = 16,    /* the kernel would not make the header writable */
+	OUTCOME_OFF = 0,
+	OUTCOME_NOT_IP = 1,
+	OUTCOME_NOT_UDP = 2,
+	OUTCOME_FRAGMENT = 3,
+	OUTCOME_IPV6_EXT_HEADERS = 4,
+	OUTCOME_TRUNCATED = 5,
+	OUTCOME_NO_FLOW = 6,
+	OUTCOME_NOT_DTLS = 7,
+	OUTCOME_NOT_DATA = 8,
+	OUTCOME_CID_OR_DTLS13 = 9,
+	OUTCOME_PARTIAL_RECORD = 10,
+	OUTCOME_MULTIPLE_RECORDS = 11,
+	OUTCOME_NO_MARK = 12,
+	OUTCOME_POLICY_LEAVE = 13,
+	OUTCOME_UNCHANGED = 14,
+	OUTCOME_STAMPED = 15,
+	OUTCOME_WRITE_FAILED = 16,
 };
 
 struct class_counter {

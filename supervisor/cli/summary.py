@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qosctl.bpf.abi import Outcome
+from qosctl.bpf.outcome import Fate, outcomes_of
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status
 
-_MARKED = (Outcome.STAMPED, Outcome.UNCHANGED)
+_MARKED = outcomes_of(Fate.MARKED)
 
 
 def glance(now: Status) -> str:

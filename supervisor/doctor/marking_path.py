@@ -10,18 +10,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.bpf.maps.counters import DeviceCounters
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.outcome import Fate, outcomes_of
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
 from qosctl.supervisor.doctor import host_snapshot
 from qosctl.supervisor.doctor.finding import Finding, failed, passed, warned
 
 MOMENT = 0.5  # seconds between the two readings
 _ENOUGH = 5  # packets of a device that must not go by unseen
-_LATE = (Outcome.NO_MARK, Outcome.PARTIAL_RECORD, Outcome.MULTIPLE_RECORDS, Outcome.WRITE_FAILED, Outcome.CID_OR_DTLS13)
 
 
 @dataclass(frozen=True)
@@ -167,12 +166,12 @@ def _counters(seen: Observation) -> Iterator[Finding]:
 
 def _outcome(device: DeviceStatus, now: Status) -> Finding:
     outcomes = device.counters.outcomes
-    done = outcomes[Outcome.STAMPED] + outcomes[Outcome.UNCHANGED]
-    late = [outcome for outcome in _LATE if outcomes[outcome] > done]
+    done = sum(outcomes[outcome] for outcome in outcomes_of(Fate.MARKED))
+    missed = max(outcomes_of(Fate.MISSED), key=outcomes.__getitem__)
     classes = [dscp for dscp, traffic in device.counters.outer.items() if traffic.packets]
-    if late:
+    if outcomes[missed] > done:
         return warned(
-            "counters", f"{device.name}: most records ended as {late[0].label}, {outcomes[late[0]]:,} of them",
+            "counters", f"{device.name}: most records ended as {missed.label}, {outcomes[missed]:,} of them",
             "they left unmarked because their mark was not found or not safe to use", "qosctl flows; then reconnect",
         )  # fmt: skip
     if not done:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_page.statistics import Statistic
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.outcome import Outcome
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status
 
 _BITS = 8

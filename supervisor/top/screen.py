@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qosctl.bpf.abi import Outcome
+from qosctl.bpf.outcome import Fate
 from qosctl.supervisor.devices.status import DeviceState
 from qosctl.supervisor.top.rates import DeviceRates, Rates, TunnelRates
 
 WIDTH = 80
 _BAR_MAX = 18
-_MARKED = frozenset({Outcome.STAMPED, Outcome.UNCHANGED})
 _STATES = {
     DeviceState.ATTACHED: "attached",
     DeviceState.DETACHED: "NOT ATTACHED (try: qosctl attach)",
@@ -100,7 +99,8 @@ def _device(device: DeviceRates) -> Iterator[str]:
 
 
 def _left_alone(device: DeviceRates) -> list[tuple[str, float]]:
-    reasons = [(outcome.label, rate) for outcome, rate in device.outcomes.items() if rate and outcome not in _MARKED]
+    left = ((outcome, rate) for outcome, rate in device.outcomes.items() if outcome.fate is not Fate.MARKED)
+    reasons = [(outcome.label, rate) for outcome, rate in left if rate]
     return sorted(reasons, key=lambda reason: -reason[1])
 
 

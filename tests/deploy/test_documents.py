@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.maps.folding import FOLDS, fold
 from qosctl.supervisor.cli.main import COMMANDS
@@ -35,11 +34,6 @@ def rows(page: str) -> set[str]:
 def test_operations_explains_each_metric_and_no_other() -> None:
     explained = {name for name in rows(text("operations.md")) if name.startswith("qosctl_")}
     assert explained == set(families())
-
-
-def test_operations_explains_each_outcome() -> None:
-    (table,) = re.findall(r"\| `outcome` \|.*?\n\n", text("operations.md"), re.DOTALL)
-    assert rows(table) - {"outcome"} == {outcome.label for outcome in Outcome}
 
 
 def test_operations_says_what_to_do_about_each_alert() -> None:

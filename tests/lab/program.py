@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from qosctl.bpf.abi import RING_WORDS, Outcome, mark_word
+from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.flow_page.flow_pins import Owner
 from qosctl.bpf.kernel import bpffs, syscall
@@ -25,6 +25,7 @@ from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.namespace_maps import State, create_state, folder, open_state
 from qosctl.bpf.maps.ring import Ring
+from qosctl.bpf.outcome import Outcome
 
 from tests.lab import Namespace, packets
 

@@ -7,8 +7,8 @@ The key `str` stands for any number of keys.
 import json
 from typing import Any
 
-from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import Dscp
+from qosctl.bpf.outcome import Outcome
 from qosctl.supervisor.output.json_documents import RECONNECTS
 
 from tests.lab.inside import Inside

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qosctl.bpf.abi import FLOW_PROBES, FLOW_SLOTS, Outcome
+from qosctl.bpf.abi import FLOW_PROBES, FLOW_SLOTS
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.maps.flow_key import FlowKey, home_of
+from qosctl.bpf.outcome import Outcome
 
 from tests.lab import packets
 from tests.lab.program import FLOW4, FLOW6, Kernel, kernel

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from qosctl.bpf.abi import DEVICE_COUNTERS, OUTCOME_SLOTS, POLICY_BANKS, POLICY_ENTRY, RING_WORDS, WORD, Outcome
+from qosctl.bpf.abi import DEVICE_COUNTERS, OUTCOME_SLOTS, POLICY_BANKS, POLICY_ENTRY, RING_WORDS, WORD
 from qosctl.bpf.dscp import DSCP_COUNT
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.namespace_maps import folder
 from qosctl.bpf.maps.ring import Ring
+from qosctl.bpf.outcome import Outcome
 
 from tests.bpf.program.reference import Expected, Maps, expect
 from tests.lab.program import FLOW4, FLOW6, UNSPEC, Kernel, own, sk_buff

@@ -1,9 +1,9 @@
 """What the program must do to a packet, in plain Python: packet, maps and context in; packet, outcome and priority out.
 
-Written from abi.h and the RFCs, not from the C. It peels layers off as byte strings where the program walks offsets,
-and it sums up whole headers where the program updates one word, so that a mistake is not made twice. Two rules are worth
-knowing: headers are read from whatever bytes are there, and lengths are held against each other only once the flow is
-known to be ours.
+Written from abi.h, outcome.py and the RFCs, not from the C. It peels layers off as byte strings where the program walks
+offsets, and it sums up whole headers where the program updates one word, so that a mistake is not made twice. Two rules
+are worth knowing: headers are read from whatever bytes are there, and lengths are held against each other only once the
+flow is known to be ours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qosctl.bpf.abi import Outcome
+from qosctl.bpf.outcome import Outcome
 
 _TAGS = (b"\x81\x00", b"\x88\xa8")  # IEEE 802.1Q, 802.1ad
 _ETHERTYPES = {b"\x08\x00": 4, b"\x86\xdd": 6}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qosctl.bpf.abi import RING_WORDS, Outcome
+from qosctl.bpf.abi import RING_WORDS
+from qosctl.bpf.outcome import Outcome
 
 from tests.lab.packets import (
     ALERT,

@@ -8,10 +8,11 @@ import struct
 
 import pytest
 from qosctl.bpf import abi
-from qosctl.bpf.abi import FlowState, Outcome, PolicyAction
+from qosctl.bpf.abi import FlowState, PolicyAction
 from qosctl.bpf.dscp import DSCP_COUNT
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.load import bcc
+from qosctl.bpf.outcome import Outcome
 
 from tests.lab import Namespace
 from tests.lab.program import changed_sources

@@ -8,9 +8,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from qosctl.bpf.abi import RING_WORDS, Outcome
+from qosctl.bpf.abi import RING_WORDS
 from qosctl.bpf.dscp import DF, EF, LE, Dscp, Ecn, TrafficClass
 from qosctl.bpf.maps.policy import Policy, Rule
+from qosctl.bpf.outcome import Outcome
 
 from tests.bpf.program.table import DATA, DATAGRAM, ETHERNET_SHAPES, LEFT_ALONE, NUMBER, SHAPES, Left, Shape
 from tests.lab.packets import frame, ipv4, ipv6, record, udp

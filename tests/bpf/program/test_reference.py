@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qosctl.bpf.abi import Outcome, mark_word
+from qosctl.bpf.abi import mark_word
 from qosctl.bpf.dscp import EF, Dscp
+from qosctl.bpf.outcome import Outcome
 
 from tests.bpf.program.differential import Context, Differential, DisagreementError, on_one_cpu
 from tests.bpf.program.reference import expect

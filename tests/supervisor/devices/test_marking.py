@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from qosctl.bpf.abi import Outcome, mark_word
+from qosctl.bpf.abi import mark_word
 from qosctl.bpf.dscp import EF
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.load import bcc
@@ -19,6 +19,7 @@ from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.namespace_maps import open_state
 from qosctl.bpf.maps.ring import Ring
+from qosctl.bpf.outcome import Outcome
 from qosctl.supervisor.devices.attach import attach
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.passtos import set_passtos

@@ -8,11 +8,11 @@ import subprocess
 import sys
 
 import pytest
-from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import EF
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.maps.namespace_maps import folder
 from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.outcome import Outcome
 from qosctl.supervisor.devices.attach import attach, detach
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.passtos import set_passtos

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from qosctl.bpf.abi import Outcome
 from qosctl.bpf.load import bcc
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.namespace_maps import folder
+from qosctl.bpf.outcome import Outcome
 from qosctl.supervisor.devices.attach import attach
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.passtos import set_passtos

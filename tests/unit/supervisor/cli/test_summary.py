@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_page.flow_pins import Owner
 from qosctl.bpf.flow_page.statistics import Statistic
@@ -11,6 +10,7 @@ from qosctl.bpf.maps.counters import DeviceCounters, Traffic
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.outcome import Outcome
 from qosctl.supervisor.cli.summary import glance
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qosctl.bpf.abi import Outcome
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued, backlog_word
 from qosctl.bpf.flow_page.flow_pins import Owner
@@ -16,6 +15,7 @@ from qosctl.bpf.maps.counters import DeviceCounters, Traffic
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.outcome import Outcome
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status
 from qosctl.supervisor.top.rates import Rate, Sample, rates

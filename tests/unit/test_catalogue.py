@@ -1,0 +1,54 @@
+"""What is declared once is repeated everywhere as declared; tests/catalogue.py draws the files."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import pytest
+from qosctl.bpf.abi import OUTCOME_SLOTS
+from qosctl.bpf.outcome import Fate, Outcome, outcomes_of
+
+from tests.catalogue import DRAWN, ROOT, queries
+
+ABI = (ROOT / "bpf" / "program" / "abi.h").read_text(encoding="utf-8")
+PROGRAM = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bpf" / "program").glob("*.[ch]"))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_file_that_repeats_the_catalogue_says_the_same(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    changes = difflib.unified_diff(text.splitlines(), DRAWN[name](text).splitlines(), "is", "should be", lineterm="", n=0)
+    assert "\n".join(changes) == "", f"python -m tests.catalogue writes {name} anew"
+
+
+def test_the_header_and_the_catalogue_have_the_same_outcomes() -> None:
+    """The compiler is asked too, in tests/bpf/program/test_abi.py; this takes no root."""
+    declared = {name.lower(): int(number) for name, number in re.findall(r"^\tOUTCOME_(\w+) = (\d+),", ABI, re.MULTILINE)}
+    assert {outcome.label: outcome.value for outcome in Outcome} == declared
+    assert max(Outcome) < OUTCOME_SLOTS
+
+
+def test_the_program_ends_in_each_outcome() -> None:
+    used = set(re.findall(r"\bOUTCOME_(\w+)\b", PROGRAM.replace(ABI, "")))
+    assert {outcome.name for outcome in Outcome} - used == set()
+
+
+@pytest.mark.parametrize("outcome", Outcome, ids=[outcome.label for outcome in Outcome])
+def test_an_outcome_is_explained_in_a_cell_of_a_table(outcome: Outcome) -> None:
+    for text in (outcome.was, outcome.watch):
+        assert text
+        assert not re.search(r"[|\n;]|\.$", text)
+
+
+def test_every_outcome_is_of_one_fate_and_every_fate_has_some() -> None:
+    assert outcomes_of(*Fate) == set(Outcome)
+    assert all(outcomes_of(fate) for fate in Fate)
+
+
+def test_a_query_that_names_one_outcome_of_a_fate_names_all() -> None:
+    assert queries('{outcome=~"stamped"}') == '{outcome=~"unchanged|stamped"}'
+    assert queries(r"{outcome!~\"no_flow\"}") == r"{outcome!~\"not_ip|not_udp|no_flow\"}"
+    assert queries('{outcome="stamped"}') == '{outcome="stamped"}'
+    with pytest.raises(KeyError, match="GONE"):
+        queries('{outcome=~"stamped|gone"}')
