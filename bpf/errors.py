@@ -58,7 +58,7 @@ class NotAttachedError(QosctlError):
 
 
 class LoginRefusedError(RefusedError):
-    """Whoever logs in is not let in: nothing gets better until a person does something."""
+    """The user is not let in: nothing gets better until a person does something."""
 
 
 class NoRoomError(RefusedError):
@@ -85,7 +85,7 @@ class NoPermissionError(QosctlError):
 
 
 class StoppedError(QosctlError):
-    """Whoever uses the command wanted the end before it had begun its work."""
+    """The user ended the command before it had begun its work."""
 
 
 class InternalError(QosctlError):

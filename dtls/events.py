@@ -1,4 +1,4 @@
-"""What those who run for long tell people meanwhile: one line at a time, and how much it matters."""
+"""Messages to people from commands that run for long: one line at a time, and how much it matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the client asks of whoever sets the machine's routes and names: to follow the tunnel, and to undo it all."""
+"""The interface to the machine's routes and DNS settings: they follow the tunnel, and are undone at its end."""
 
 from __future__ import annotations
 

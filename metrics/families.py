@@ -1,5 +1,5 @@
 """Readings turned into metric families. Each function takes what was read, or None where that part could not be read:
-then the families are there without samples, so that their names and helps never change with the weather.
+then the families are there without samples, so that their names and helps are the same at each scrape.
 
 Labels are devices, outcomes, classes and hooks: few, and none of them an address.
 """

@@ -48,7 +48,7 @@ class ClassUse(NamedTuple):
 
     @property
     def queued(self) -> Queued | None:
-        """The backlog, None where nobody knows it."""
+        """The backlog, None where it is unknown."""
         word = self.backlog_word
         return Queued(word >> _RECORDS_SHIFT & _RECORDS_MAX, word & _MICROSECONDS_MAX) if word & _KNOWN else None
 
@@ -73,7 +73,7 @@ def write_classes(page: memoryview, classes: Mapping[Dscp, ClassUse]) -> None:
 
 
 def classes_in(info: bytes | memoryview) -> dict[Dscp, ClassUse]:
-    """Read back what write_classes stored, in the order of classes; total over any content of CLASSES_END words."""
+    """Read back what write_classes stored, in the order of classes. Never raises, whatever the CLASSES_END words hold."""
     unpack = _CLASS.unpack_from
     (used,) = WORD.unpack_from(info, CLASSES_WORD * WORD.size)
     return {dscp: _new(ClassUse, unpack(info, at)) for dscp, at in _places(used)} if used else {}

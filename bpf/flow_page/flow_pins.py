@@ -1,14 +1,14 @@
-"""What is pinned for a flow: its ring, and whose it is.
+"""What is pinned for a flow: its ring, and its owner.
 
-    <state>/flows/<the ring's id>/      ring, and `owner`: a link that leads nowhere, whose target says whose it is
+    <state>/flows/<the ring's id>/      ring, and `owner`: a link that leads nowhere, whose target names the owner
                                         (bpffs keeps no other text)
 
-Whoever has the privilege writes this, and the client, which may have been taken over, cannot: what it says of itself is in
-its ring's page (statistics.py), and nothing is decided by that.
+The helper, which is root's, writes this. The client, which may have been taken over, cannot: it writes its ring's page
+alone (statistics.py), and nothing is decided by that.
 
 The owner holds the folder's lock (flock(2)), which the kernel takes back with the last descriptor. So whether an owner
-lives is known without its process id and without /proc, which other pid namespaces and hidepid= hide. Those who ask try for
-a shared lock, and so never keep each other from the answer.
+lives is known without its process id and without /proc, which other pid namespaces and hidepid= hide. A reader tries for a
+shared lock, so several may ask at a time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Round trips by DSCP, asked for and answered in the last words of a flow's page (statistics.py).
 
-Whoever asks may be any process that can open the ring; the client that owns the flow answers. Neither believes the other:
-all that is read here is bounded, and a word that makes no sense is no request and no answer.
+Any process that can open the ring may ask; the client that owns the flow answers. Neither trusts the other: all that is
+read here is bounded, and a word that makes no sense is no request and no answer.
 
     0    the request's id, stored last; 0: there is none
     1    the DSCPs asked for, a bit each

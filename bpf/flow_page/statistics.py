@@ -117,7 +117,7 @@ def write_suite(page: memoryview, suite: str) -> None:
 
 
 def suite_in(info: bytes | memoryview) -> str:
-    """Read back what write_suite stored, fit to be shown; total over any content."""
+    """Read back what write_suite stored, fit to be shown. Never raises, whatever is there."""
     start = _SUITE_AT * WORD.size
     return _suite(bytes(info[start : start + _SUITE_BYTES]))
 

@@ -3,9 +3,10 @@
 Interface numbers and five-tuples repeat across namespaces, so all state is kept per namespace, under its cookie: unlike
 the inode number, the kernel never gives a cookie twice.
 
-Nobody can look a cookie up. So the state of a namespace has a witness in it: a map of devices that holds the loopback
-device, which is there as long as its namespace and which nothing else can delete. The kernel takes a device that goes out
-of all such maps (dev_map_notification() in kernel/bpf/devmap.c), whoever has them open or pinned. No packet meets the map.
+No call tells whether a cookie's namespace still exists. So the state of a namespace has a witness in it: a map of devices
+that holds the loopback device, which exists as long as its namespace and which nothing else can delete. When a device
+goes, the kernel removes it from all such maps, pinned ones too (dev_map_notification() in kernel/bpf/devmap.c). No packet
+meets the map.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Folders that nobody but us can change: opened, made and emptied by descriptor.
+"""Folders that no other user can change: opened, made and emptied by descriptor.
 
-What runs as root must not follow a path that somebody else can bend. So each folder on the way is opened below the one
-before it and never through a link; it has to belong to root or to us, and nobody else may write to it. Only on the way a
-sticky one (/tmp) will do: in there others cannot touch what is ours.
+Root must not follow a path that another user can redirect. So each folder on the way is opened below the one before it
+and never through a link. It has to belong to root or to us, and no other user may write to it. On the way, a sticky
+folder (/tmp) will do too: others cannot touch what is ours in it.
 
 Once a folder was opened so, paths below it are as good as descriptors, for as long as what is in it was made by us: only
 we can change a name on the way. bpf(2) and bcc take pins by path, and this is why they may.

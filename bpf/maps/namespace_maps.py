@@ -1,6 +1,6 @@
-"""One network namespace's maps: made once, whole or not at all, and gone when nobody uses them any more.
+"""One network namespace's maps: made once, whole or not at all, and removed when they are no longer used.
 
-Either `attach` or a client makes them, whoever comes first, so marking starts the moment both are there. They stay while a
+`attach` or a client makes them, whichever comes first, so marking starts as soon as both are there. They stay while a
 device is attached, a flow exists, or the operator has set a policy of their own.
 """
 

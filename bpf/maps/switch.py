@@ -2,8 +2,8 @@
 
 Storing works while the client hangs, while an attach holds the lock, and while every process of ours is dead.
 
-Who may only know how it stands gets a descriptor that cannot be written (BPF_F_RDONLY), and no mapping: the kernel refuses
-to map such a one (bpf_map_mmap() wants VM_SHARED, which mmap(2) takes from a descriptor without FMODE_WRITE).
+A process that may only read the switch gets a read-only descriptor (BPF_F_RDONLY), and no mapping: the kernel refuses
+to map such a descriptor (bpf_map_mmap() wants VM_SHARED, which mmap(2) takes from a descriptor without FMODE_WRITE).
 """
 
 from __future__ import annotations

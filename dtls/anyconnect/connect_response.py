@@ -105,7 +105,7 @@ def connect_request(gateway: Gateway, login: CookieLogin, hostname: str, base_mt
 
 
 def parse_session(response: Response, gateway: Gateway) -> Session:
-    """Read the answer to CONNECT. RefusedError when the server refuses or gives what makes no sense; total."""
+    """Read the answer to CONNECT. Raises RefusedError alone: the server refuses, or its answer makes no sense."""
     if response.status == 401:
         raise CookieRefusedError(f"{gateway}: the server does not know the cookie any more", "log in again")
     if response.status != 200:

@@ -66,7 +66,7 @@ class Network:
 
 
 def parse_network(response: Response) -> Network:
-    """Read what the answer to CONNECT says of routes and names; total."""
+    """Read routes and DNS settings from the answer to CONNECT. Never raises."""
     includes = _both(response, "x-cstp-split-include")
     include, exclude = networks(includes, default=True), networks(_both(response, "x-cstp-split-exclude"))
     dns = servers(_both(response, "x-cstp-dns"))

@@ -30,7 +30,7 @@ class LoginError(LoginRefusedError):
 
 
 class PasswordUnansweredError(NoRoomError):
-    """The password was sent, and nothing says whether it is right: to the server, or who asks behind it, it may count."""
+    """The password was sent, and no answer came: the server, or RADIUS behind it, may count it as a wrong one."""
 
 
 class Login:

@@ -7,10 +7,9 @@
     ECT(1)       ECT(1)    ECT(1)*   ECT(1)    CE
     CE           CE        CE        CE*       CE
 
-A mark of congestion on the way is handed on to a sender that understands marks; to one that does not, the loss of the
-packet says the same. The combinations with a star go on as the table says; nothing makes them today, and they harm
-nobody. The DSCP of the outer header is nobody's business here (RFC 2983: anyone on the path could have set it).
-Total: what is no IP packet is returned as it is.
+A congestion mark is passed on to an inner sender that understands it. To one that does not, the loss of the packet says the
+same. The combinations with a star are passed on as the table says: nothing sends them today, and they do no harm. The outer
+DSCP is ignored (RFC 2983: anyone on the path could have set it). Never raises: what is no IP packet is returned as it is.
 """
 
 from __future__ import annotations

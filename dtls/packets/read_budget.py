@@ -1,10 +1,10 @@
 """How many packets to ask a descriptor for at once: one while they come one by one, else all there are.
 
-Asking until there is nothing left makes the longest batches, but it ends with a call in vain, and a lone packet, a voice
-packet say, would wait for that. What is left is announced again at once, since the loop's epoll is level-triggered.
+To read until nothing is left makes the longest batches, but the last read finds nothing, and a packet that came alone
+(voice, say) would wait for that read. What is left is announced again at once, since the loop's epoll is level-triggered.
 
-Packets may also be far apart because the loop was busy with another descriptor, while more and more of them waited. Nobody
-who is served beside others therefore counts as sparse: one packet a round, and it would never catch up.
+Packets may also come far apart because the loop was busy with another descriptor while they queued. So a descriptor that is
+served in the same round as others never counts as sparse: with one packet a round it would never catch up.
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ Other things make it ask sooner, every DOUBT_EVERY_S, and give up after `patienc
 
 - a peer that says nothing although we have spoken for `quiet` seconds;
 - `doubt`, when the network has changed or time has jumped. It begins anew with each doubt, for DOUBT_RENEWED_S at the most:
-  the news of a network that does not come to rest put no verdict off for ever;
-- a peer that was busy and has said nothing for `quiet` seconds: who only listens would not know that nothing comes;
-- our own words, if no request has been answered for PROOF_S: what we hear does not prove that we are heard. Here it takes
-  `proof` requests, because the channel does carry something, and a request may wait in a long queue.
+  a network that keeps changing must not put the verdict off for ever;
+- a peer that was busy and has said nothing for `quiet` seconds: a client that only receives cannot tell silence from a
+  dead path;
+- what we send, if no request has been answered for PROOF_S: packets from the peer do not prove that ours arrive. Here it
+  takes `proof` requests, because the channel does carry something, and a request may wait in a long queue.
 
 The last two are for a peer that has answered a request before.
 """

@@ -1,8 +1,8 @@
-"""What the client needs from whoever owns the rings: a place to store marks for as long as a flow lives.
+"""The interface to the rings: a place to store marks for as long as a flow lives.
 
-A flow is registered by showing the socket itself, never by naming addresses: who registers for a client need not believe
-it. Registering may take long, because somebody else may be at work in the maps; packets do not wait for it, unmarked as
-they then are.
+A flow is registered by its socket, never by addresses, so the process that registers it need not trust the client.
+Registering may take long, because another process may hold the lock of the maps. Packets do not wait for it, and leave
+unmarked.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@
     below the ceiling for RAISE_S ---> a probe of the ceiling: the path may have recovered; twice as long each time
 
 A probe is a DPD request padded to the size in question, which the server echoes in full. Sizes are bytes of inner packet.
-Beside each goes a small one, in the same class and so through the same queue: a full queue loses both kinds and is not to
-be taken for a path that has shrunk. Only what small ones survive and no large one does is about sizes. And only small ones
-that came back without waiting count: a queue that is full to the byte has room for them and never for a large one.
-What is too large for DTLS is not lost meanwhile: the loop sends it over TLS, which has no such limit.
+A small probe goes with each large one, in the same class and so through the same queue. A full queue loses both, and must
+not be taken for a path that has shrunk. Only if small ones arrive and large ones do not, size is the reason. And only
+small ones that came back without waiting count: a queue that is full to the byte has room for them and never for a large
+one. Packets that are too large for DTLS are not lost meanwhile: the loop sends them over TLS, which has no such limit.
 
 "Too big" (ICMP) needs no key and may come from anywhere, so it changes nothing by itself (RFC 8899 section 4.6.2). It says
 when to look, and where to begin if it turns out to be true.

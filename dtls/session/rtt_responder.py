@@ -1,8 +1,8 @@
-"""Round trips by DSCP for whoever asks for them beside the flow's marks (marker.RttRequests). No I/O, no clock.
+"""Measures round trips by DSCP when a request stands in the flow's page (marker.RttRequests). No I/O, no clock.
 
 A probe is a DPD request in a class that is asked for, which the server echoes. It is a record like any other of its class:
-numbered, marked and queued as a packet would be, and so few that nobody feels them. What is asked comes from another
-process and is bounded here: so many probes a request, so long, and never two within PAUSE_S, however often the request
+numbered, marked and queued as a packet would be, and too rare to delay packets. The request comes from another process and
+is bounded here: so many probes a request, so long, and never two within PAUSE_S, however often the request
 changes.
 """
 

@@ -1,8 +1,9 @@
-"""What makes the server send over TLS when DTLS has died: a packet over TLS, which it takes for the sign of a change.
+"""Makes the server send over TLS when DTLS has died: a packet over TLS is its sign to change.
 
-Who only listens sends none, and the server would go on sending into the hole. So a packet is made up here: a UDP datagram
-to the discard port that lives for one hop, which ends at the server. Servers differ in how long after the last word over
-UDP they believe the sign (up to 15 s), so it is given again, at longer and longer intervals. No I/O, no clock.
+A client that only receives sends none, and the server would go on sending over the dead path. So a packet is made here: a
+UDP datagram to the discard port with a hop limit of one, which ends at the server. Servers differ in how long after the
+last word over UDP they believe the sign (up to 15 s), so it is given again, at longer and longer intervals. No I/O, no
+clock.
 """
 
 from __future__ import annotations

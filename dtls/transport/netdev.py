@@ -1,6 +1,7 @@
-"""The tunnel's device as whoever has CAP_NET_ADMIN sees it (linux/if_tun.h): made, sized, addressed.
+"""The tunnel's device, as far as it takes CAP_NET_ADMIN (linux/if_tun.h): made, sized, addressed.
 
-That need not be who moves its packets. We make new devices only, and never take over one that somebody else made.
+The process that moves its packets need not have that (tun.py). Only new devices are made; one that is there already is
+refused.
 """
 
 from __future__ import annotations

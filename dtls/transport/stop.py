@@ -35,8 +35,8 @@ class Stop:
 def wait(stop: Stop, descriptor: int, events: int, deadline: float) -> bool:
     """Wait for `events` (select.POLLIN, POLLOUT) on `descriptor` until `deadline`, in seconds of time.monotonic().
 
-    Returns whether they came in time: after the deadline not even what is there counts, or a peer that always has one
-    byte more could keep its caller for ever. StopRequestedError when a stop was asked for first.
+    Returns whether they came in time. After the deadline the answer is no even if data is there: else a peer that always
+    has one more byte could keep its caller for ever. StopRequestedError when a stop was asked for first.
     """
     poll = select.poll()
     poll.register(stop.fileno(), select.POLLIN)

@@ -19,7 +19,7 @@ from qosctl.dtls.transport.tls_channel import ConnectionLostError, TlsChannel
 
 SUITES_1_2 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """What TLS 1.2 may use; TLS 1.3 has nothing weaker. The DTLS key is exported from this session: with RSA key exchange the
-server's key would open every recorded tunnel, and CBC suites with SHA-1 leak to whoever measures time."""
+server's key would open every recorded tunnel, and CBC suites with SHA-1 leak by their timing."""
 
 
 def open_channel(sock: socket.socket, gateway: Gateway, trust: Trust, deadline: float, stop: Stop) -> TlsChannel:

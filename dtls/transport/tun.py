@@ -1,7 +1,7 @@
 """The tunnel's network device: inner packets out of the stack and back into it.
 
-The device is there as long as its descriptors are: with the last one it goes, with its addresses and routes. Making and
-changing it takes a privilege that whoever moves packets need not have (netdev.py).
+The device exists as long as a descriptor of it is open. With the last one it goes, with its addresses and routes. To make
+and change it takes CAP_NET_ADMIN, which the process that moves packets need not have (netdev.py).
 """
 
 from __future__ import annotations

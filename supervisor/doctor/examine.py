@@ -1,4 +1,4 @@
-"""The whole examination: everything that takes time runs beside the rest, each in a throw-away child of its own.
+"""The whole examination. Checks that take time run in parallel, each in a throw-away child process.
 
 A group that cannot look - no privilege, a missing tool, a device that goes away meanwhile - becomes a line in the report.
 """

@@ -1,4 +1,4 @@
-"""What is held for nobody: the kernel says what, and a file whose it was."""
+"""Destinations that stay blocked after their tunnel has died: the kernel has the rules, a file names the tunnel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Closing descriptors that somebody else has chosen: close(2) may take as long as that somebody likes.
+"""Closing descriptors that another process has chosen: close(2) may take as long as that process likes.
 
-The last one of a TCP socket waits for what has not been sent (SO_LINGER), and one of a file in a file system of the user's
-own waits for its server. So a thread of its own closes them, and nobody waits for it for more than a moment.
+Closing the last one of a TCP socket waits for unsent data (SO_LINGER); closing one of a file in a user's file system
+(FUSE) waits for its server. So a separate thread closes them, and its caller waits for it only a moment.
 """
 
 from __future__ import annotations

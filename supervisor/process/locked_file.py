@@ -2,10 +2,10 @@
 
     /run/qosctl/<network namespace cookie>-<name>     0600: a JSON object
 
-The lock goes with its process. A file that nobody has locked therefore belongs to the dead, and whoever finds it reads in
-it what to undo. /run is empty after a reboot, and so is the kernel.
+The lock goes with its process. A file without a lock therefore belongs to a process that has died, and says what of its
+doing is to be undone. /run is empty after a reboot, and so is the kernel.
 
-A record is written beside the one that counts and renamed over it, so that the old one stays where /run is full. Nothing
+A record is written to another file and renamed over the old one, which therefore stays when /run is full. Nothing
 is read, run or removed in a folder that others could change (trusted_folders.py).
 """
 

@@ -75,7 +75,7 @@ def load(path: Path) -> Config:
 
 
 def parse(raw: bytes, source: str) -> Config:
-    """Read the file's content; total: a Config or a ConfigError that begins with `source` and a line."""
+    """Read the file's content. Raises ConfigError alone, which begins with `source` and a line."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,8 +1,8 @@
-"""From what is wanted and what is so to what is to be done: pure functions, no I/O, no clock.
+"""From the configuration and the current state to a list of actions: pure functions, no I/O, no clock.
 
-A wanted device is attached by a process of its own, which compiles for half a second. One that was attached and lost its
-program (someone deleted clsact, or put another program in its place) has the very program still pinned: it goes back in
-a millisecond. What people attached by hand is left alone.
+A configured device is attached by a separate process, which compiles for half a second. A device that was attached and
+lost its program (someone deleted clsact, or replaced the program) still has the program pinned: it goes back in a
+millisecond. Devices that people attached by hand are left alone.
 """
 
 from __future__ import annotations

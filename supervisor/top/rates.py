@@ -61,7 +61,7 @@ class TunnelRates:
     replays: float
     round_trip_us: int
     backlog_records: int | None
-    """None while nobody knows: over TLS, and while nothing is measured. So `backlog_ms`."""
+    """None while it is unknown: over TLS, and while nothing is measured. So `backlog_ms`."""
     backlog_ms: int | None
     numbering_replay_safe: bool
 

@@ -1,11 +1,11 @@
-"""The process that holds what a tunnel has done to the machine, and undoes it when its client goes, however it went.
+"""The process that makes a tunnel's changes to the machine, and undoes them when its client ends, however that was.
 
     client ----- requests, its sockets ---------------> helper
            <---- answers; device, ring and switch ----
 
-Everybody's client has one, forked before any byte of the network or of a secret is read: the device, the flow's entry,
-routes and names are the helper's to keep. It is in a session of its own, so neither Ctrl-C nor a terminal that closes
-reaches it; it hears nothing but the socket (`helper_requests`), and when that ends, so does it, after bounded time.
+Each client has one, forked before any byte of the network or of a secret is read. The device, the flow's entry, routes
+and DNS are the helper's. It has a session of its own, so neither Ctrl-C nor a terminal that closes reaches it. It reads
+nothing but the socket (`helper_requests`), and ends when that does, after bounded time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the client has of its helper: a marker and somebody who sets routes, each of which only asks.
+"""The client's end of its helper: a marker, and a setter of routes and DNS. Both only send requests.
 
-Nothing here waits while packets pass: requests for the flow are sent if there is room, and what comes of them is looked for
-at the next chore. Between sessions, and at the end, waiting is bounded.
+Nothing here waits while packets pass: requests for the flow are sent if there is room, and their answers are read at
+the next housekeeping. Between sessions, and at the end, waiting is bounded.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     helper -> client    {"number": N, "answer": ...} or {"number": N, "refused": KIND, "why": ..., "hint": ...}, to each
                          once it is done
 
-The helper believes nothing it hears. Reading is total: what makes no sense is a ValueError and nothing else.
+The helper trusts no message. Reading raises ValueError alone, for what makes no sense.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-    """Send a message without waiting. BlockingIOError when there is no room now, ConnectionError when nobody is there."""
+    """Send a message without waiting. BlockingIOError without room for it, ConnectionError when the other end is closed."""
     beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array(_DESCRIPTOR, descriptors))] if descriptors else []
     connection.sendmsg([json.dumps(message).encode()], beside, socket.MSG_DONTWAIT)
 
@@ -52,7 +52,7 @@ def send(connection: socket.socket, message: dict[str, Any], descriptors: Sequen
 def receive(connection: socket.socket) -> tuple[bytes, list[int], bool]:
     """Return a message's bytes, its descriptors, which are the caller's to close, and whether it was whole.
 
-    Empty bytes mean that nobody is at the other end any more. BlockingIOError when nothing has come.
+    Empty bytes mean that the other end is closed. BlockingIOError when nothing has come.
     """
     # socket.recv_fds of Python 3.11 forgets its flags.
     room = socket.CMSG_SPACE(DESCRIPTORS_MAX * array(_DESCRIPTOR).itemsize)

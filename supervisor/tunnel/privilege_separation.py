@@ -1,7 +1,7 @@
-"""Where a client stands: what it marks with, who sets routes and names, and what the dead left undone before.
+"""The two halves of a tunnel, by privilege. Before they part, what a killed client left behind is undone.
 
 client     the network, the packets, the secrets
-helper     the device, the flow's entry, routes and names (see `helper`): whoever the client is, whatever becomes of it
+helper     the device, the flow's entry, routes and DNS (see `helper`), for each client, however it ends
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class ClientSide:
 def stand(
     server: str, tunnel: str | None, script: str, warn: Callable[[str], None], *, guarded: bool
 ) -> Iterator[ClientSide]:
-    """Undo for the dead, claim the device, and begin a helper; at the end, all that was done is undone.
+    """Undo what killed clients left, claim the device, and start a helper; at the end, undo all that was done.
 
-    `script` is what `vpnc_script.choose` returned. This process may become whoever it likes; secrets are better read
-    afterwards. With `guarded` what belongs inside is held there. RefusedError when another client has the device `tunnel`.
+    `script` is what `vpnc_script.choose` returned. This process may then change its user; secrets are better read
+    afterwards. With `guarded`, what belongs inside is kept there. RefusedError when another client has the device `tunnel`.
     """
     journal = _claim(tunnel, warn)
     known = _look_for_held(server, warn, guarded=guarded)
@@ -74,7 +74,7 @@ def stand(
 
 
 def _look_for_held(server: str, warn: Callable[[str], None], *, guarded: bool) -> str | None:
-    """Return where a server is whose tunnel is held for nobody, and say of what will not be taken over that it is there."""
+    """Return the address of this server if a dead client's tunnel to it is still blocked; warn of all that stays so."""
     known = None
     try:
         for _, owner in ownerless():
@@ -83,13 +83,13 @@ def _look_for_held(server: str, warn: Callable[[str], None], *, guarded: bool) -
                 known = str(owner.gateway)
             if owner is not None and not (mine and guarded):
                 warn(f"what belonged in {owner.tunnel}, to {owner.server}, is still blocked (try: qosctl unblock)")
-    except OSError:  # who may not ask the kernel has nothing to take over
+    except OSError:  # without the privilege to ask the kernel there is nothing to take over
         return None
     return known
 
 
 def _claim(tunnel: str | None, warn: Callable[[str], None]) -> UndoJournal | None:
-    """Undo for the dead, and take the device that was asked for.
+    """Undo what killed clients left, and claim the device that was asked for.
 
     Without a place for the file the kernel alone keeps others off the device.
     """

@@ -1,4 +1,4 @@
-"""Runs vpnc-script, which sets the machine's addresses, routes and names: one call after another, in a thread of its own.
+"""Runs vpnc-script, which sets the machine's addresses, routes and DNS: one call after another, in a separate thread.
 
     prepare                  pre-init
     apply                    connect; again: reconnect, or, where the server gave something else, disconnect and connect
