@@ -8,6 +8,7 @@
 # make test-minima, test-newest   what leans on libraries, with the oldest and the newest that pyproject.toml allows   (root)
 # make lock     write anew what the package and the image carry, with hashes
 # make bench    our figures beside openconnect's, into build/bench.json                (root)
+# make figures  every generated page, table and picture of docs/ and README, from the last results; loses no row
 # make test-kernels   what counts on another kernel, Debian's, under qemu               (root)
 # make endurance  a million records, and the supervisor's promises at full length      (root)
 # make fuzz     the program against its reference, and the parsers, for longer than the tests do   (root)
@@ -42,7 +43,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # what another still has, so nobody works alone at the end.
 WORKERS := 4
 
-.PHONY: venv install endurance leaks demo test unit audit test-minima test-newest lock test-kernels check bench fuzz docs deb test-deb clean root system
+.PHONY: venv install endurance leaks demo test unit audit test-minima test-newest lock test-kernels check bench figures fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -79,6 +80,9 @@ check: $(VENV)/project
 
 bench: root $(VENV)/project
 	@$(PYTHON) -m tests.bench
+
+figures: $(VENV)/project
+	@$(PYTHON) -m tests.figures
 
 # Each in an environment of its own, made anew: what an older run left would be neither the oldest nor the newest.
 test-minima test-newest: test-%: root system $(VENV)/project

@@ -1,7 +1,8 @@
 """Write docs/faults.md from what the system tests measured last: `python -m tests.faults`.
 
-A row is declared here, and measured by a test that calls `note` (tests/system/flowing.py), which takes no other. The page
-is written with all of them or not at all: `python -m tests.faults --run` runs their tests first.
+A row is declared here, and measured by a test that calls `note` (tests/system/flowing.py), which takes no other. A row that
+was not measured since then stays as the page has it. The page is written with all rows or not at all: `python -m
+tests.faults --run` runs their tests first.
 """
 
 from __future__ import annotations
@@ -68,17 +69,16 @@ _HEAD = """\
 
 Each row is a system test that injects the fault for real, on a real ocserv (in `tests/system`:
 `test_network_faults.py`, `test_server_faults.py`, `test_one_way.py`, `test_path_mtu.py`, `test_small_path.py`,
-`test_sleep.py`, `test_bad_network.py`, `test_second_start.py`); the figures are of one run on a small virtual machine
-that had other work besides. A datagram goes through the tunnel and back every 10 ms: *flows again* is how long after
-the repair (or whatever the table says) the first one that was sent later came back, *lost* how many never did. *Kept*
+`test_sleep.py`, `test_bad_network.py`, `test_second_start.py`); the figures of a row are of one run on a small virtual
+machine that had other work besides. A datagram goes through the tunnel and back every 10 ms: *flows again* is how long
+after the repair (or whatever the table says) the first one that was sent later came back, *lost* how many never did. *Kept*
 says whether a TCP connection inside the tunnel lived through it. While there is no session, packets wait in the tunnel
 device, 500 of them: that is why short outages lose nothing.
 
 *Blocked* is an nftables rule on a router between client and server. *Suspended* is a client that is stopped, with clocks
 as a suspended machine has them (the monotonic one stands still) and no network meanwhile; a machine that really sleeps
-would take the server of the test with it. Where a fault leaves UDP dead in one direction only, it takes longer to
-believe: the other direction shows that the channel is not simply gone. The server's own time-outs are a minute there, so
-it is not they that help.
+would take the server of the test with it. A fault in one direction takes longer to detect, because packets still arrive
+from the other. The server's own timeouts are set to one minute in these tests, so they play no part.
 
 What the user sees is on stderr, one line each (with a level where the journal reads it), and in `qosctl flows` and the
 metrics (`qosctl_tunnel_state`, `qosctl_tunnel_reconnects_total` by reason).
@@ -96,11 +96,12 @@ def main(words: list[str]) -> int:
         # A test that found something else than it should has noted what it found: the rows say whether all is there.
         subprocess.run([sys.executable, "-m", "pytest", "-q", *files], check=False)
     try:
-        page = table(json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else [])
+        measured = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else []
+        text = page(measured, before=PAGE.read_text(encoding="utf-8"))
     except MissingError as missing:
         print(f"{missing} (try: python -m tests.faults --run, as root)", file=sys.stderr)
         return 1
-    PAGE.write_text(_HEAD + page, encoding="utf-8")
+    PAGE.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -108,13 +109,19 @@ class MissingError(Exception):
     """There are rows without figures: the page would be less than it was."""
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the page's rows. MissingError unless all that are declared were measured; others are left out."""
-    measured = {row["fault"]: row for row in rows}
-    missing = [fault for fault in DECLARED if fault not in measured]
+def page(measured: list[dict[str, Any]], *, before: str) -> str:
+    """Return the page anew: rows that were measured, the others as they are `before`. MissingError unless all are there."""
+    return _HEAD + table(measured, before)
+
+
+def table(measured: list[dict[str, Any]], before: str = "") -> str:
+    """Return the page's rows. MissingError unless all that are declared are in one of the two; others are left out."""
+    lines = {line.split("|")[1].strip(): f"{line}\n" for line in before.splitlines() if line.startswith("| ")}
+    lines |= {row["fault"]: _line(row) for row in measured}
+    missing = [fault for fault in DECLARED if fault not in lines]
     if missing:
         raise MissingError(f"not measured: {'; '.join(missing)}")
-    return "".join(_line(measured[fault]) for fault in DECLARED)
+    return "".join(lines[fault] for fault in DECLARED)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import argparse
 import importlib
 import json
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,11 @@ def _merge(figures: dict[str, Any]) -> None:
     if "bottleneck" in figures:
         figures = figures | {"bottleneck": bottleneck.joined(known.get("bottleneck", []), figures["bottleneck"])}
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(
-        json.dumps({**known, "kernel": platform.release(), "machine": machine.described(), **figures}, indent=2) + "\n"
-    )
+    FILE.write_text(json.dumps({**known, **_where(), **figures}, indent=2) + "\n")
+
+
+def _where() -> dict[str, Any]:
+    return {"kernel": platform.release(), "machine": machine.described(), "measured": time.strftime("%Y-%m-%d")}
 
 
 if __name__ == "__main__":

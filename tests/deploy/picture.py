@@ -1,19 +1,22 @@
 """Draw the dashboard without Grafana: its own queries, asked of a real Prometheus that scrapes a real qosctl under load.
 
-    python -m tests.deploy.picture [--seconds 60] [--picture docs/dashboard.png]          (root)
+    python -m tests.deploy.picture [--seconds 60] [--out docs]          (root)
 
 The line is that of the demo: a call, a video and bulk through a slow uplink; passtos is switched on after a quarter of the
-time. Every panel must have data, or this fails. It is a drawing after deploy/grafana/dashboard.json and says so.
+time. Every panel must have data, or this fails. What Prometheus answered goes into dashboard.json beside the picture, from
+which `make figures` draws again. It is a drawing after deploy/grafana/dashboard.json and says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,18 +43,49 @@ _MAY_BE_EMPTY = frozenset({"Reconnects", "Dropped by the clients", "Probes lost"
 Series = list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What Prometheus said to the queries of each panel, by its id, about the time from `begin` to `end` (Unix time)."""
+
+    begin: float
+    end: float
+    panels: dict[int, Series]
+
+
 def main() -> int:
     """Run the load, ask, draw."""
     parser = argparse.ArgumentParser(prog="python -m tests.deploy.picture", description="The dashboard as a picture.")
     parser.add_argument("--seconds", type=float, default=60, help="length of the load (default: %(default)s)")
-    parser.add_argument("--picture", type=Path, default=Path("docs/dashboard.png"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (default: %(default)s)")
     given = parser.parse_args()
     unwind_on_signals()
     enter_sandbox()
     with under_load(given.seconds) as (prometheus, begin, end):
-        answers = {panel["id"]: _ask(prometheus, panel, begin, end) for panel in DASHBOARD["panels"]}
-    draw(answers, begin, end).savefig(given.picture, dpi=80)
+        panels = {panel["id"]: _ask(prometheus, panel, begin, end) for panel in DASHBOARD["panels"]}
+    answers = Answers(begin, end, panels)
+    _store(answers, given.out / "dashboard.json")
+    draw(answers).savefig(given.out / "dashboard.png", dpi=80, metadata={"Software": None})
     return 0
+
+
+class MissingError(Exception):
+    """A panel has no stored answer: the picture would be less than the dashboard."""
+
+
+def _store(answers: Answers, to: Path) -> None:
+    lines = [f'  "{number}": {json.dumps(series, separators=(",", ":"))}' for number, series in answers.panels.items()]
+    to.write_text(f'{{"begin": {answers.begin}, "end": {answers.end}, "panels": {{\n' + ",\n".join(lines) + "\n}}\n")
+
+
+def stored(file: Path) -> Answers:
+    """Read what was answered last. MissingError unless there is an answer for each panel of the dashboard."""
+    if not file.exists():
+        raise MissingError(f"there is no {file.name}")
+    known = json.loads(file.read_text(encoding="utf-8"))
+    answers = Answers(known["begin"], known["end"], {int(number): series for number, series in known["panels"].items()})
+    if missing := [panel["title"] for panel in DASHBOARD["panels"] if panel["id"] not in answers.panels]:
+        raise MissingError(f"no answers for: {'; '.join(missing)}")
+    return answers
 
 
 @contextlib.contextmanager
@@ -92,7 +126,7 @@ def _ask(prometheus: Prometheus, panel: dict[str, Any], begin: float, end: float
             continue
         asked = f"query_range?query={quote(expression)}&start={begin}&end={end}&step=1"
         for series in prometheus.ask(asked)["result"]:
-            found.append({**series, "legend": _legend(target["legendFormat"], series["metric"])})
+            found.append({"values": series["values"], "legend": _legend(target["legendFormat"], series["metric"])})
     if not found and panel["type"] != "row" and panel["title"] not in _MAY_BE_EMPTY:
         raise LabError(f"panel {panel['title']!r} has no data")
     return found
@@ -104,7 +138,7 @@ def _legend(pattern: str, labels: dict[str, str]) -> str:
     return pattern.replace(_METRICS, "host")
 
 
-def draw(answers: dict[int, Series], begin: float, end: float) -> Figure:
+def draw(answers: Answers) -> Figure:
     """Return the figure, laid out as the dashboard is."""
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in DASHBOARD["panels"]) + 2
     figure = Figure(figsize=(24 * _INCH_PER_COLUMN, height * _INCH_PER_UNIT), facecolor="#f4f5f5")
@@ -120,11 +154,11 @@ def draw(answers: dict[int, Series], begin: float, end: float) -> Figure:
         box = (left + 0.004, top - (place["h"] - 0.25) / height, place["w"] / 24 - 0.008, (place["h"] - 0.5) / height)
         figure.add_axes(box, facecolor="white", xticks=[], yticks=[])
         if panel["type"] == "stat":
-            _stat(figure.add_axes(box), panel, answers[panel["id"]])
+            _stat(figure.add_axes(box), panel, answers.panels[panel["id"]])
         else:
             margin = 0.062 if panel["type"] == "state-timeline" else 0.045
             inner = (box[0] + margin, box[1] + 1.2 / height, box[2] - margin - 0.01, box[3] - 2.6 / height)
-            _lines(figure.add_axes(inner), panel, answers[panel["id"]], begin, end)
+            _lines(figure.add_axes(inner), panel, answers.panels[panel["id"]], answers.begin, answers.end)
     return figure
 
 
