@@ -65,7 +65,7 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
 ) -> Statistics:
     """Connect, and carry packets until `stop.request()` is called (from a signal handler, say) or nothing helps any more.
 
-    `configurator` gives the device its addresses, and the machine routes and names; without it the device gets the
+    `configurator` gives the device its addresses, and the machine routes and DNS; without it the device gets the
     addresses and no more. `keeper` makes the device and changes it in place of this process, which then needs no privilege;
     `sockets` makes those whose packets stay outside, where routes into the tunnel lead to its own server, too.
     `on_connected` is called once, when packets can pass; without a marker, or where it cannot mark, the tunnel works

@@ -14,7 +14,7 @@ from qosctl.dtls.transport.stop import Stop
 from qosctl.dtls.transport.tun import Tun
 
 SETTLE_S, RESETTLE_S = 10.0, 3.0
-"""How long packets wait for addresses, routes and names at first, and an attempt to connect again."""
+"""How long packets wait for addresses, routes and DNS at first, and an attempt to connect again."""
 _LOOK_S = 0.1
 
 
@@ -30,7 +30,7 @@ class HostConfig:
 
 
 class HostConfigurator(Protocol):
-    """Gives the tunnel device its addresses, routes and names. No call waits for what it starts, but `settle`.
+    """Gives the tunnel device its addresses, routes and DNS. No call waits for what it starts, but `settle`.
 
     Errors are its own to tell: a tunnel without routes is better than none.
     """

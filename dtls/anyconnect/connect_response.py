@@ -64,7 +64,7 @@ class Session:
     timeout_s: int = 0
     """Seconds after which the server ends the session, and its cookie, whatever happens; 0 for never."""
     network: Network = field(default_factory=Network)
-    """Routes and names; whoever sets them decides."""
+    """Routes and DNS; whoever sets them decides."""
     no_dtls: str = ""
 
     def tunnel_mtu(self, outer: IPv4Address | IPv6Address, record_overhead: int) -> int:

@@ -1,4 +1,4 @@
-"""What the server wants of the machine's routes and names. No I/O.
+"""What the server wants of the machine's routes and DNS. No I/O.
 
 Nothing here is refused: what a server may not ask for is left out and counted, so that a malformed line costs its own
 route and no more. Texts become ipaddress objects and names of a strict alphabet; what leaves this module was made by us.
@@ -47,7 +47,7 @@ _NEVER = tuple(
 
 @dataclass(frozen=True)
 class Network:
-    """Routes and names. `include` and `exclude` are in the server's order; `domain` and `banner` may be empty.
+    """Routes and DNS. `include` and `exclude` are in the server's order; `domain` and `banner` may be empty.
 
     `splits` names the IP versions of which the server listed networks, usable or not: they get no default route.
     `discarded` counts what was left out; `idle_s` is 0 for never.

@@ -100,7 +100,7 @@ def _settle_down() -> None:
 def _promise(
     undo: ExitStack, device: HelperDevice, marker: FlowMarker, script: Script | None, journal: UndoJournal | None
 ) -> None:
-    """Note what is to be undone at the end: routes and names first, while the device is there; the device last."""
+    """Note what is to be undone at the end: routes and DNS first, while the device is there; the device last."""
     undo.callback(device.close)
     undo.callback(marker.close, _ENTRY_PATIENCE_S)
     if script is not None:

@@ -151,7 +151,7 @@ class HelperClient:
     def _lose(self) -> None:
         if not self.gone:
             self.gone = True
-            self._warn("the helper is gone: no marks after a reconnect, and routes and names stay until the next connect")
+            self._warn("the helper is gone: no marks after a reconnect, and routes and DNS stay until the next connect")
 
 
 class RemoteMarker:

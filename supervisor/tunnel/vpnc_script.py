@@ -143,7 +143,7 @@ class Script:
             return
         # What the tunnel's name servers knew is out of reach with them. What belongs inside is held: it does not get out.
         self._undone = True
-        self._warn("no session for long: routes and names are those of before until there is one again")
+        self._warn("no session for long: routes and DNS are those of before until there is one again")
         self._call("disconnect", self._given)
 
     @property
@@ -177,7 +177,7 @@ class Script:
                 self._journal = UndoJournal.claim(given.tunnel)
             self._journal.write(Leftover(self._pid, self._path, given))
         except (OSError, RefusedError) as error:
-            self._warn(f"routes and names would stay after a crash: {error}")
+            self._warn(f"routes and DNS would stay after a crash: {error}")
 
     def _call(self, reason: str, given: HostConfig) -> None:
         self._do(partial(self._run, reason, given))
@@ -248,7 +248,7 @@ def undo_for_orphans(warn: Callable[[str], None]) -> None:
     """Undo what processes that were killed had the script do in this network namespace."""
     for journal, left in orphaned():
         if left is not None:
-            warn(f"undoing the routes and names of {left.given.tunnel}, whose client was killed")
+            warn(f"undoing the routes and DNS of {left.given.tunnel}, whose client was killed")
             try:
                 # Its device is gone, and half of what it would undo with it: the complaints mean nothing.
                 run_script(left.script, "disconnect", left.given, left.pid, quiet=True)

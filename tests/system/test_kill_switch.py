@@ -127,7 +127,7 @@ def test_what_a_killed_client_had_inside_is_blocked_until_the_next_one_takes_ove
 
 @pytest.mark.audit
 def test_every_end_that_the_user_did_not_want_leaves_it_blocked_and_says_so(line: Line, tmp_path: Path) -> None:
-    """As when the server has forgotten the cookie: routes and names are as before, and nothing gets out."""
+    """As when the server has forgotten the cookie: routes and DNS are as before, and nothing gets out."""
     before = traces(line.client)
     url = f"https://{line.topology.server4}:{line.server.port}"
     cookie = str(line.cookie_file(tmp_path))

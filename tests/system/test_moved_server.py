@@ -87,7 +87,7 @@ def test_a_server_that_moved_is_found_by_the_names_of_before(line: Line, names: 
             try:
                 server.restart()
                 connection.wait_for("connected again over DTLS", 60)
-                assert "routes and names are those of before until there is one again" in connection.errors
+                assert "routes and DNS are those of before until there is one again" in connection.errors
                 until(lambda: "192.168.77.53" in Path("/etc/resolv.conf").read_text())
                 assert f"-> {MOVED}:" in line.qosctl("flows").stdout
                 assert leaks.flows()

@@ -166,7 +166,7 @@ def test_when_both_were_killed_the_next_start_cleans_up(line: Line) -> None:
         connection.kill_both()
     assert pins(line.client)
     with Connection(line.client, words(line, *script)) as connection:
-        assert f"undoing the routes and names of {TUNNEL}, whose client was killed" in connection.errors
+        assert f"undoing the routes and DNS of {TUNNEL}, whose client was killed" in connection.errors
         assert len(line.qosctl.read("flows")["flows"]) == 1
     assert pins(line.client) == []
 

@@ -1,4 +1,4 @@
-"""Routes and names: as the server says, by the distribution's script, and all undone at the end, whatever end that is."""
+"""Routes and DNS: as the server says, by the distribution's script, and all undone at the end, whatever end that is."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_what_a_killed_client_left_is_undone_by_the_next(line: Line, full: Ocser
     (orphan,) = line.qosctl.read("flows")["flows"]
     assert orphan["owner"]["alive"] is False
     with Connection(line.client, words(line, server, *next_one)) as connection:
-        assert f"undoing the routes and names of {TUNNEL}, whose client was killed" in connection.errors
+        assert f"undoing the routes and DNS of {TUNNEL}, whose client was killed" in connection.errors
         assert len(line.qosctl.read("flows")["flows"]) == 1
         assert ("is still blocked (try: qosctl unblock)" in connection.errors) == bool(next_one)
     line.qosctl("unblock")  # which a start without routes does not take over

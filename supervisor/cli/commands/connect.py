@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-s",
         "--script",
         metavar="FILE",
-        help="have FILE set addresses, routes and names as vpnc-script does, which is taken where it is installed;"
+        help="have FILE set addresses, routes and DNS as vpnc-script does, which is taken where it is installed;"
         " none: only addresses",
     )
     parser.add_argument(

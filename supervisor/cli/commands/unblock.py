@@ -20,7 +20,7 @@ def add_arguments(_parser: argparse.ArgumentParser) -> None:
 
 
 def run(_arguments: argparse.Namespace, out: TextIO) -> Exit:
-    """Undo routes and names of tunnels that died, and lift what they have left blocked; a line for each."""
+    """Undo routes and DNS of tunnels that died, and lift what they have left blocked; a line for each."""
     undo_for_orphans(Log(sys.stderr, os.environ).warning)
     try:
         lifted = unblock()

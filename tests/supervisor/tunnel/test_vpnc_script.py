@@ -240,7 +240,7 @@ def test_the_dead_are_undone_once(folder: Path, log: Path, warnings: list[str]) 
     for _ in range(2):
         undo_for_orphans(warnings.append)
     assert log.read_text() == "disconnect vpn0 192.168.77.5 42\n"
-    assert warnings == ["undoing the routes and names of vpn0, whose client was killed"]
+    assert warnings == ["undoing the routes and DNS of vpn0, whose client was killed"]
     assert list(folder.iterdir()) == []
 
 

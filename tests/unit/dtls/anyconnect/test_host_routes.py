@@ -1,4 +1,4 @@
-"""Routes and names: what a server may ask for, and what is left out."""
+"""Routes and DNS: what a server may ask for, and what is left out."""
 
 from __future__ import annotations
 
