@@ -1,6 +1,6 @@
 """What a flow has carried by inner class, and what of it is queued on the way: behind the statistics in its page.
 
-    127     the classes that mean something, a bit each: whoever finds 0 here need not read on
+    127     the classes with values below, a bit each; with 0 a reader need not read on
     128..   five words a class, in the order of their numbers: packets sent, bytes sent, packets received, bytes received,
             backlog
             backlog: bit 63 where it is known at all | records (31 bits) | microseconds (32 bits)

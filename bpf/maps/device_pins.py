@@ -1,9 +1,9 @@
 """What is pinned for one device: its counters, its program, and the link where the hook is TCX.
 
 Steps of an attach, each safe to be killed after: folder with counters (renamed into place whole), program loaded, pinned
-beside the one before, hook pointed at it, pin renamed over the old one. The kernel's answer, not a pin, says what is
-attached; but what is attached has a pin at every step, so that it can be read without CAP_SYS_ADMIN, which the kernel wants
-from whoever opens a program by its id.
+beside the one before, hook pointed at it, pin renamed over the old one. The kernel's answer, not a pin, says which
+program is attached. But it has a pin at every step, so that it can be read without CAP_SYS_ADMIN, which opening a program
+by its id takes.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def home_of(packed: bytes) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _key(raw: bytes) -> FlowKey:
-    """Take the bytes apart. Whoever reads flows reads the same ones again and again."""
+    """Take the bytes apart. Cached: readers of flows read the same ones again and again."""
     source, destination, source_port, destination_port = _ENDS.unpack(raw)
     return FlowKey((_readable(source), source_port), (_readable(destination), destination_port))
 

@@ -1,7 +1,7 @@
 """Flows: the outer five-tuple of a tunnel, and the memory that its client marks records in.
 
-A client has a ring (an mmapped array of its own), which is pinned beside the words that say whose it is (flow_pins.py) and
-entered under its five-tuple. A mark is then one aligned 64-bit store: no system call, no torn read.
+A client has a ring (an mmapped array of its own), which is pinned together with its owner (flow_pins.py) and entered
+under its five-tuple. A mark is then one aligned 64-bit store: no system call, no torn read.
 
 The table is two arrays, searched by open addressing (flow_table.h): `flow_slots`, mmapped, and `rings`, maps in an array.
 Writers hold the state's lock; readers in the kernel hold nothing, so the word that makes a slot valid is stored last.
@@ -58,7 +58,7 @@ class Flows:
     """The opened flow table. Close it, or use it in a `with`; `add`, `remove` and `reap` want the state's lock held."""
 
     def __init__(self, slots_fd: int, rings_fd: int, pins: FlowPins, pages: RingPages | None = None) -> None:
-        """`pages`: kept by whoever reads the same flows again and again."""
+        """`pages`: for a process that reads the same flows again and again."""
         self._rings = rings_fd
         self._pins = pins
         self._pages = pages
@@ -69,9 +69,9 @@ class Flows:
     def add(self, key: FlowKey, ring: Ring) -> None:
         """Let the kernel find `ring` for packets of `key`; an entry of the same key gets the new ring.
 
-        Its pins are there first, so that an entry is never without them. RefusedError where there is no room left near the
-        key's home, and where the entry is somebody else's who lives: whoever shows a TCP socket may have chosen the numbers
-        of another's UDP socket, which the table does not tell apart.
+        Its pins are there first, so that an entry is never without them. RefusedError where there is no room left near
+        the key's home, and where the entry belongs to another living owner: a client can choose for its TCP socket the
+        addresses and ports of another's UDP socket, and the table does not tell the two apart.
         """
         at = self._slot_of(key)
         if at is not None and self._is_anothers(at, ring):

@@ -52,7 +52,7 @@ class Ring:
     def close(self) -> None:
         """Drop this process's hold: its flows have no owner any more, and the next reaper takes them out, pins and all.
 
-        The mapping goes with its last view: whoever still holds `marks` may go on storing into it, to no effect.
+        The mapping goes with its last view: a holder of `marks` may go on storing into it, to no effect.
         """
         for fd in (self.fd, self.lock):
             if fd >= 0:

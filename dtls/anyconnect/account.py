@@ -10,7 +10,7 @@ import math
 from qosctl.dtls.anyconnect.credentials import CookieLogin, Credentials, PasswordLogin
 
 FRESH_S = 300.0
-"""How long a server commonly keeps a cookie that nobody uses (ocserv: cookie-timeout)."""
+"""How long a server commonly keeps an unused cookie (ocserv: cookie-timeout)."""
 
 
 class Account:

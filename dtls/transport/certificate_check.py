@@ -32,7 +32,7 @@ class Authorities:
 
     @classmethod
     def read(cls, path: str) -> Authorities:
-        """Read a PEM file, once: whoever reads it may not be able to later. UsageError where there are none in it."""
+        """Read a PEM file, once: after --setuid it may not be readable. UsageError where no certificate is in it."""
         try:
             certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
         except OSError as error:

@@ -22,7 +22,7 @@ _HOST_BITS = {socket.AF_INET: 32, socket.AF_INET6: 128}
 
 
 class NoSocketError(RefusedError):
-    """Nobody is there any more who could make a socket whose packets stay outside of the tunnel: there is no going on."""
+    """The process is gone that marks sockets whose packets must stay outside of the tunnel: the client cannot go on."""
 
 
 class OuterSockets(Protocol):

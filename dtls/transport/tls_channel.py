@@ -136,8 +136,8 @@ class TlsChannel:
     def handshake_step(self) -> bool:
         """Go on with the handshake by one read; True once it is done. SSL.Error when it cannot be.
 
-        One read and no more, however many bytes come: who sends them has proven nothing yet, and the caller knows for
-        how long it wants to wait.
+        One read and no more, however many bytes come: the sender has proven nothing yet, and the caller decides how long
+        to wait.
         """
         if self._handshake_done():
             return True

@@ -1,1 +1,1 @@
-"""The command line: the table of commands, and what is asked of whoever typed one."""
+"""The command line: the table of commands, and the prompts."""

@@ -1,4 +1,4 @@
-"""Is anything blocked that belonged in a tunnel which is gone."""
+"""Whether destinations are blocked whose tunnel is gone."""
 
 from __future__ import annotations
 

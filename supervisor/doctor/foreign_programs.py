@@ -1,4 +1,4 @@
-"""Who else touches our packets on this machine: before us, behind us, and the queue that should look at the mark."""
+"""Other programs that see our packets: those before ours, those after it, and the queue that should look at the mark."""
 
 from __future__ import annotations
 

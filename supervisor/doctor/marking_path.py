@@ -1,7 +1,7 @@
-"""Are we running: from the program to the packet, in the order in which a mark depends on them.
+"""Whether marking works: from the program to the packet, in the order in which a mark depends on them.
 
-Everything is asked of the kernel. Counters are read twice, a moment apart, beside the device's own count of packets: a
-device that sends while our program sees nothing has somebody ahead of us who ends the chain.
+Everything is asked of the kernel. Counters are read twice, a moment apart, and compared with the device's own count of
+packets: if the device sends and our program sees nothing, a program before ours ends the chain.
 """
 
 from __future__ import annotations

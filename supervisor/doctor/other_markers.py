@@ -1,4 +1,4 @@
-"""Who else sets the byte on tunnels: clients that copy it themselves, and options on our own flows' sockets."""
+"""Other programs that set the TOS byte of tunnels: clients that copy it, and options on our own flows' sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PORTS_AT = 4
 
 
 def check(flows: Sequence[Flow], proc: Path = Path("/proc")) -> Iterator[Finding]:
-    """Yield who else sets the byte."""
+    """Yield what else sets the byte."""
     clients = list(_copying_clients(proc))
     for pid, name in clients:
         yield warned(

@@ -1,4 +1,4 @@
-"""Namespaces that nobody has to clean up: they have no name and no mount, and die with the child process that made them.
+"""Namespaces that need no cleaning up: they have no name and no mount, and end with the child process that made them.
 
 The child moves itself into fresh network and mount namespaces (in a fresh user namespace where the caller is not root),
 does its work, and hands the result back through a pipe. Whatever ends it - an exception, a signal, its parent's death -

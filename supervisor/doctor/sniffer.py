@@ -1,4 +1,4 @@
-"""Hearing what really is on a wire: packets from a packet socket, taken apart as far as the probes need."""
+"""What is really on a wire: packets from a packet socket, taken apart as far as the probes need."""
 
 from __future__ import annotations
 

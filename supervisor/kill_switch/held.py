@@ -60,7 +60,7 @@ class Slot:
             self._file.forget()
 
     def leave(self) -> None:
-        """What is held is nobody's from now on."""
+        """Give up ownership: the rules stay, for the next client or `unblock`."""
         if self._file is not None:
             self._file.leave()
 

@@ -65,7 +65,7 @@ class KillSwitch:
                 self._complain(f"{given.tunnel} takes no {versions}: what of it belongs inside is blocked")
 
     def lift(self) -> None:
-        """The user wants no tunnel any more: hold nothing. Twice is fine."""
+        """The user has ended the tunnel: block nothing any more. A second call does nothing."""
         slot, self._slot = self._slot, None
         if slot is None:
             return
@@ -78,14 +78,14 @@ class KillSwitch:
             slot.forget()
 
     def leave(self) -> None:
-        """The tunnel is gone, and nobody wanted that: what belonged inside stays blocked. Twice is fine."""
+        """The tunnel is gone against the user's will: what belonged inside stays blocked. A second call does nothing."""
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.leave()
             self._warn(f"what belonged in {self._tunnel} is blocked until it is connected again (try: qosctl unblock)")
 
     def _take_over(self, own: Slot) -> None:
-        """End what an earlier client of this tunnel has left held, now that it is held by us."""
+        """Remove the rules that an earlier client of this tunnel has left, now that ours are there."""
         for slot, owner in ownerless():
             if slot.number != own.number and owner is not None and self._server == owner.server:
                 kernel.lift(slot.number)

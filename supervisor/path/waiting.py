@@ -1,4 +1,4 @@
-"""Waiting for packets on a socket that strangers can send to as well, and faster than anybody reads."""
+"""Waiting for packets on a socket that strangers can flood."""
 
 from __future__ import annotations
 

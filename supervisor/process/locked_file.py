@@ -108,7 +108,7 @@ class LockedFile:
 
 
 def any_file(beginning: str) -> bool:
-    """Whether there is a file of this namespace whose name begins so, whoever's it is."""
+    """Whether there is a file of this namespace whose name begins so, of any owner."""
     try:
         folder = trusted_folders.open_folder(_folder())
     except (OSError, UntrustedError):
@@ -138,7 +138,7 @@ def is_claimed(name: str) -> bool:
 
 
 def orphans() -> Iterator[LockedFile]:
-    """Yield this namespace's files that nobody owned any more, locked, each for as long as it is looked at."""
+    """Yield this namespace's files whose owner has died, each locked while the caller looks at it."""
     mine = f"{netns.cookie()}-"
     try:
         folder = trusted_folders.open_folder(_folder())

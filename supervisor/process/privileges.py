@@ -26,7 +26,7 @@ HELPERS = frozenset(
 )
 """What a helper keeps."""
 LOOKERS = frozenset({_CAP_NET_ADMIN, _CAP_NET_BIND_SERVICE})
-"""What whoever answers scrapes keeps: to ask what stands at a hook, and for a port below 1024."""
+"""What the process that answers scrapes keeps: it asks which program is at a hook, and may use a port below 1024."""
 _PR_GET_PDEATHSIG, _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 2, 1, 4
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITY_VERSION_3 = 0x2008_0522

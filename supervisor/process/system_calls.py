@@ -1,8 +1,8 @@
 """System calls that a client and its helper give up for good when they are ready: seccomp(2), by libseccomp.
 
-What takes a capability they cannot do anyway (`privileges`). This is the rest: what needs none and still reaches other
-processes, or parts of the kernel that neither has a use for and whose faults have given root away before. Such a call fails
-with EPERM, and nobody is told.
+Calls that take a capability fail anyway (`privileges`). Refused here are calls that need none: those that reach other
+processes, and those into parts of the kernel that neither uses and whose faults have given root away before. Such a call
+fails with EPERM, and nothing is logged.
 
 Both lists say what is given up, not what is kept: the C library's resolver may load anything in a client, and the helper's
 filter holds for vpnc-script and all that it runs, too.

@@ -1,6 +1,6 @@
-"""The metrics endpoint beside the supervisor: a process of its own, with little of its privilege (metrics_worker.py).
+"""The supervisor's metrics endpoint: a separate process with few privileges (metrics_worker.py).
 
-Scrapes and repairs never wait for each other. Marking comes first: where the process cannot be had, or ends, that is said
+Scrapes and repairs never wait for each other. Marking comes first: when the process cannot start, or ends, that is logged
 and tried again, and the rest goes on.
 """
 

@@ -1,4 +1,4 @@
-"""The real Marker of the DTLS client: a ring of its own, in the pinned flows map of this network namespace."""
+"""The real Marker of the DTLS client: a ring of its own, entered in the pinned flow table of this network namespace."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FlowMarker:
         self._complained = False
 
     def flow_opened(self, outer: int, tunnel: str) -> None:
-        """Enter this flow, now if nobody is in the way. OSError or RefusedError for a socket that is no tunnel's."""
+        """Enter this flow, now if the lock is free. OSError or RefusedError for a socket that is no tunnel's."""
         self._wish = _Wish(key_of(outer), tunnel, time.monotonic())
         self._begin()
 
@@ -82,7 +82,7 @@ class FlowMarker:
             self._warn("the flow's entry stays until the next attach or connect: another qosctl is at work")
 
     def step(self) -> None:
-        """Do what is left to do, if nobody is in the way."""
+        """Do what is left to do, if the lock is free."""
         if not self.waiting:
             return
         try:
@@ -126,9 +126,9 @@ class FlowMarker:
             self._warn(f"nothing is marked until that ends: {error}")
 
     def _enter(self, wish: _Wish) -> None:
-        """Make the maps if nobody has, clear flows of dead owners, and enter this one.
+        """Make the maps where there are none, clear flows of dead owners, and enter this one.
 
-        An entry from before goes first, in the same breath, so that the maps stay.
+        An entry from before is removed first, under the same lock, so that the maps stay.
         """
         owner = Owner(self._pid, time.time_ns(), wish.tunnel, self._server)
         with bpffs.locked(wait=False):
@@ -174,13 +174,13 @@ class FlowMarker:
 def key_of(outer: int) -> FlowKey:
     """Return the five-tuple of a connected socket, as the kernel says.
 
-    Whoever shows it need not be believed: RefusedError for a socket that no tunnel in this network namespace has, and
+    The client need not be trusted: RefusedError for a socket that no tunnel in this network namespace has, and
     OSError for what is no socket, or not connected.
     """
     with socket_of(outer) as shown:
         if (shown.family, shown.type, shown.proto) not in _OUTER:
             raise RefusedError("a socket that carries no tunnel")
-        if netns.cookie_of(shown) != netns.cookie():  # whoever makes a namespace chooses any addresses in it
+        if netns.cookie_of(shown) != netns.cookie():  # the maker of a namespace chooses any addresses in it
             raise RefusedError("a socket of another network namespace")
         local, remote = shown.getsockname(), shown.getpeername()
     return FlowKey(local[:2], remote[:2])

@@ -51,7 +51,7 @@ class Helper:
     ) -> Helper:
         """Fork: the objects work on in the child alone, which tells `warn`. No thread may run yet."""
         ours, theirs = helper_messages.pair()
-        gc.freeze()  # what both have by now they go on sharing, as long as nobody writes its marks into it
+        gc.freeze()  # memory that both have now stays shared, unless the collector writes into it
         pid = os.fork()
         if pid:
             theirs.close()
@@ -81,13 +81,13 @@ class Helper:
 
 
 def _settle_down() -> None:
-    """Be nobody's foreground process: in a session of our own, and without the terminal or pipes of whoever started us."""
+    """Become a background process: a session of its own, without the terminal or pipes of the command that started us."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
-    for each in (0, 1):  # the password comes from one; who reads the other waits for its end
+    for each in (0, 1):  # the password comes from one; a reader of the other waits for its end
         os.dup2(nothing, each)
     os.close(nothing)
-    # Whoever stops all of a unit's processes reaches us too: we go when the client has gone. Not SIG_IGN, which the script
+    # A stop of all of a unit's processes reaches us too: we go when the client has gone. Not SIG_IGN, which the script
     # would inherit.
     with suppress(OSError):  # a kernel without it: nothing is promised there, and the tunnel matters more
         privileges.limit(privileges.HELPERS)

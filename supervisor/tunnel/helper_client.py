@@ -80,7 +80,7 @@ class HelperClient:
         return answer
 
     def order(self, kind: str, **arguments: Any) -> None:
-        """Send a request whose answer nobody needs, waiting for room only."""
+        """Send a request without reading its answer; wait for room alone."""
         self.forget(self._tell_by(time.monotonic() + _ANSWER_S, kind, arguments))
 
     def tell(self, kind: str, descriptors: Sequence[int] = (), **arguments: Any) -> int:
@@ -101,7 +101,7 @@ class HelperClient:
         return answer
 
     def forget(self, number: int) -> None:
-        """Nobody wants to know any more what that request is answered."""
+        """Drop the answer to that request, which may have come or not."""
         answer = self._expected.pop(number, None)
         _close(answer.descriptors if answer is not None else ())
 

@@ -37,7 +37,7 @@ _LOOK_S = 0.1
 
 
 class RequestServer:
-    """Serves `connection` until nobody is at its other end."""
+    """Serves `connection` until its other end is closed."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class RequestServer:
             self._see_to_flow()
 
     def _rest(self, seconds: float) -> bool:
-        """Serve nobody for a while; False when the client has gone meanwhile. The flow's entry is seen to."""
+        """Take no request for a while; False when the client has gone meanwhile. The flow's entry is still made."""
         self._poll.modify(self._connection, 0)
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
@@ -195,7 +195,7 @@ class RequestServer:
             self._send({"number": told, "answer": bool(descriptors)}, descriptors)
 
     def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        # Who does not read his answers loses them; who has gone, the next wait finds out.
+        # A client that does not read its answers loses them; that it has gone, the next wait finds out.
         with suppress(BlockingIOError, ConnectionError):
             helper_messages.send(self._connection, message, descriptors)
 

@@ -68,7 +68,7 @@ class UndoJournal:
 
 
 def orphaned() -> Iterator[tuple[UndoJournal, Leftover | None]]:
-    """Yield this namespace's files that nobody owns any more, locked; None where nothing was to be undone."""
+    """Yield this namespace's files whose owner has died, locked; None where nothing was to be undone."""
     for file in orphans():
         if NAME_OR_EMPTY.match(file.name):
             yield UndoJournal(file), _remains(file.read())

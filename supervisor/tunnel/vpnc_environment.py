@@ -17,7 +17,7 @@ from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
 
 OURS = re.compile(r"(CISCO_|INTERNAL_IP|VPN|X-)|(reason|TUNDEV|IDLE_TIMEOUT|LOG_LEVEL)\Z")
-"""Variables that mean something to the script; those of whoever started us must not get through."""
+"""Variables that mean something to the script; those that we were started with must not reach it."""
 _LOG_LEVEL_INFO = "1"
 
 

@@ -65,10 +65,10 @@ def choose(wanted: str | None) -> str:
 
 
 def _unchanging(path: str) -> str:
-    """Return where a script really is, if nobody but root, we, and who called sudo can change what is run there.
+    """Return where a script really is, if only root, we, and the caller of sudo can change what is run there.
 
-    Looked at before each run: a tunnel lives for months, and what is to be undone for a dead one may name what has gone
-    from /tmp since. UntrustedError, OSError.
+    Checked before each run: a tunnel lives for months, and the journal of a dead one may name a script that has gone from
+    /tmp since. UntrustedError, OSError.
     """
     real = Path(path).resolve()
     caller = os.environ.get("SUDO_UID", "")
