@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from importlib import metadata
 from typing import Any, cast
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -44,6 +43,8 @@ SEALING = "encrypt_into"
 
 def in_use() -> str:
     """Return the version of the OpenSSL that runs here, and the package it came in: no update of the system's mends it."""
+    from importlib import metadata  # noqa: PLC0415 - asked for by few, and slow to import
+
     return f"{SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()}, in cryptography {metadata.version('cryptography')}"
 
 
@@ -63,6 +64,8 @@ def require() -> None:
 
 def _releases_that_work() -> str:
     """Return the command that installs releases we were tested with: in the bounds that our own package declares."""
+    from importlib import metadata  # noqa: PLC0415 - as above
+
     ours = {"pyopenssl", "cryptography"}
     declared = [need for need in metadata.requires("qosctl") or () if re.split(r"[^\w-]", need)[0].lower() in ours]
     return shlex.join(["pip", "install", *declared])

@@ -13,8 +13,6 @@ import socket
 import sys
 from ipaddress import IPv4Address, IPv6Address
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 from qosctl.dtls.anyconnect.connect_response import (
     IPV6_MTU_MIN,
     LINK_MTU_MAX,
@@ -23,6 +21,7 @@ from qosctl.dtls.anyconnect.connect_response import (
     outer_headers,
 )
 from qosctl.dtls.transport.outer_sockets import way_to
+from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 from qosctl.dtls.transport.tls_channel import TlsChannel
 
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h

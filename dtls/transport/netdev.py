@@ -16,10 +16,9 @@ from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Protocol
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError, RefusedError, ShortageError, UsageError
 from qosctl.dtls.transport import readdress
+from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 from qosctl.dtls.transport.rtnetlink import conversation
 
 Interface = IPv4Interface | IPv6Interface

@@ -10,8 +10,8 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from qosctl.bpf.errors import RefusedError
+from qosctl.dtls.transport.pyroute2_by_need import rtmsg
 
 MARK: Final = 0x20A4
 """Of no bit that kube-proxy (0xc000), Cilium (0x0f00), Calico or Tailscale (the upper half) look at."""

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from ipaddress import IPv4Interface, IPv6Interface
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 
 _ALONE = 32
 

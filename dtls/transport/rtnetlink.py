@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from pyroute2 import IPRoute
 from qosctl.bpf.errors import ShortageError
+from qosctl.dtls.transport.pyroute2_by_need import IPRoute
 
 _DESCRIPTORS = 6
 """What a conversation takes, and two to spare."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 from qosctl.bpf.errors import RefusedError
+from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 from qosctl.dtls.transport.rtnetlink import conversation
 
 # Ahead of most people's filters; ours returns TC_ACT_UNSPEC, so theirs run all the same.
