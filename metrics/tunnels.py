@@ -78,15 +78,19 @@ TUNNEL_METRICS: Sequence[TunnelMetric] = (
         CounterMetricFamily,
         "qosctl_tunnel_dropped_packets",
         "Packets the client dropped, by reason. forged: failed authentication; replayed: seen before or too old; "
-        "malformed: not a record or frame it knows; socket_full: the kernel took no more to send; tunnel_full: the tunnel "
-        "device took no more; ecn: marked on the way, and unable to carry the mark inside (RFC 6040). forged and "
-        "malformed should stay near 0 on an honest path.",
+        "malformed: not a record or frame it knows; unexpected: one that means nothing then; socket_full: the kernel took "
+        "no more to send; tunnel_full: the tunnel device took no more; too_long: larger than a record can be; channel_lost:"
+        " sealed, and waiting for room when its channel was lost; ecn: marked on the way, and unable to carry the mark "
+        "inside (RFC 6040). forged and malformed should stay near 0 on an honest path.",
         {
             "forged": Statistic.DROPPED_FORGED,
             "replayed": Statistic.DROPPED_REPLAYED,
             "malformed": Statistic.DROPPED_MALFORMED,
+            "unexpected": Statistic.DROPPED_UNEXPECTED,
             "socket_full": Statistic.DROPPED_SOCKET_FULL,
             "tunnel_full": Statistic.DROPPED_TUNNEL_FULL,
+            "too_long": Statistic.DROPPED_TOO_LONG,
+            "channel_lost": Statistic.DROPPED_CHANNEL_LOST,
             "ecn": Statistic.DROPPED_ECN,
         },
         label="reason",

@@ -69,6 +69,9 @@ class Statistic(enum.IntEnum):
     CIPHER_CHACHA20 = 34
     """1 for ChaCha20-Poly1305, 0 for AES-GCM."""
     RECONNECTS_PATH_MTU = 35
+    DROPPED_UNEXPECTED = 36
+    DROPPED_TOO_LONG = 37
+    DROPPED_CHANNEL_LOST = 38
 
     @property
     def label(self) -> str:

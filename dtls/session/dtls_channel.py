@@ -14,6 +14,7 @@ from qosctl.bpf.dscp import DF, Dscp
 from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.dtls.anyconnect.connect_response import Session
 from qosctl.dtls.anyconnect.frames import Frame, FrameKind, decode_dtls, encode_dtls
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.numbering.probe import ProbingNumbering, probe_of, probe_payload
 from qosctl.dtls.numbering.switched import SwitchedNumbering
@@ -151,15 +152,15 @@ class DtlsChannel:
         if content_type == ALERT:
             if plaintext == CLOSE_NOTIFY or (len(plaintext) == 2 and plaintext[0] == _FATAL):
                 raise DtlsLostError("the server closed the DTLS channel")
-            self._counters.drop("alert")
+            self._counters.drop(DropReason.ALERT)
             return None
         if content_type != APPLICATION_DATA:
             # The server may send its Finished again; a renegotiation we would not answer either.
-            self._counters.drop("handshake_after_finished")
+            self._counters.drop(DropReason.HANDSHAKE_AFTER_FINISHED)
             return None
         frame = decode_dtls(plaintext)
         if frame is None:
-            self._counters.drop("unknown_frame")
+            self._counters.drop(DropReason.UNKNOWN_FRAME)
             return None
         self._counters.count_control(f"dtls {frame.kind.name.lower()} received")
         if frame.kind == FrameKind.DPD_OUT:
@@ -175,7 +176,7 @@ class DtlsChannel:
         """Send a frame that is no packet."""
         self._counters.count_control(f"dtls {kind.name.lower()} sent")
         if not self.udp.send(self.uplink.seal_control(encode_dtls(kind, payload), dscp, now)):
-            self._counters.drop("control_without_room")  # whoever asked will ask again
+            self._counters.drop(DropReason.CONTROL_WITHOUT_ROOM)  # whoever asked will ask again
         self.life.said = now
 
     def close(self, now: float, *, goodbye: bool) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 from qosctl.bpf.dscp import Ecn
 from qosctl.dtls.anyconnect.frames import CstpDecoder, FrameKind
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.packets.ecn import combine
 from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPTIONS, dscp_of, traffic_class_of
 from qosctl.dtls.packets.read_budget import ReadBudget
@@ -243,7 +244,7 @@ class Loop:
 
     def _send_over_tls(self, packets: Sequence[bytes], *, beside_dtls: bool = False) -> None:
         if beside_dtls and self._control.congested:  # the device is not left alone for TLS while DTLS has room
-            self._counters.drop("tls_full", len(packets))
+            self._counters.drop(DropReason.TLS_FULL, len(packets))
             return
         self._counters.over_tls += len(packets)
         for packet in packets:
@@ -261,7 +262,7 @@ class Loop:
                         if content_type == APPLICATION_DATA and plaintext and plaintext[0] == _DATA:
                             packet = plaintext[1:] if ecn is _NOT_ECT else combine(plaintext[1:], ecn)
                             if packet is None:
-                                counters.drop("ecn")
+                                counters.drop(DropReason.ECN)
                             elif write(packet):
                                 size = len(packet)
                                 plain = size >= IPV4_HEADER_BYTES and packet[0] == IPV4_WITHOUT_OPTIONS

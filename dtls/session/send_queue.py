@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import inf
 
 from qosctl.bpf.dscp import Dscp
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.packets.batch import MAX_BATCH_RECORDS, Batch
 from qosctl.dtls.packets.priority import PriorityQueue, by_class
 from qosctl.dtls.session.dtls_channel import DtlsChannel
@@ -82,7 +83,9 @@ class SendQueue:
             self._send(dtls, classes, now)
 
     def give_back(self) -> list[bytes]:
-        """Return the packets that wait unsealed, for another channel; what was sealed for the one before is gone."""
+        """Return the packets that wait unsealed, for another channel; what was sealed for the one before is lost."""
+        if lost := sum(each.batch.count for each in self._sealed):
+            self._counters.drop(DropReason.CHANNEL_LOST, lost)
         self._sealed.clear()
         return [packet for _, packets in self._held.take(len(self._held)) for packet in packets]
 
@@ -97,7 +100,7 @@ class SendQueue:
                     dtls.probe(dtls.prober, now, (dscp,))
                 self._out(dtls, dscp, dtls.uplink.seal(dscp, part, now), part)
         if lost:
-            self._counters.drop("udp_full", lost)
+            self._counters.drop(DropReason.UDP_FULL, lost)
         dtls.life.said = now
 
     def _out(self, dtls: DtlsChannel, dscp: Dscp, batches: list[Batch], packets: Sequence[bytes]) -> None:
@@ -123,7 +126,10 @@ class SendQueue:
             self._out(dtls, dscp, dtls.uplink.seal_again(dscp, left, self._clock()), left)
             return not sealed
         while sealed:
-            if sealed[0].udp.fileno() >= 0 and not sealed[0].udp.send(sealed[0].batch):
+            udp, batch = sealed[0].udp, sealed[0].batch
+            if udp.fileno() < 0:
+                self._counters.drop(DropReason.CHANNEL_LOST, batch.count)
+            elif not udp.send(batch):
                 return False
             sealed.popleft()
         return True

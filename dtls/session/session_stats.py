@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qosctl.bpf.dscp import Dscp
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.snapshot import Snapshot
 from qosctl.dtls.packets.counters_by_dscp import DscpCounters, Traffic
 from qosctl.dtls.record.protection import RecordOpener
@@ -58,7 +59,7 @@ class Statistics:
     """Classes that have carried something; they add up to `sent`."""
     received_by_class: Mapping[Dscp, Traffic]
     control: Mapping[str, int]
-    dropped: Mapping[str, int]
+    dropped: Mapping[DropReason, int]
     lost: int
     over_tls: int
     socket_full: int
@@ -79,7 +80,7 @@ class SessionCounters:
     dtls_lost: int = 0
     black_holes: int = 0
     control: dict[str, int] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: dict[DropReason, int] = field(default_factory=dict)
     reconnects: dict[Reason, int] = field(default_factory=dict)
     dpd_round_trip_s: float | None = None
     numbering: Snapshot | None = None
@@ -87,7 +88,7 @@ class SessionCounters:
     state: State = State.RECONNECTING
     since_s: float = 0.0
 
-    def drop(self, reason: str, count: int = 1) -> None:
+    def drop(self, reason: DropReason, count: int = 1) -> None:
         """Count packets, frames or records that went nowhere."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
@@ -122,7 +123,7 @@ class SessionCounters:
     ) -> Statistics:
         """Freeze the counts, with those of the DTLS channel that is up, of its numbering and of the device."""
         numbering = self.numbering if numbering is None else self._with_earlier(numbering)
-        dropped = self.dropped | {"tun_refused": tun_refused}
+        dropped = self.dropped | {DropReason.TUN_REFUSED: tun_refused}
         lost, full = self.lost, self.socket_full
         if opener is not None and udp is not None:
             lost, full = lost + opener.missing, full + udp.counts.full
@@ -157,7 +158,7 @@ class SessionCounters:
         return numbering if self.numbering is None else numbering.following(self.numbering)
 
 
-def _dropped_by(opener: RecordOpener, udp: UdpSocket) -> dict[str, int]:
+def _dropped_by(opener: RecordOpener, udp: UdpSocket) -> dict[DropReason, int]:
     counts = dataclasses.asdict(opener.counts)
     del counts["opened"]
-    return {**counts, "udp_lost": udp.counts.lost}
+    return {DropReason[name.upper()]: count for name, count in counts.items()} | {DropReason.UDP_LOST: udp.counts.lost}

@@ -12,6 +12,7 @@ from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.dtls.anyconnect.connect_response import Interface, Session
 from qosctl.dtls.anyconnect.frames import Frame, FrameKind, encode_cstp
 from qosctl.dtls.anyconnect.login import printable
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.session.dpd import DeadPeerDetection, Due
 from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.session.tls_wakeup import TlsWakeup
@@ -90,13 +91,13 @@ class TlsControl:
             words = printable(frame.payload[1:].decode("utf-8", "replace"))
             raise SessionEndedError(f"{self._name}: the server ended the session{': ' if words else ''}{words}")
         if frame.kind == FrameKind.COMPRESSED:
-            self._counters.drop("compressed")  # we never asked for it
+            self._counters.drop(DropReason.COMPRESSED)  # we never asked for it
 
     def send_packet(self, packet: bytes) -> None:
         """Send an inner packet over TLS. ConnectionLostError when there is no TLS any more."""
         frame = encode_cstp(FrameKind.DATA, packet)
         if len(frame) > RECORD_BYTES_MAX:
-            self._counters.drop("too_long")
+            self._counters.drop(DropReason.TOO_LONG)
             return
         self._channel.send(frame)
 
@@ -120,18 +121,18 @@ class TlsControl:
             self._send(FrameKind.DPD_RESP, payload, now)
             return
         if self._owed is not None:
-            self._counters.drop("dpd_unanswered")
+            self._counters.drop(DropReason.DPD_UNANSWERED)
         self._owed = payload
 
     def _send(self, kind: FrameKind, payload: bytes, now: float) -> None:
         if self.congested:  # whoever does not read hears no request either
-            self._counters.drop("control_without_room")
+            self._counters.drop(DropReason.CONTROL_WITHOUT_ROOM)
             self.life.said = now
             return
         self._counters.count_control(f"tls {kind.name.lower()} sent")
         frame = encode_cstp(kind, payload)
         if len(frame) > RECORD_BYTES_MAX:
-            self._counters.drop("control_too_long")  # one frame must be one record, and that none of ours could be
+            self._counters.drop(DropReason.CONTROL_TOO_LONG)  # one frame must be one record, and that none of ours could be
             return
         self._channel.send(frame)
         self.life.said = now

@@ -5,22 +5,15 @@ from __future__ import annotations
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued, backlog_word, write_classes
 from qosctl.bpf.flow_page.statistics import Statistic, TunnelState, statistics_in, write_suite
+from qosctl.dtls.drop_reason import DropKind
 from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
 from qosctl.dtls.packets.counters_by_dscp import Traffic
 from qosctl.dtls.session.reconnect import Reason
 from qosctl.dtls.session.session_stats import State, Statistics
 
 _MICROSECONDS = 1_000_000
-_DROPS = {
-    "forged": Statistic.DROPPED_FORGED,
-    "replayed": Statistic.DROPPED_REPLAYED,
-    "udp_lost": Statistic.DROPPED_SOCKET_FULL,
-    "tls_full": Statistic.DROPPED_SOCKET_FULL,
-    "udp_full": Statistic.DROPPED_SOCKET_FULL,
-    "tun_refused": Statistic.DROPPED_TUNNEL_FULL,
-    "ecn": Statistic.DROPPED_ECN,
-}
 _NOTHING = Traffic(0, 0)
+_DROPS = {kind: Statistic[f"DROPPED_{kind.name}"] for kind in DropKind}
 _RECONNECTS = {reason: Statistic[f"RECONNECTS_{reason.name}"] for reason in Reason}
 
 
@@ -34,10 +27,10 @@ def store(now: Statistics, page: memoryview) -> None:
 
 
 def _words(now: Statistics) -> dict[Statistic, int]:
-    """Say it in the statistics of the flow's page; what has no word of its own there counts as malformed."""
-    dropped = dict.fromkeys(_DROPS.values(), 0) | {Statistic.DROPPED_MALFORMED: 0}
+    """Say it in the statistics of the flow's page."""
+    dropped = dict.fromkeys(_DROPS.values(), 0)
     for reason, count in now.dropped.items():
-        dropped[_DROPS.get(reason, Statistic.DROPPED_MALFORMED)] += count
+        dropped[_DROPS[reason.kind]] += count
     return {
         Statistic.PACKETS_SENT: now.sent.packets,
         Statistic.BYTES_SENT: now.sent.bytes,

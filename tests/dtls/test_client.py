@@ -22,6 +22,7 @@ from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.flow_page.rtt_request import REQUEST_WORDS, RttRequestWords
 from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.session.marker import FlowMemory
 from qosctl.dtls.session.tls_control import SilentError
@@ -188,11 +189,11 @@ def test_forged_and_truncated_datagrams_are_counted_and_nothing_else(lab: Topolo
     with Tunnel(lab.client, options_for(lab, server)) as tunnel:
         record = bytes.fromhex("17fefd0001000000001000") + (40).to_bytes(2)
         junk = {
-            "forged": record + bytes(40),
-            "truncated": record + bytes(39),
-            "malformed": b"\x16\x03\x03" + bytes(40),
-            "wrong_epoch": bytes.fromhex("17fefd0000000000001000") + (40).to_bytes(2) + bytes(40),
-            "bad_length": record[:-2] + (3).to_bytes(2) + bytes(40),
+            DropReason.FORGED: record + bytes(40),
+            DropReason.TRUNCATED: record + bytes(39),
+            DropReason.MALFORMED: b"\x16\x03\x03" + bytes(40),
+            DropReason.WRONG_EPOCH: bytes.fromhex("17fefd0000000000001000") + (40).to_bytes(2) + bytes(40),
+            DropReason.BAD_LENGTH: record[:-2] + (3).to_bytes(2) + bytes(40),
         }
         with lab.server.entered():
             sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
@@ -202,7 +203,7 @@ def test_forged_and_truncated_datagrams_are_counted_and_nothing_else(lab: Topolo
                     number.to_bytes(2) for number in (server.port, tunnel.info.local[1], 8 + len(datagram), 0)
                 )
                 sender.sendto(header + datagram, (lab.client4, 0))
-        statistics = tunnel.wait_for(lambda counts: counts.dropped.get("truncated", 0) >= 2)
+        statistics = tunnel.wait_for(lambda counts: counts.dropped.get(DropReason.TRUNCATED, 0) >= 2)
         assert set(statistics.dropped) == set(junk)
         ping(lab.client, server.inner4)
 

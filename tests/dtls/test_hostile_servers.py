@@ -18,6 +18,7 @@ import pytest
 from OpenSSL import SSL
 from qosctl.dtls.anyconnect.credentials import PasswordLogin
 from qosctl.dtls.anyconnect.frames import Frame, FrameKind, encode_cstp
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.events import Severity
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.record.handshake import Handshake
@@ -243,7 +244,7 @@ def test_a_server_that_asks_and_does_not_read_fills_no_memory(lab: Topology, ide
         assert resident_kb(os.getpid()) - before < 30_000
         counts = tunnel.info.statistics()
         assert counts.control["tls dpd_out received"] > 500
-        assert counts.dropped["dpd_unanswered"] > 100
+        assert counts.dropped[DropReason.DPD_UNANSWERED] > 100
 
 
 @pytest.mark.audit
@@ -253,7 +254,7 @@ def test_the_newest_request_is_answered_when_there_is_room_again(lab: Topology, 
         Tunnel(lab.client, options(lab, server.port, identity)) as tunnel,
     ):
         server.wait_until_ready()
-        while not tunnel.info.statistics().dropped.get("dpd_unanswered"):
+        while not tunnel.info.statistics().dropped.get(DropReason.DPD_UNANSWERED):
             server.ask(0.1)
         server.send_tls(encode_cstp(FrameKind.DPD_OUT, b"last"))
         server._socket.setblocking(False)

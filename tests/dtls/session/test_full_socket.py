@@ -8,6 +8,7 @@ import time
 
 from qosctl.bpf.dscp import EF
 from qosctl.dtls.anyconnect.credentials import PasswordLogin
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.transport.certificate_check import Authorities
 
@@ -44,5 +45,5 @@ def test_a_full_socket_costs_bulk_its_packets_and_a_call_none() -> None:
                     bulk.send(bytes(1200))
             time.sleep(0.02)
         assert [int.from_bytes(far.recv(64)) for _ in range(CALL)] == list(range(CALL))
-        assert tunnel.info.statistics().dropped["udp_full"] > 0
+        assert tunnel.info.statistics().dropped[DropReason.UDP_FULL] > 0
         assert tunnel.error is None

@@ -12,6 +12,7 @@ from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.anyconnect.credentials import PasswordLogin
 from qosctl.dtls.anyconnect.frames import FrameError, FrameKind, encode_cstp
+from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.numbering.probe import PROBE_ID_BYTES
 from qosctl.dtls.numbering.snapshot import Snapshot
@@ -141,7 +142,7 @@ def test_what_is_too_large_for_dtls_does_not_pile_up_where_tls_is_full(tunnel: T
     with lab.client.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("192.168.78.1", 9))
         deadline = time.monotonic() + 30
-        while not tunnel.info.statistics().dropped.get("tls_full"):
+        while not tunnel.info.statistics().dropped.get(DropReason.TLS_FULL):
             assert time.monotonic() < deadline
             for _ in range(50):
                 sock.send(bytes(8000))
@@ -191,7 +192,7 @@ def test_unknown_empty_and_compressed_frames_are_counted_and_passed_over(tunnel:
     server.send_dtls(bytes([FrameKind.DATA]))
     server.send_dtls(bytes([FrameKind.DATA]) + b"\xffno packet")
     counts = tunnel.wait_for(lambda counts: sum(counts.dropped.values()) >= 6)
-    assert counts.dropped == {"unknown_frame": 2, "compressed": 2, "tun_refused": 2}
+    assert counts.dropped == {DropReason.UNKNOWN_FRAME: 2, DropReason.COMPRESSED: 2, DropReason.TUN_REFUSED: 2}
     server.send_dtls(bytes([FrameKind.DPD_OUT]) + b"alive")
     assert receive(server, FrameKind.DPD_RESP) == b"alive"
 
