@@ -17,10 +17,6 @@ import time
 from collections.abc import Callable
 
 from qosctl.bpf.errors import InternalError, NoRoomError, QosctlError, ShortageError
-from qosctl.dtls.anyconnect.account import Account
-from qosctl.dtls.anyconnect.connect_response import LINK_MTU_MAX
-from qosctl.dtls.anyconnect.login import PasswordUnansweredError
-from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.events import Say, Severity
 from qosctl.dtls.host_config import HostConfigurator
 from qosctl.dtls.options import ConnectedInfo, ConnectOptions
@@ -41,6 +37,10 @@ from qosctl.dtls.transport.network_monitor import NetworkMonitor, source_towards
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.stop import Stop, StopRequestedError, wait
 from qosctl.dtls.tunnel_device import Device
+from qosctl.dtls.vpn.account import Account
+from qosctl.dtls.vpn.errors import PasswordUnansweredError
+from qosctl.dtls.vpn.server_url import Gateway
+from qosctl.dtls.vpn.session import LINK_MTU_MAX
 
 FIRST_HOLD_S = 3.0
 """How long packets wait for DTLS when the tunnel is new; then they go over TLS, and DTLS takes over when it can."""
@@ -165,6 +165,7 @@ class _Client:
             if source in {str(address.ip) for address in tun.addresses}:
                 raise CircleError(f"{self._gateway}: no way to the server but through its own tunnel", "ip route")
         opened = open_session(
+            self._options.protocol,
             self._gateway,
             self._options.trust,
             self._account,
@@ -192,6 +193,7 @@ class _Client:
             control = self._parts.control(
                 name=name,
                 channel=opened.channel,
+                protocol=opened.protocol,
                 session=opened.session,
                 addresses=tun.addresses,
                 counters=self._counters,
@@ -221,7 +223,7 @@ class _Client:
                 poll=poll,
                 counters=self._counters,
                 report=self._reporter.report if self._reporter.wants_reports else None,
-                decoder=self._parts.decoder(),
+                decoder=self._parts.decoder(opened.protocol),
             )
             goodbye = False
             try:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from qosctl.dtls.anyconnect.connect_response import Interface
-from qosctl.dtls.anyconnect.host_routes import Network
 from qosctl.dtls.session.setup import Opened
 from qosctl.dtls.transport.stop import Stop
 from qosctl.dtls.transport.tun import Tun
+from qosctl.dtls.vpn.host_routes import Network
+from qosctl.dtls.vpn.session import Interface
 
 SETTLE_S, RESETTLE_S = 10.0, 3.0
 """How long packets wait for addresses, routes and DNS at first, and an attempt to connect again."""

@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from qosctl.dtls.anyconnect.connect_response import Interface
-from qosctl.dtls.anyconnect.credentials import Credentials
+from qosctl.dtls.anyconnect.protocol import ANYCONNECT
 from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
 from qosctl.dtls.session.key_lifetime import KEY_LIFE, KeyLife
 from qosctl.dtls.session.session_stats import Statistics
 from qosctl.dtls.transport.addressing import Endpoint
 from qosctl.dtls.transport.certificate_check import SystemTrust, Trust
+from qosctl.dtls.vpn.credentials import Credentials
+from qosctl.dtls.vpn.protocol import VpnProtocol
+from qosctl.dtls.vpn.session import Interface
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ConnectOptions:
     credentials: Credentials
     trust: Trust = field(default_factory=SystemTrust)
     tunnel_name: str | None = None
+    protocol: VpnProtocol = ANYCONNECT
     numbering: Callable[[int], Numbering] = PlainNumbering
     timeout_s: float = 30.0
     reconnect_s: float = math.inf

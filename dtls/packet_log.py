@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.dtls.anyconnect.frames import CstpDecoder, Frame, FrameKind, decode_dtls
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.packets.batch import Batch, Batcher
 from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, traffic_class_of
@@ -25,6 +24,8 @@ from qosctl.dtls.record.keys import Cipher
 from qosctl.dtls.record.protection import APPLICATION_DATA, OpenedRecord, RecordOpener, RecordSealer
 from qosctl.dtls.session.factories import Factories
 from qosctl.dtls.session.tls_control import TlsControl
+from qosctl.dtls.vpn.frames import Frame, FrameKind
+from qosctl.dtls.vpn.protocol import VpnProtocol
 
 LINES_PER_S = 500
 _PROTOCOLS = {0: "HOPOPT", 1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 47: "GRE", 50: "ESP", 58: "ICMPv6", 132: "SCTP"}
@@ -32,14 +33,15 @@ _NUMBER = slice(3, 11)  # epoch and sequence number in the header of a record (R
 _EPOCH_SHIFT = 48
 
 Write = Callable[[str], None]
+Decode = Callable[[bytes], Frame | None]
 
 
-def traced(write: Write, clock: Callable[[], float]) -> Factories:
+def traced(write: Write, clock: Callable[[], float], protocol: VpnProtocol) -> Factories:
     """Return parts that give `write` a line for each packet; `clock` counts seconds."""
     write = _Bounded(write, clock)
     return Factories(
-        uplink=functools.partial(_Batcher, write),
-        opener=functools.partial(_Opener, write),
+        uplink=functools.partial(_Batcher, write, protocol.decode_record),
+        opener=functools.partial(_Opener, write, protocol.decode_record),
         control=functools.partial(_TlsControl, write),
         decoder=functools.partial(_Decoder, write),
     )
@@ -61,10 +63,17 @@ def describe(packet: bytes | memoryview) -> str:
 
 class _Batcher(Batcher):
     def __init__(
-        self, write: Write, sealer: RecordSealer, numbering: Numbering, marks: memoryview | None, **more: Any
+        self,
+        write: Write,
+        decode: Decode,
+        sealer: RecordSealer,
+        numbering: Numbering,
+        marks: memoryview | None,
+        **more: Any,
     ) -> None:
         super().__init__(sealer, numbering, marks, **more)
         self._write = write
+        self._decode = decode
         self._marks_somewhere = marks is not None
 
     def mark_in(self, marks: memoryview) -> None:
@@ -87,7 +96,7 @@ class _Batcher(Batcher):
 
     def seal_control(self, frame: bytes, dscp: Dscp, now: float) -> Batch:
         batch = super().seal_control(frame, dscp, now)
-        self._write(f"out {_frame(decode_dtls(frame))}, {_record(batch.data)}, {self._mark(dscp)}")
+        self._write(f"out {_frame(self._decode(frame))}, {_record(batch.data)}, {self._mark(dscp)}")
         return batch
 
     def seal_alert(self, alert: bytes, now: float) -> Batch:
@@ -100,21 +109,18 @@ class _Batcher(Batcher):
 
 
 class _Opener(RecordOpener):
-    __slots__ = ("_write",)
+    __slots__ = ("_decode", "_write")
 
-    def __init__(self, write: Write, cipher: Cipher, key: bytes, iv: bytes) -> None:
+    def __init__(self, write: Write, decode: Decode, cipher: Cipher, key: bytes, iv: bytes) -> None:
         super().__init__(cipher, key, iv)
         self._write = write
+        self._decode = decode
 
     def open(self, datagram: memoryview | bytes) -> list[OpenedRecord]:
         records = super().open(datagram)
         for number, content_type, plaintext in records:
-            if content_type != APPLICATION_DATA:
-                what = f"record of type {content_type}"
-            elif plaintext[:1] == bytes([FrameKind.DATA]):
-                what = describe(memoryview(plaintext)[1:])
-            else:
-                what = _frame(decode_dtls(plaintext))
+            frame = content_type == APPLICATION_DATA
+            what = _frame(self._decode(plaintext)) if frame else f"record of type {content_type}"
             self._write(f"in  {what}, {_numbered(number)}")
         return records
 
@@ -129,16 +135,15 @@ class _TlsControl(TlsControl):
         super().send_packet(packet)
 
 
-class _Decoder(CstpDecoder):
-    def __init__(self, write: Write) -> None:
-        super().__init__()
+class _Decoder:
+    def __init__(self, write: Write, protocol: VpnProtocol) -> None:
         self._write = write
+        self._decoder = protocol.stream_decoder()
 
     def feed(self, data: bytes) -> list[Frame]:
-        frames = super().feed(data)
+        frames = self._decoder.feed(data)
         for frame in frames:
-            what = describe(frame.payload) if frame.kind == FrameKind.DATA else _frame(frame)
-            self._write(f"in  {what}, TLS")
+            self._write(f"in  {_frame(frame)}, TLS")
         return frames
 
 
@@ -163,7 +168,9 @@ class _Bounded:
 
 
 def _frame(frame: Frame | None) -> str:
-    return "unknown frame" if frame is None else f"{frame.kind.name} {len(frame.payload)} bytes"
+    if frame is None:
+        return "unknown frame"
+    return describe(frame.payload) if frame.kind is FrameKind.DATA else f"{frame.kind.name} {len(frame.payload)} bytes"
 
 
 def _record(record: memoryview) -> str:

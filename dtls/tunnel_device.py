@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 
-from qosctl.dtls.anyconnect.connect_response import IPV6_MTU_MIN, RECORD_OVERHEAD
 from qosctl.dtls.host_config import Following, HostConfigurator
 from qosctl.dtls.session.flow_entry import FlowEntry
 from qosctl.dtls.session.marker import Marker
@@ -15,6 +14,7 @@ from qosctl.dtls.session.setup import Opened
 from qosctl.dtls.transport.netdev import DeviceKeeper
 from qosctl.dtls.transport.stop import Stop
 from qosctl.dtls.transport.tun import Tun
+from qosctl.dtls.vpn.session import IPV6_MTU_MIN, RECORD_OVERHEAD
 
 
 class Device:

@@ -29,6 +29,7 @@ from qosctl.bpf.maps.flows import RINGS_SHAPE, SLOTS_SHAPE, Flow, Flows
 from qosctl.bpf.maps.namespace_maps import CONTROL_SHAPE, POLICY_SHAPE, flow_pins
 from qosctl.bpf.maps.policy import Policy, PolicyTable
 from qosctl.bpf.maps.switch import Control
+from qosctl.bpf.printable import one_line
 
 _LOOPBACK = 1  # in every network namespace
 
@@ -118,8 +119,8 @@ def read_device(pins: DevicePins, attachment_of: AttachmentOf) -> Device:
         counters = read_counters(fd)
     present = _name_of(pins.index)
     if present is None:
-        return Device(_printable(pins.device_name()), None, counters)
-    return Device(_printable(present), attachment_of(pins), counters)
+        return Device(one_line(pins.device_name()), None, counters)
+    return Device(one_line(present), attachment_of(pins), counters)
 
 
 @contextmanager
@@ -147,8 +148,3 @@ def _name_of(index: int) -> str | None:
         return socket.if_indextoname(index)
     except OSError:
         return None
-
-
-def _printable(name: str) -> str:
-    """Any bytes may be in an interface's name, but only UTF-8 in a label."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,83 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from ipaddress import ip_address, ip_interface
 
-from qosctl.bpf.errors import LoginRefusedError, RefusedError
-from qosctl.dtls.anyconnect.credentials import CookieLogin
-from qosctl.dtls.anyconnect.host_routes import Network, parse_network
-from qosctl.dtls.anyconnect.http import Response, request
-from qosctl.dtls.anyconnect.login import SESSION_COOKIE, common_fields, printable
-from qosctl.dtls.anyconnect.server_url import Gateway
-
-Interface = IPv4Interface | IPv6Interface
+from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.printable import short_line
+from qosctl.dtls.anyconnect.login import SESSION_COOKIE, common_fields
+from qosctl.dtls.anyconnect.network_fields import parse_network
+from qosctl.dtls.vpn.credentials import CookieLogin
+from qosctl.dtls.vpn.errors import CookieRefusedError
+from qosctl.dtls.vpn.http import Response, request
+from qosctl.dtls.vpn.server_url import Gateway
+from qosctl.dtls.vpn.session import ADDRESSES_MAX, IPV6_MTU_MIN, TUNNEL_MTU_MIN, Interface, Session, Timers, is_tunnels
 
 APP_ID_BYTES = 32
-TUNNEL_MTU_MIN = 576
-RECORD_OVERHEAD = 37
-"""Bytes that a record adds with the suite that servers choose, AES-GCM; for the MTU before there is a suite."""
-IPV6_MTU_MIN = 1280
-"""Below it a link carries no IPv6 (RFC 8200 section 5)."""
-LINK_MTU_MAX = 9000
 REKEY_MIN_S = 5
 """A server that wants new keys more often gets them this often."""
-ADDRESSES_MAX = 8
-# A prefix as short as a default route would take the user's other traffic, which nobody asked for.
-_PREFIX_MIN = {4: 8, 6: 16}
 _DECIMAL = re.compile(r"[0-9]{1,9}\Z")
-
-
-class CookieRefusedError(LoginRefusedError):
-    """The server does not know the cookie, or not any more."""
-
-
-@dataclass(frozen=True)
-class Timers:
-    """What one channel is to do when it is quiet; seconds, 0 for never."""
-
-    dpd: int
-    keepalive: int
-
-
-@dataclass(frozen=True)
-class Session:
-    """What the server gave; every value is checked.
-
-    `app_id` names the session to the server's DTLS side; it is empty where there is none that we can speak to, and
-    `no_dtls` then says why.
-    """
-
-    addresses: tuple[Interface, ...]
-    mtu: int
-    base_mtu: int
-    tls: Timers
-    dtls: Timers
-    dtls_port: int
-    app_id: bytes = field(repr=False)
-    server: str
-    rekey_s: int = 0
-    """Seconds after which the server wants a session with new keys, 0 for never."""
-    timeout_s: int = 0
-    """Seconds after which the server ends the session, and its cookie, whatever happens; 0 for never."""
-    network: Network = field(default_factory=Network)
-    """Routes and DNS; whoever sets them decides."""
-    no_dtls: str = ""
-
-    def tunnel_mtu(self, outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
-        """Return the largest inner packet in bytes, given the server's address and the bytes a record adds."""
-        return min(self.mtu, min(self.base_mtu, LINK_MTU_MAX) - outer_headers(outer, record_overhead))
-
-    @property
-    def has_ipv6(self) -> bool:
-        """Whether it has an IPv6 address."""
-        return any(each.version == 6 for each in self.addresses)
-
-
-def outer_headers(outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
-    """Return the bytes around an inner packet on its way to `outer`, where a record adds `record_overhead`."""
-    ip_header, udp_header, type_byte = (20 if outer.version == 4 else 40), 8, 1
-    return ip_header + udp_header + record_overhead + type_byte
 
 
 def connect_request(gateway: Gateway, login: CookieLogin, hostname: str, base_mtu: int) -> bytes:
@@ -109,7 +48,7 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
     if response.status == 401:
         raise CookieRefusedError(f"{gateway}: the server does not know the cookie any more", "log in again")
     if response.status != 200:
-        why = printable(response.first("x-reason") or response.reason)
+        why = short_line(response.first("x-reason") or response.reason)
         raise RefusedError(
             f"{gateway}: the server refuses the tunnel: {response.status} {why}".rstrip(),
             "log in again; if that does not help, the server's operator",
@@ -131,7 +70,7 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
         dtls=Timers(number("x-dtls-dpd", 0, 86400, 0), number("x-dtls-keepalive", 0, 10**9, 0)),
         dtls_port=number("x-dtls-port", 1, 65535, gateway.port),
         app_id=b"" if no_dtls else _app_id(response.first("x-dtls-app-id") or "", gateway),
-        server=printable(response.first("x-cstp-server-name") or ""),
+        server=short_line(response.first("x-cstp-server-name") or ""),
         rekey_s=_rekey_s(response, number),
         timeout_s=_seconds(response, "x-cstp-session-timeout-remaining") or _seconds(response, "x-cstp-session-timeout"),
         network=parse_network(response),
@@ -174,7 +113,7 @@ def _numbers(response: Response) -> Callable[[str, int, int, int], int]:
         if text is None:
             return default
         if not _DECIMAL.match(text) or not least <= int(text) <= most:
-            raise RefusedError(f"the server sends {name} {printable(text)}, which is not within {least} to {most}")
+            raise RefusedError(f"the server sends {name} {short_line(text)}, which is not within {least} to {most}")
         return int(text)
 
     return number
@@ -215,15 +154,5 @@ def _addresses(response: Response) -> tuple[Interface, ...]:
     return tuple(sorted(found, key=lambda address: address.version))
 
 
-def is_tunnels(address: Interface) -> bool:
-    """Whether a tunnel's device may have this address, with so short a prefix."""
-    return not (
-        address.is_loopback
-        or address.is_multicast
-        or address.ip.is_unspecified
-        or address.network.prefixlen < _PREFIX_MIN[address.version]
-    )
-
-
 def _bad_address(text: str) -> RefusedError:
-    return RefusedError(f"the server gives {printable(text)} as the tunnel's address, which is none")
+    return RefusedError(f"the server gives {short_line(text)} as the tunnel's address, which is none")

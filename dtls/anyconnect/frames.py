@@ -9,45 +9,30 @@ read together, and refuses a stream that is not CSTP. A kind nobody here knows i
 
 from __future__ import annotations
 
-import enum
 from struct import Struct
-from typing import NamedTuple
 
-from qosctl.bpf.errors import RefusedError
+from qosctl.bpf.printable import short_line
+from qosctl.dtls.vpn.frames import Frame, FrameError, FrameKind
 
 MAX_PAYLOAD_BYTES = 0xFFFF
 _MAGIC = b"STF\x01"
 _HEADER = Struct(">4sHBB")
 
 
-class FrameKind(enum.IntEnum):
-    """The second-last byte of a CSTP header, the first of a DTLS plaintext."""
+_BYTES = {
+    FrameKind.DATA: 0,
+    FrameKind.DPD_OUT: 3,
+    FrameKind.DPD_RESP: 4,
+    FrameKind.DISCONN: 5,
+    FrameKind.KEEPALIVE: 7,
+    FrameKind.COMPRESSED: 8,
+    FrameKind.TERM_SERVER: 9,
+}
+"""The second-last byte of a CSTP header, the first of a DTLS plaintext."""
+_KINDS = {byte: kind for kind, byte in _BYTES.items()}
+_DTLS_PREFIXES = {kind: bytes([byte]) for kind, byte in _BYTES.items()}
 
-    DATA = 0
-    DPD_OUT = 3
-    DPD_RESP = 4
-    DISCONN = 5
-    KEEPALIVE = 7
-    COMPRESSED = 8
-    TERM_SERVER = 9
-
-
-_KINDS: dict[int, FrameKind] = {kind.value: kind for kind in FrameKind}
-_DTLS_PREFIXES = {kind: bytes([kind]) for kind in FrameKind}
-
-DATA_PREFIX = _DTLS_PREFIXES[FrameKind.DATA]
-"""What a DTLS record with an inner packet begins with; compare `plaintext[0] == FrameKind.DATA` on the hot path."""
-
-
-class Frame(NamedTuple):
-    """One frame, from either channel."""
-
-    kind: FrameKind
-    payload: bytes
-
-
-class FrameError(RefusedError):
-    """The server sent something on the TLS channel that is not CSTP; the session cannot go on."""
+DATA_BYTE = _BYTES[FrameKind.DATA]
 
 
 def encode_dtls(kind: FrameKind, payload: bytes = b"") -> bytes:
@@ -65,9 +50,27 @@ def decode_dtls(plaintext: bytes) -> Frame | None:
 
 def encode_cstp(kind: FrameKind, payload: bytes = b"") -> bytes:
     """Return header and payload, to be written to TLS in one call; ValueError above 65,535 bytes of payload."""
+    return _cstp(_BYTES[kind], payload)
+
+
+def encode_cstp_packet(packet: bytes) -> bytes:
+    """Return `encode_cstp(FrameKind.DATA, packet)`, for a little less."""
+    return _cstp(DATA_BYTE, packet)
+
+
+def _cstp(kind: int, payload: bytes) -> bytes:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"{len(payload)} bytes do not fit a CSTP frame: {MAX_PAYLOAD_BYTES} do")
     return _HEADER.pack(_MAGIC, len(payload), kind, 0) + payload
+
+
+DISCONNECT = encode_cstp(FrameKind.DISCONN, b"\xb0user disconnect")
+"""It makes the server forget the cookie."""
+
+
+def end_message(frame: Frame) -> str:
+    """Return the words of a DISCONN or TERM_SERVER: the first byte is a code, and either may be missing."""
+    return short_line(frame.payload[1:].decode("utf-8", "replace"))
 
 
 class CstpDecoder:

@@ -8,29 +8,22 @@ from __future__ import annotations
 import re
 from html import escape, unescape
 
-from qosctl.bpf.errors import LoginRefusedError, NoRoomError, RefusedError
-from qosctl.dtls.anyconnect.credentials import PasswordLogin
-from qosctl.dtls.anyconnect.http import Response, request
-from qosctl.dtls.anyconnect.server_url import Gateway
+from qosctl.bpf.errors import NoRoomError, RefusedError
+from qosctl.bpf.printable import short_line
+from qosctl.dtls.vpn.credentials import PasswordLogin
+from qosctl.dtls.vpn.errors import LoginError
+from qosctl.dtls.vpn.http import Response, request
+from qosctl.dtls.vpn.server_url import Gateway
 
 USER_AGENT = "Open AnyConnect VPN Agent v9 qosctl"
 """A server gives IPv6 and routes to agents it knows, by this beginning."""
 SESSION_COOKIE = "webvpn"
 _CONTEXT_COOKIE = "webvpncontext"
-_MESSAGE_CHARACTERS_MAX = 200
 
 _ACTION = re.compile(rb"<form\b[^>]{0,512}?\baction=\"(/[!#-;=?-~]{0,512})\"", re.IGNORECASE)
 _MESSAGE = re.compile(rb"<(message|error)\b[^>]{0,512}>([^<]{0,4096})</\1>", re.IGNORECASE)
 _PASSWORD_INPUT = re.compile(rb"<input\b[^>]{0,512}?\btype=\"password\"", re.IGNORECASE)
 _FAILED = re.compile(r"fail|invalid|incorrect|denied|wrong", re.IGNORECASE)
-
-
-class LoginError(LoginRefusedError):
-    """The server does not let the user in by this name and password."""
-
-
-class PasswordUnansweredError(NoRoomError):
-    """The password was sent, and no answer came: the server, or RADIUS behind it, may count it as a wrong one."""
 
 
 class Login:
@@ -110,15 +103,9 @@ def common_fields(gateway: Gateway) -> list[tuple[str, str]]:
 
 
 def _status(response: Response) -> str:
-    return f"{response.status} {printable(response.reason)}".strip()
+    return f"{response.status} {short_line(response.reason)}".strip()
 
 
 def _message(body: bytes) -> str:
     found = _MESSAGE.search(body)
-    return printable(unescape(found[2].decode("utf-8", "replace"))) if found else ""
-
-
-def printable(text: str) -> str:
-    """Make a server's words fit to be shown: one line, no control characters, not long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _MESSAGE_CHARACTERS_MAX else line[:_MESSAGE_CHARACTERS_MAX] + "..."
+    return short_line(unescape(found[2].decode("utf-8", "replace"))) if found else ""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 from qosctl.bpf.abi import RING_WORDS, mark_word, write_marks
 from qosctl.bpf.dscp import DF, Dscp
-from qosctl.dtls.anyconnect.frames import DATA_PREFIX
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.packets.counters_by_dscp import DscpCounters
 from qosctl.dtls.record.protection import ALERT, APPLICATION_DATA, RecordSealer
@@ -57,16 +56,17 @@ class Batcher:
     """Seals what leaves; one per DTLS session.
 
     `marks` is the ring of this flow as a memoryview of RING_WORDS 64-bit words (format "Q"), or None where nothing
-    stamps. `batch_s` bounds the length of a batch in seconds at the rate of the moment; math.inf gives batches as
-    long as they can be. `sent` counts the packets that `seal` is given, by class.
+    stamps. `data_byte` stands before the packet in a record. `batch_s` bounds the length of a batch in seconds at the rate
+    of the moment; math.inf gives batches as long as they can be. `sent` counts the packets that `seal` is given, by class.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what it is made of)
         self,
         sealer: RecordSealer,
         numbering: Numbering,
         marks: memoryview | None,
         *,
+        data_byte: int,
         batch_s: float = BATCH_S,
         sent: DscpCounters | None = None,
     ) -> None:
@@ -74,6 +74,8 @@ class Batcher:
             raise ValueError(f"the ring is {RING_WORDS} words of format 'Q'")
         self._sealer = sealer
         self._numbering = numbering
+        self._data_prefix = bytes([data_byte])
+        self._overhead = len(self._data_prefix) + sealer.overhead
         # Without a ring the marks go where nobody looks: one path to test instead of two.
         self._marks = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if marks is None else marks
         self._sent = DscpCounters() if sent is None else sent
@@ -100,7 +102,7 @@ class Batcher:
     def seal_again(self, dscp: Dscp, packets: Sequence[bytes | memoryview], now: float) -> list[Batch]:
         """`seal` for packets that have been sealed before, with numbers that are not good any more."""
         size = sum(map(len, packets))
-        room = size + len(packets) * (len(DATA_PREFIX) + self._sealer.overhead)
+        room = size + len(packets) * self._overhead
         if room > len(self._buffer):
             self._buffer = memoryview(bytearray(room))
         if now >= self._window_ends:
@@ -108,7 +110,7 @@ class Batcher:
         self._window_bytes += room
         numbers = self._numbering.take(dscp, len(packets), now)
         write_marks(self._marks, numbers, dscp)
-        self._sealer.seal_run(self._buffer, numbers, APPLICATION_DATA, DATA_PREFIX, packets, 0)
+        self._sealer.seal_run(self._buffer, numbers, APPLICATION_DATA, self._data_prefix, packets, 0)
         return self._cut(dscp, packets, numbers)
 
     def seal_one(self, packet: bytes, now: float) -> Batch:
@@ -116,7 +118,7 @@ class Batcher:
         buffer, dscp = self._buffer, self._sent.count(packet).dscp
         (number,) = self._numbering.take(dscp, 1, now)
         self._marks[number % RING_WORDS] = mark_word(number, dscp)
-        size = self._sealer.seal_into(buffer, number, APPLICATION_DATA, DATA_PREFIX + packet)
+        size = self._sealer.seal_into(buffer, number, APPLICATION_DATA, self._data_prefix + packet)
         if now >= self._window_ends:
             self._measure_rate(now)
         self._window_bytes += size
@@ -129,7 +131,7 @@ class Batcher:
 
     def _cut(self, dscp: Dscp, packets: Sequence[bytes | memoryview], numbers: Sequence[int]) -> list[Batch]:
         """Return the batches that the records of `packets`, which lie back to back in the buffer, make."""
-        buffer, limit, overhead = self._buffer, self._batch_bytes, len(DATA_PREFIX) + self._sealer.overhead
+        buffer, limit, overhead = self._buffer, self._batch_bytes, self._overhead
         total, segment = len(packets), len(packets[0]) + overhead
         if total == 1:
             return [Batch(buffer[:segment], segment, 1, dscp, numbers[0])]

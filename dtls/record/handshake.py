@@ -1,7 +1,7 @@
-"""The DTLS 1.2 handshake with the key that the HTTPS session exports (RFC 6347, RFC 4279). OpenSSL does it; no sockets.
+"""The DTLS 1.2 handshake with a key that both ends have before (RFC 6347, RFC 4279). OpenSSL does it; no sockets.
 
     client                                              server
-      ClientHello, App-ID in extension 48018  -------->
+      ClientHello, with an extension          -------->
                                               <--------  ServerHello, ServerHelloDone
       ClientKeyExchange, CCS, Finished        -------->
                                               <--------  CCS, Finished
@@ -22,13 +22,6 @@ from qosctl.dtls.record import openssl
 from qosctl.dtls.record.keys import Cipher, RecordKeys, derive_keys
 from qosctl.dtls.record.protection import ALERT, DTLS_1_2, HEADER_BYTES
 
-PSK_EXPORTER_LABEL = b"EXPORTER-openconnect-psk"
-PSK_BYTES = 32
-_PSK_IDENTITY = b"psk"  # the server knows us by the App-ID; the name means nothing to it
-
-APP_ID_EXTENSION = 48018
-"""ClientHello extension that names the session: one length byte and the App-ID."""
-
 SUITES = b"PSK-AES256-GCM-SHA384:PSK-CHACHA20-POLY1305:PSK-AES128-GCM-SHA256"
 HANDSHAKE_MTU = 1200
 """Bytes of UDP payload: our flights fit any path that is worth a tunnel, and the ClientHello must not be in parts."""
@@ -36,6 +29,16 @@ HANDSHAKE_MTU = 1200
 
 class HandshakeError(RefusedError):
     """The DTLS handshake cannot be finished."""
+
+
+@dataclass(frozen=True, repr=False)
+class PreSharedKey:
+    """A key that both ends have, and how a ClientHello names it: by an identity, and an extension with a payload."""
+
+    key: bytes
+    identity: bytes
+    extension: int
+    payload: bytes
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,10 +56,8 @@ class Handshake:
     Its retransmission clock is OpenSSL's own (1 s, doubling); `next_timeout` says when to ask `datagrams_to_send` again.
     """
 
-    def __init__(self, psk: bytes, app_id: bytes) -> None:
-        """Take the exported key (32 bytes) and the App-ID (up to 255 bytes)."""
-        payload = bytes([len(app_id)]) + app_id
-        self._psk_context = openssl.PskContext(_PSK_IDENTITY, psk, APP_ID_EXTENSION, payload)
+    def __init__(self, psk: PreSharedKey) -> None:
+        self._psk_context = openssl.PskContext(psk.identity, psk.key, psk.extension, psk.payload)
         context = self._psk_context.context
         context.set_min_proto_version(DTLS_1_2)
         context.set_max_proto_version(DTLS_1_2)

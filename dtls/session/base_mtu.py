@@ -13,16 +13,10 @@ import socket
 import sys
 from ipaddress import IPv4Address, IPv6Address
 
-from qosctl.dtls.anyconnect.connect_response import (
-    IPV6_MTU_MIN,
-    LINK_MTU_MAX,
-    RECORD_OVERHEAD,
-    TUNNEL_MTU_MIN,
-    outer_headers,
-)
 from qosctl.dtls.transport.outer_sockets import way_to
 from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 from qosctl.dtls.transport.tls_channel import TlsChannel
+from qosctl.dtls.vpn.session import IPV6_MTU_MIN, LINK_MTU_MAX, RECORD_OVERHEAD, TUNNEL_MTU_MIN, outer_headers
 
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h
 _TCP_HEADER_BYTES, _TIMESTAMPS_BYTES = 20, 12

@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 import math
 
-from qosctl.dtls.anyconnect.connect_response import Timers
+from qosctl.dtls.vpn.session import Timers
 
 _REPEATS = 4
 """Unanswered requests go out again this many times within the last `dpd` seconds: one lost datagram is no death."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from qosctl.bpf.dscp import DF
 from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.packets.batch import Batch
-from qosctl.dtls.record.handshake import Finished, Handshake
+from qosctl.dtls.record.handshake import Finished, Handshake, PreSharedKey
 from qosctl.dtls.transport.addressing import Endpoint
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.udp import UdpSocket
@@ -21,12 +21,10 @@ ATTEMPT_S = 4.5
 class DtlsAttempt:
     """One attempt. It owns the socket until `finished`; then `udp`, `early` and `finished` are the caller's."""
 
-    def __init__(
-        self, remote: Endpoint, psk: bytes, app_id: bytes, now: float, sockets: OuterSockets = PLAIN_SOCKETS
-    ) -> None:
+    def __init__(self, remote: Endpoint, psk: PreSharedKey, now: float, sockets: OuterSockets = PLAIN_SOCKETS) -> None:
         """RefusedError where there is no way to `remote` at all, or no socket."""
         self.udp = UdpSocket.connect(remote, sockets=sockets)
-        self._handshake = Handshake(psk, app_id)
+        self._handshake = Handshake(psk)
         self._deadline = now + ATTEMPT_S
         self.early: list[bytes] = []
         """Datagrams that came right behind the handshake."""

@@ -12,8 +12,6 @@ from ipaddress import IPv4Address, IPv6Address
 
 from qosctl.bpf.dscp import DF, Dscp
 from qosctl.bpf.errors import NotAttachedError, RefusedError
-from qosctl.dtls.anyconnect.connect_response import Session
-from qosctl.dtls.anyconnect.frames import Frame, FrameKind, decode_dtls, encode_dtls
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.numbering.probe import ProbingNumbering, probe_of, probe_payload
@@ -28,6 +26,9 @@ from qosctl.dtls.session.path_mtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
 from qosctl.dtls.session.rtt_responder import RTT_PROBE_BYTES, RttResponder
 from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.transport.udp import UdpSocket
+from qosctl.dtls.vpn.frames import Frame, FrameKind
+from qosctl.dtls.vpn.protocol import VpnProtocol
+from qosctl.dtls.vpn.session import Session
 
 CLOSE_NOTIFY = b"\x01\x00"
 """Warning, close_notify (RFC 5246 section 7.2.1)."""
@@ -52,6 +53,7 @@ class DtlsChannel:
         finished: Finished,
         numbering: Numbering,
         entry: FlowEntry,
+        protocol: VpnProtocol,
         session: Session,
         outer: IPv4Address | IPv6Address,
         counters: SessionCounters,
@@ -69,7 +71,7 @@ class DtlsChannel:
         self.descriptor = udp.fileno()
         self.suite = finished.suite
         self.opener = parts.opener(keys.cipher, keys.server_key, keys.server_iv)
-        self.uplink = parts.uplink(sealer, numbering, None, sent=counters.sent)
+        self.uplink = parts.uplink(sealer, numbering, None, data_byte=protocol.data_byte, sent=counters.sent)
         self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
         self._switched = numbering if isinstance(numbering, SwitchedNumbering) else None
         self._entry = entry
@@ -79,6 +81,7 @@ class DtlsChannel:
         self.life = DeadPeerDetection(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
         self.path = path or PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
+        self._encode, self._decode = protocol.encode_record, protocol.decode_record
         self._headers = self._overhead + (20 if outer.version == 4 else 40) + 8
         self._counters = counters
         self._retired = False
@@ -108,8 +111,8 @@ class DtlsChannel:
         probe = self.path.due(now, said=self.life.said)
         if probe is not None:
             said = self.life.said
-            self.udp.send_whole(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.payload), DF, now))
-            self.udp.send(self.uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, probe.small), DF, now))
+            self.udp.send_whole(self.uplink.seal_control(self._encode(FrameKind.DPD_OUT, probe.payload), DF, now))
+            self.udp.send(self.uplink.seal_control(self._encode(FrameKind.DPD_OUT, probe.small), DF, now))
             self._counters.count_control("dtls mtu probe sent")
             self.life.said = said  # a lost probe says nothing about the channel
         if self.prober is not None and not self.prober.waits(now):
@@ -158,7 +161,7 @@ class DtlsChannel:
             # The server may send its Finished again; a renegotiation we would not answer either.
             self._counters.drop(DropReason.HANDSHAKE_AFTER_FINISHED)
             return None
-        frame = decode_dtls(plaintext)
+        frame = self._decode(plaintext)
         if frame is None:
             self._counters.drop(DropReason.UNKNOWN_FRAME)
             return None
@@ -175,7 +178,7 @@ class DtlsChannel:
     def send(self, kind: FrameKind, payload: bytes, now: float, dscp: Dscp = DF) -> None:
         """Send a frame that is no packet."""
         self._counters.count_control(f"dtls {kind.name.lower()} sent")
-        if not self.udp.send(self.uplink.seal_control(encode_dtls(kind, payload), dscp, now)):
+        if not self.udp.send(self.uplink.seal_control(self._encode(kind, payload), dscp, now)):
             self._counters.drop(DropReason.CONTROL_WITHOUT_ROOM)  # whoever asked will ask again
         self.life.said = now
 

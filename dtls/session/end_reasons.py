@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from qosctl.bpf.errors import InternalError, QosctlError, ShortageError
-from qosctl.dtls.anyconnect.connect_response import Session
-from qosctl.dtls.anyconnect.frames import FrameError
 from qosctl.dtls.numbering.plain import NumbersExhaustedError
 from qosctl.dtls.session.monitor import AddressChangedError, PathShrunkError, RekeyDueError
 from qosctl.dtls.session.reconnect import Reason
 from qosctl.dtls.session.tls_control import SessionEndedError, SilentError
 from qosctl.dtls.transport.tls_channel import ConnectionLostError
+from qosctl.dtls.vpn.frames import FrameError
+from qosctl.dtls.vpn.session import Session
 
 _TIMEOUT_SLACK_S = 10.0
 _REASONS: dict[type[QosctlError], Reason] = {

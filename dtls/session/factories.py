@@ -8,10 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qosctl.dtls.anyconnect.frames import CstpDecoder
 from qosctl.dtls.packets.batch import Batcher
 from qosctl.dtls.record.protection import RecordOpener
 from qosctl.dtls.session.tls_control import TlsControl
+from qosctl.dtls.vpn.frames import StreamDecoder
+from qosctl.dtls.vpn.protocol import VpnProtocol
+
+
+def plain_decoder(protocol: VpnProtocol) -> StreamDecoder:
+    """Return what reads the frames of a TLS channel, and no more."""
+    return protocol.stream_decoder()
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Factories:
     uplink: Callable[..., Batcher] = Batcher
     opener: Callable[..., RecordOpener] = RecordOpener
     control: Callable[..., TlsControl] = TlsControl
-    decoder: Callable[[], CstpDecoder] = CstpDecoder
+    decoder: Callable[[VpnProtocol], StreamDecoder] = plain_decoder
 
 
 PLAIN = Factories()

@@ -212,7 +212,7 @@ class Failover:
     def _begin(self, now: float) -> None:
         try:
             opened = self._opened
-            self.attempt = DtlsAttempt(opened.dtls_remote, opened.psk, opened.session.app_id, now, opened.sockets)
+            self.attempt = DtlsAttempt(opened.dtls_remote, opened.dtls_key, now, opened.sockets)
         except RefusedError:  # no way to the server, or no socket yet: as good as no answer
             self._next_attempt = now + _NO_ROUTE_S
             return
@@ -249,6 +249,7 @@ class Failover:
             finished=finished,
             numbering=self._numbering(finished.first_number),
             entry=self._entry,
+            protocol=self._opened.protocol,
             session=session,
             outer=self._opened.outer,
             counters=self._counters,

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from qosctl.bpf.dscp import Ecn
-from qosctl.dtls.anyconnect.frames import CstpDecoder, FrameKind
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.packets.ecn import combine
 from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPTIONS, dscp_of, traffic_class_of
@@ -36,6 +35,7 @@ from qosctl.dtls.transport.network_monitor import NetworkMonitor, SleepWatch
 from qosctl.dtls.transport.stop import Stop
 from qosctl.dtls.transport.tun import READ_LIMIT, Tun
 from qosctl.dtls.transport.udp import RECEIVE_READS, Arrival
+from qosctl.dtls.vpn.frames import FrameKind, StreamDecoder
 
 REPORT_S = 1.0
 PAUSE_S = 0.001
@@ -50,7 +50,7 @@ LOOK_S = 2.0
 """How often to look at the clocks when nothing else happens."""
 MOST_EVENTS = 8
 """More than there are descriptors; unless told, Python makes room for 1,023 each time."""
-_NOT_ECT, _DATA = Ecn.NOT_ECT, FrameKind.DATA.value  # every packet asks for them
+_NOT_ECT = Ecn.NOT_ECT  # every packet asks for it
 
 
 class Loop:
@@ -69,12 +69,13 @@ class Loop:
         poll: select.epoll,
         counters: SessionCounters,
         report: Callable[[], None] | None,
-        decoder: CstpDecoder,
+        decoder: StreamDecoder,
     ) -> None:
         """`report` is called about once a second while things move."""
         self._stop = stop
         self._channel = opened.channel
         self._early = opened.early
+        self._data_byte = opened.protocol.data_byte
         self._tun = tun
         self._failover = failover
         self._control = control
@@ -254,12 +255,13 @@ class Loop:
     def _take_datagrams(self, dtls: DtlsChannel, arrivals: Sequence[Arrival], now: float) -> None:
         counters, open_records, write, life = self._counters, dtls.opener.open, self._tun.write, dtls.life
         packets, octets = counters.received.packets, counters.received.octets
+        data_byte = self._data_byte
         try:
             for datagrams, ecn in arrivals:
                 for datagram in datagrams:
                     for _, content_type, plaintext in open_records(datagram):
                         life.heard = now
-                        if content_type == APPLICATION_DATA and plaintext and plaintext[0] == _DATA:
+                        if content_type == APPLICATION_DATA and plaintext and plaintext[0] == data_byte:
                             packet = plaintext[1:] if ecn is _NOT_ECT else combine(plaintext[1:], ecn)
                             if packet is None:
                                 counters.drop(DropReason.ECN)
@@ -287,7 +289,7 @@ class Loop:
             return
         self._control.life.heard = now
         for frame in self._decoder.feed(data):
-            if frame.kind != FrameKind.DATA:
+            if frame.kind is not FrameKind.DATA:
                 self._control.take(frame, now)
             elif self._tun.write(frame.payload):
                 self._counters.over_tls += 1

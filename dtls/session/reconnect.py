@@ -29,11 +29,10 @@ from qosctl.bpf.errors import (
     ShortageError,
     UsageError,
 )
-from qosctl.dtls.anyconnect.connect_response import CookieRefusedError
-from qosctl.dtls.anyconnect.http import ResponseError
-from qosctl.dtls.anyconnect.login import LoginError, PasswordUnansweredError
 from qosctl.dtls.transport.certificate_check import UntrustedError
 from qosctl.dtls.transport.outer_sockets import NoSocketError
+from qosctl.dtls.vpn.errors import CookieRefusedError, LoginError, PasswordUnansweredError
+from qosctl.dtls.vpn.http import ResponseError
 
 FIRST_WAIT_S = 0.25
 WAIT_MAX_S = 4.0

@@ -10,22 +10,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from qosctl.bpf.errors import LoginRefusedError, NoRoomError, NotAttachedError, RefusedError
-from qosctl.dtls.anyconnect.account import Account
-from qosctl.dtls.anyconnect.connect_response import (
-    IPV6_MTU_MIN,
-    RECORD_OVERHEAD,
-    CookieRefusedError,
-    Session,
-    connect_request,
-    outer_headers,
-    parse_session,
-)
-from qosctl.dtls.anyconnect.credentials import CookieLogin
-from qosctl.dtls.anyconnect.http import Response, ResponseReader
-from qosctl.dtls.anyconnect.login import Login, PasswordUnansweredError
-from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.record import openssl
-from qosctl.dtls.record.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
+from qosctl.dtls.record.handshake import PreSharedKey
 from qosctl.dtls.session.base_mtu import base_for, device_mtu, fitting
 from qosctl.dtls.transport.addressing import Endpoint
 from qosctl.dtls.transport.certificate_check import Trust
@@ -34,18 +20,26 @@ from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.stop import Stop, wait
 from qosctl.dtls.transport.tls import open_channel
 from qosctl.dtls.transport.tls_channel import RECORD_BYTES_MAX, ConnectionLostError, TlsChannel
+from qosctl.dtls.vpn.account import Account
+from qosctl.dtls.vpn.credentials import CookieLogin
+from qosctl.dtls.vpn.errors import CookieRefusedError, PasswordUnansweredError
+from qosctl.dtls.vpn.http import Response, ResponseReader
+from qosctl.dtls.vpn.protocol import VpnProtocol
+from qosctl.dtls.vpn.server_url import Gateway
+from qosctl.dtls.vpn.session import IPV6_MTU_MIN, RECORD_OVERHEAD, Session, outer_headers
 
 
 @dataclass(frozen=True, repr=False)
 class Opened:
-    """A session over TLS. `psk` is the key for its DTLS handshakes; `early` came before anyone could read it.
+    """A session over TLS. `dtls_key` is for its DTLS handshakes; `early` came before anyone could read it.
 
     `path_mtu` is what the path takes, in bytes, as far as is known before any probe; `sockets` makes those of its DTLS.
     """
 
     channel: TlsChannel
+    protocol: VpnProtocol
     session: Session
-    psk: bytes
+    dtls_key: PreSharedKey
     early: bytes
     path_mtu: int
     sockets: OuterSockets = PLAIN_SOCKETS
@@ -72,6 +66,7 @@ class Opened:
 
 
 def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bounds)
+    protocol: VpnProtocol,
     gateway: Gateway,
     trust: Trust,
     account: Account,
@@ -95,26 +90,26 @@ def open_session(  # noqa: PLR0913  (whom to ask, as whom, and within what bound
     channel = open_channel(tcp, gateway, trust, time.monotonic() + timeout_s, stop)
     try:
         http = _Http(channel, gateway, timeout_s, stop)
-        cookie = _log_in(http, gateway, account)
+        cookie = _log_in(protocol, http, gateway, account)
         outer = ipaddress.ip_address(channel.remote[0].partition("%")[0])
         device = device_mtu(channel.remote[0])
         fits = min(fitting(channel, device), mtu_max)
         base = base_for(fits, device, outer, ipv6=ipv6)
-        request = connect_request(gateway, cookie, socket.gethostname(), base)
-        session = _session(http.exchange(request, expect_body=False), gateway, account)
+        request = protocol.session_request(gateway, cookie, socket.gethostname(), base)
+        session = _session(protocol, http.exchange(request, expect_body=False), gateway, account)
         for interface in session.addresses:
             if outer in interface.network:
                 raise RefusedError(  # noqa: TRY301  (one way out closes the channel)
                     f"{gateway}: the tunnel's network {interface.network} holds the server itself"
                 )
         if base <= fits or session.has_ipv6:
-            psk = channel.export(PSK_EXPORTER_LABEL, PSK_BYTES)
-            return Opened(channel, session, psk, http.rest, fits, sockets)
+            return Opened(channel, protocol, session, protocol.dtls_key(channel.export, session), http.rest, fits, sockets)
     except BaseException:
         channel.close()
         raise
     channel.close()  # asked for too much, and for nothing
     return open_session(
+        protocol,
         gateway,
         trust,
         account,
@@ -155,11 +150,11 @@ class _Http:
             self._channel.flush()
 
 
-def _log_in(http: _Http, gateway: Gateway, account: Account) -> CookieLogin:
+def _log_in(protocol: VpnProtocol, http: _Http, gateway: Gateway, account: Account) -> CookieLogin:
     credentials = account.needs
     if isinstance(credentials, CookieLogin):
         return credentials
-    login = Login(gateway, credentials)
+    login = protocol.log_in(gateway, credentials)
     request: bytes | None = login.first_request()
     try:
         while request is not None:
@@ -176,10 +171,10 @@ def _log_in(http: _Http, gateway: Gateway, account: Account) -> CookieLogin:
     return cookie
 
 
-def _session(response: Response, gateway: Gateway, account: Account) -> Session:
-    """Read the answer to CONNECT. A cookie that the server itself gave a moment ago is not refused for being unknown."""
+def _session(protocol: VpnProtocol, response: Response, gateway: Gateway, account: Account) -> Session:
+    """Read the session, or why there is none. A cookie of a moment ago is not refused for being unknown."""
     try:
-        session = parse_session(response, gateway)
+        session = protocol.parse_session(response, gateway)
     except CookieRefusedError:
         if not account.fresh(time.monotonic()):
             raise

@@ -9,16 +9,15 @@ import time
 from collections.abc import Sequence
 
 from qosctl.bpf.errors import NotAttachedError, RefusedError
-from qosctl.dtls.anyconnect.connect_response import Interface, Session
-from qosctl.dtls.anyconnect.frames import Frame, FrameKind, encode_cstp
-from qosctl.dtls.anyconnect.login import printable
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.session.dpd import DeadPeerDetection, Due
 from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.session.tls_wakeup import TlsWakeup
 from qosctl.dtls.transport.tls_channel import RECORD_BYTES_MAX, TlsChannel
+from qosctl.dtls.vpn.frames import Frame, FrameKind
+from qosctl.dtls.vpn.protocol import VpnProtocol
+from qosctl.dtls.vpn.session import Interface, Session
 
-_DISCONNECT_REASON = b"\xb0user disconnect"
 _GOODBYE_S = 1.0
 BACKLOG_BYTES = 64 << 10
 """What may wait for room in the TCP socket before the device is left alone."""
@@ -40,6 +39,7 @@ class TlsControl:
         *,
         name: str,
         channel: TlsChannel,
+        protocol: VpnProtocol,
         session: Session,
         addresses: Sequence[Interface],
         counters: SessionCounters,
@@ -48,6 +48,7 @@ class TlsControl:
         """`name` is what to call the server in an error; `addresses` are those that the tunnel device has."""
         self._name = name
         self._channel = channel
+        self._protocol = protocol
         self._counters = counters
         self._owed: bytes | None = None
         self.life = DeadPeerDetection(session.tls, now)
@@ -87,15 +88,14 @@ class TlsControl:
     def judge(self, frame: Frame) -> None:
         """Take a frame of either channel that is neither packet nor request. SessionEndedError when it is a goodbye."""
         if frame.kind in {FrameKind.DISCONN, FrameKind.TERM_SERVER}:
-            # The first byte is a code, the rest words for the user; either may be missing.
-            words = printable(frame.payload[1:].decode("utf-8", "replace"))
-            raise SessionEndedError(f"{self._name}: the server ended the session{': ' if words else ''}{words}")
+            message = self._protocol.end_message(frame)
+            raise SessionEndedError(f"{self._name}: the server ended the session{': ' if message else ''}{message}")
         if frame.kind == FrameKind.COMPRESSED:
             self._counters.drop(DropReason.COMPRESSED)  # we never asked for it
 
     def send_packet(self, packet: bytes) -> None:
         """Send an inner packet over TLS. ConnectionLostError when there is no TLS any more."""
-        frame = encode_cstp(FrameKind.DATA, packet)
+        frame = self._protocol.packet_to_stream(packet)
         if len(frame) > RECORD_BYTES_MAX:
             self._counters.drop(DropReason.TOO_LONG)
             return
@@ -105,7 +105,7 @@ class TlsControl:
         """Tell the server, which makes it forget the cookie. Best effort, and for a second at most."""
         until = time.monotonic() + _GOODBYE_S
         try:
-            self._channel.send(encode_cstp(FrameKind.DISCONN, _DISCONNECT_REASON))
+            self._channel.send(self._protocol.goodbye)
             poll = select.poll()
             poll.register(self._channel.fileno(), select.POLLOUT)
             while self._channel.unsent and poll.poll(max(0.0, until - time.monotonic()) * 1000):
@@ -130,7 +130,7 @@ class TlsControl:
             self.life.said = now
             return
         self._counters.count_control(f"tls {kind.name.lower()} sent")
-        frame = encode_cstp(kind, payload)
+        frame = self._protocol.encode_stream(kind, payload)
         if len(frame) > RECORD_BYTES_MAX:
             self._counters.drop(DropReason.CONTROL_TOO_LONG)  # one frame must be one record, and that none of ours could be
             return

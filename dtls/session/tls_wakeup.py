@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 
-from qosctl.dtls.anyconnect.connect_response import Interface
+from qosctl.dtls.vpn.session import Interface
 
 FIRST_WAIT_S = 1.0
 LAST_WAIT_S = 32.0

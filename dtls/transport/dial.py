@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 
 from qosctl.bpf.errors import NotAttachedError
-from qosctl.dtls.anyconnect.connect_response import LINK_MTU_MAX
-from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.stop import Stop, StopRequestedError, wait
+from qosctl.dtls.vpn.server_url import Gateway
+from qosctl.dtls.vpn.session import LINK_MTU_MAX
 
 Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
 

@@ -11,11 +11,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from qosctl.bpf.errors import RefusedError
-from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.record import openssl
 from qosctl.dtls.transport.certificate_check import Authorities, Pin, SystemTrust, Trust, UntrustedError
 from qosctl.dtls.transport.stop import Stop, wait
 from qosctl.dtls.transport.tls_channel import ConnectionLostError, TlsChannel
+from qosctl.dtls.vpn.server_url import Gateway
 
 SUITES_1_2 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """What TLS 1.2 may use; TLS 1.3 has nothing weaker. The DTLS key is exported from this session: with RSA key exchange the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qosctl.dtls.anyconnect.host_routes import Net
+from qosctl.dtls.vpn.host_routes import Net
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.held import Owner, is_owned, ownerless
 from qosctl.supervisor.kill_switch.plan import table_of

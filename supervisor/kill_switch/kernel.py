@@ -13,10 +13,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Any
 
-from qosctl.dtls.anyconnect.host_routes import Net
 from qosctl.dtls.transport.outer_sockets import way_to
 from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 from qosctl.dtls.transport.rtnetlink import conversation
+from qosctl.dtls.vpn.host_routes import Net
 from qosctl.supervisor.kill_switch.plan import PREFERENCES, Kind, Plan, Route, Rule, slot_of, table_of
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
 
-from qosctl.dtls.anyconnect.host_routes import Net, spare
 from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.outer_sockets import MARK
+from qosctl.dtls.vpn.host_routes import Net, spare
 
 FIRST_TABLE: Final = 24740
 SLOTS: Final = 16

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qosctl.bpf.outcome import Fate
+from qosctl.bpf.printable import one_column_each
 from qosctl.supervisor.devices.status import DeviceState
 from qosctl.supervisor.top.rates import DeviceRates, Rates, TunnelRates
 
@@ -44,12 +45,12 @@ def tick(rates: Rates, clock: str) -> str:
         classes = [f"{dscp.name} {amount(rate.bits)}bit/s" for dscp, rate in device.outer.items() if rate.packets]
         said = classes + [f"{name} {value:,.0f}/s" for name, value in _left_alone(device)]
         state = "" if device.state is DeviceState.ATTACHED else f"{_STATES[device.state]} "
-        parts.append(f"{plain(device.name)}: {state}{', '.join(said) or 'quiet'}")
+        parts.append(f"{one_column_each(device.name)}: {state}{', '.join(said) or 'quiet'}")
     for tunnel in rates.tunnels:
         if tunnel.alive:
             backlog = f", backlog {tunnel.backlog_ms} ms" if tunnel.backlog_ms else ""
             flow = f"out {amount(tunnel.sent.bits)}bit/s, in {amount(tunnel.received.bits)}bit/s"
-            parts.append(f"{plain(tunnel.device)}: {flow}{backlog}")
+            parts.append(f"{one_column_each(tunnel.device)}: {flow}{backlog}")
     return f"{clock} {'; '.join(parts)}"
 
 
@@ -60,11 +61,6 @@ def amount(value: float) -> str:
     while value >= 999.5 and unit != "T":
         value, unit = value / 1000, next(units)
     return f"{value:.1f}{unit}" if unit and value < 99.95 else f"{value:.0f}{unit}"
-
-
-def plain(text: str) -> str:
-    """Return `text` without anything that a terminal would obey: any bytes may be in a device's name."""
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
 
 
 def _lines(rates: Rates, clock: str, width: int) -> Iterator[str]:
@@ -88,7 +84,7 @@ def _lines(rates: Rates, clock: str, width: int) -> Iterator[str]:
 def _device(device: DeviceRates) -> Iterator[str]:
     where = f"{_STATES[device.state]}{f' ({device.hook})' if device.hook else ''}"
     ahead = f", {device.ahead} foreign ahead" if device.ahead else ""
-    yield f"{f'{plain(device.name)}  {where}{ahead}':<38}{'packets/s':>13}{'bit/s':>9}"
+    yield f"{f'{one_column_each(device.name)}  {where}{ahead}':<38}{'packets/s':>13}{'bit/s':>9}"
     most = max((rate.bits for rate in device.outer.values()), default=0.0)
     for dscp, rate in sorted(device.outer.items(), key=lambda item: -item[1].bits):
         bar = "#" * round(_BAR_MAX * rate.bits / most) if most else ""
@@ -105,7 +101,7 @@ def _left_alone(device: DeviceRates) -> list[tuple[str, float]]:
 
 
 def _tunnel(tunnel: TunnelRates) -> Iterator[str]:
-    name = f"{plain(tunnel.device):<12}{plain(tunnel.server)[:22]:<23}"
+    name = f"{one_column_each(tunnel.device):<12}{one_column_each(tunnel.server)[:22]:<23}"
     if not tunnel.alive:
         yield f"{name}{'its client is dead':>24}"
         return

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_address, ip_interface
 from typing import Any
 
-from qosctl.dtls.anyconnect.connect_response import ADDRESSES_MAX, Interface, is_tunnels
-from qosctl.dtls.anyconnect.host_routes import Net, Network, banner, domains, networks, servers, spare
 from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.netdev import NAME_OR_EMPTY
+from qosctl.dtls.vpn.host_routes import Net, Network, banner, domains, networks, servers, spare
+from qosctl.dtls.vpn.session import ADDRESSES_MAX, Interface, is_tunnels
 
 OURS = re.compile(r"(CISCO_|INTERNAL_IP|VPN|X-)|(reason|TUNDEV|IDLE_TIMEOUT|LOG_LEVEL)\Z")
 """Variables that mean something to the script; those that we were started with must not reach it."""

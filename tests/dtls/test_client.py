@@ -21,12 +21,12 @@ from qosctl.bpf.abi import RING_WORDS
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.flow_page.rtt_request import REQUEST_WORDS, RttRequestWords
-from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.session.marker import FlowMemory
 from qosctl.dtls.session.tls_control import SilentError
 from qosctl.dtls.transport.certificate_check import Authorities, Pin
+from qosctl.dtls.vpn.credentials import CookieLogin, PasswordLogin
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Capture, Frame, Namespace, Ocserv, Topology
@@ -150,7 +150,7 @@ def test_every_cipher_we_offer_carries_packets(lab: Topology, suite: str) -> Non
 
 
 def test_a_cookie_from_openconnect_is_enough_and_a_goodbye_spends_it(lab: Topology, server: Ocserv) -> None:
-    cookie = CookieLogin.parse(cookie_of(lab.client, server, lab.server4))
+    cookie = CookieLogin.parse(cookie_of(lab.client, server, lab.server4), "webvpn")
     options = options_for(lab, server, credentials=cookie, trust=Pin.parse(server.pin))
     with Tunnel(lab.client, options):
         ping(lab.client, server.inner4)
@@ -333,7 +333,7 @@ PROGRAM = """
 import signal, sys
 from pathlib import Path
 from qosctl.dtls.client import connect
-from qosctl.dtls.anyconnect.credentials import PasswordLogin
+from qosctl.dtls.vpn.credentials import PasswordLogin
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.transport.stop import Stop
 from qosctl.dtls.transport.certificate_check import Pin

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 from OpenSSL import SSL
-from qosctl.dtls.anyconnect.credentials import PasswordLogin
-from qosctl.dtls.anyconnect.frames import Frame, FrameKind, encode_cstp
+from qosctl.dtls.anyconnect.frames import encode_cstp
+from qosctl.dtls.anyconnect.protocol import app_id_key
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.events import Severity
 from qosctl.dtls.options import ConnectOptions
@@ -27,6 +27,8 @@ from qosctl.dtls.session.factories import PLAIN, Factories
 from qosctl.dtls.session.session_stats import State
 from qosctl.dtls.session.tls_control import TlsControl
 from qosctl.dtls.transport.certificate_check import Pin
+from qosctl.dtls.vpn.credentials import PasswordLogin
+from qosctl.dtls.vpn.frames import Frame, FrameKind
 
 from tests.dtls.transport.test_hostile_tls import BYTE_BY_BYTE
 from tests.dtls.tunnel import Tunnel
@@ -100,7 +102,7 @@ def test_alerts_in_clear_bring_no_storm(lab: Topology, identity: Ocserv) -> None
 def test_alerts_in_clear_do_not_end_a_handshake() -> None:
     """Finding 7: alone, in front of the server's answer in the same datagram, and behind it."""
     psk = bytes(32)
-    client, server = Handshake(psk, bytes(32)), PskServer(psk)
+    client, server = Handshake(app_id_key(psk, bytes(32))), PskServer(psk)
     for _ in range(10):
         for datagram in client.datagrams_to_send():
             for answer in server.feed(datagram):

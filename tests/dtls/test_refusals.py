@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from qosctl.bpf.errors import NotAttachedError, QosctlError, RefusedError, UsageError
-from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
-from qosctl.dtls.anyconnect.login import LoginError
 from qosctl.dtls.client import connect
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.session.session_stats import State
 from qosctl.dtls.transport.certificate_check import Authorities, Pin, SystemTrust, Trust, UntrustedError
 from qosctl.dtls.transport.dial import UnreachableError
 from qosctl.dtls.transport.stop import Stop
+from qosctl.dtls.vpn.credentials import CookieLogin, PasswordLogin
+from qosctl.dtls.vpn.errors import LoginError
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Namespace, Ocserv, Topology, end

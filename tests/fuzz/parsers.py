@@ -18,11 +18,8 @@ from dataclasses import dataclass
 from qosctl.bpf.dscp import Ecn
 from qosctl.bpf.errors import RefusedError, UsageError
 from qosctl.dtls.anyconnect.connect_response import parse_session
-from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
-from qosctl.dtls.anyconnect.frames import CstpDecoder, FrameKind, decode_dtls, encode_cstp
-from qosctl.dtls.anyconnect.http import Response, ResponseReader
+from qosctl.dtls.anyconnect.frames import CstpDecoder, decode_dtls, encode_cstp, encode_dtls
 from qosctl.dtls.anyconnect.login import Login
-from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.numbering.plain import FIRST_NUMBER
 from qosctl.dtls.numbering.probe import probe_of
 from qosctl.dtls.packets.ecn import combine
@@ -30,6 +27,10 @@ from qosctl.dtls.packets.inner_header import dscp_of
 from qosctl.dtls.record.keys import Cipher
 from qosctl.dtls.record.protection import APPLICATION_DATA, RecordOpener, RecordSealer
 from qosctl.dtls.session.path_mtu import PathMtu
+from qosctl.dtls.vpn.credentials import CookieLogin, PasswordLogin
+from qosctl.dtls.vpn.frames import FrameKind
+from qosctl.dtls.vpn.http import Response, ResponseReader
+from qosctl.dtls.vpn.server_url import Gateway
 
 _GATEWAY = Gateway.parse("https://vpn.example")
 _PASSWORD = "never in an error"
@@ -139,7 +140,7 @@ _PACKETS = (bytes([0x45, 0xB9]) + bytes(60), bytes([0x6B, 0x91]) + bytes(60), by
 TARGETS = {
     "http": Target(_http, (_ANSWER, _LOGIN), (RefusedError,)),
     "cstp": Target(_cstp, tuple(encode_cstp(kind, b"payload" * 9) * 2 for kind in FrameKind), (RefusedError,)),
-    "dtls": Target(_dtls, tuple(bytes([kind]) + b"payload!" * 9 for kind in FrameKind)),
+    "dtls": Target(_dtls, tuple(encode_dtls(kind, b"payload!" * 9) for kind in FrameKind)),
     "inner": Target(_inner, _PACKETS),
     "records": Target(_records, tuple(record for each in _GENUINE.values() for record in sorted(each))),
 }

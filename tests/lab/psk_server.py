@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from OpenSSL import SSL
 from OpenSSL import _util as binding
-from qosctl.dtls.record.handshake import APP_ID_EXTENSION
+from qosctl.dtls.anyconnect.protocol import APP_ID_EXTENSION
 
 _lib: Any = binding.lib
 _ffi: Any = binding.ffi

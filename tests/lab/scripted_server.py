@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Self
 
 from OpenSSL import SSL
-from qosctl.dtls.anyconnect.frames import FrameKind, encode_cstp
-from qosctl.dtls.record.handshake import PSK_BYTES, PSK_EXPORTER_LABEL
+from qosctl.dtls.anyconnect.frames import encode_cstp
+from qosctl.dtls.anyconnect.protocol import PSK_BYTES, PSK_EXPORTER_LABEL
 from qosctl.dtls.transport.udp import SOL_UDP, UDP_SEGMENT
+from qosctl.dtls.vpn.frames import FrameKind
 
 from tests.lab import Namespace
 from tests.lab.psk_server import PskServer

@@ -15,8 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TextIO
 
 from qosctl.bpf.errors import RefusedError, UsageError
-from qosctl.dtls.anyconnect.credentials import CookieLogin, Credentials, PasswordLogin
-from qosctl.dtls.anyconnect.server_url import Gateway
+from qosctl.dtls.anyconnect.protocol import ANYCONNECT
 from qosctl.dtls.client import connect
 from qosctl.dtls.events import Severity
 from qosctl.dtls.numbering.plain import Numbering, PlainNumbering
@@ -25,6 +24,8 @@ from qosctl.dtls.options import ConnectedInfo, ConnectOptions
 from qosctl.dtls.session.factories import PLAIN, Factories
 from qosctl.dtls.transport.certificate_check import Authorities, Pin, SystemTrust, Trust
 from qosctl.dtls.transport.stop import Stop
+from qosctl.dtls.vpn.credentials import CookieLogin, Credentials, PasswordLogin
+from qosctl.dtls.vpn.server_url import Gateway
 from qosctl.supervisor.cli import secrets
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.log import Log
@@ -32,6 +33,7 @@ from qosctl.supervisor.process import privileges, system_calls
 from qosctl.supervisor.tunnel.privilege_separation import stand
 from qosctl.supervisor.tunnel.vpnc_script import NONE, USUAL, choose
 
+_PROTOCOL = ANYCONNECT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NUMBERINGS: dict[str, Callable[[int], Numbering]] = {"replay-safe": SwitchedNumbering, "plain": PlainNumbering}
 
@@ -142,6 +144,7 @@ def _options(arguments: argparse.Namespace, stop: Stop, known: str | None) -> Co
     return ConnectOptions(
         url=arguments.url,
         credentials=_credentials(arguments, stop),
+        protocol=_PROTOCOL,
         trust=_trust(arguments),
         tunnel_name=arguments.interface,
         numbering=_NUMBERINGS[arguments.numbering],
@@ -163,7 +166,7 @@ def _parts(arguments: argparse.Namespace, log: Log) -> Factories:
         return PLAIN
     from qosctl.dtls.packet_log import traced  # noqa: PLC0415 - for those who look on
 
-    return traced(lambda line: log.say(Severity.DEBUG, line), time.monotonic)
+    return traced(lambda line: log.say(Severity.DEBUG, line), time.monotonic, _PROTOCOL)
 
 
 def _seconds(text: str) -> float:
@@ -175,9 +178,9 @@ def _seconds(text: str) -> float:
 
 def _credentials(arguments: argparse.Namespace, stop: Stop) -> Credentials:
     if arguments.cookie_on_stdin:
-        return CookieLogin.parse(secrets.from_stdin(stop))
+        return CookieLogin.parse(secrets.from_stdin(stop), _PROTOCOL.cookie_name)
     if arguments.cookie_file:
-        return CookieLogin.parse(secrets.from_file(arguments.cookie_file))
+        return CookieLogin.parse(secrets.from_file(arguments.cookie_file), _PROTOCOL.cookie_name)
     if not arguments.user:
         raise UsageError("who logs in?", "-u USER, or --cookie-on-stdin")
     if arguments.passwd_on_stdin:

@@ -7,10 +7,10 @@ import socket
 import time
 
 from qosctl.bpf.dscp import EF
-from qosctl.dtls.anyconnect.credentials import PasswordLogin
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.transport.certificate_check import Authorities
+from qosctl.dtls.vpn.credentials import PasswordLogin
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Ocserv, Topology

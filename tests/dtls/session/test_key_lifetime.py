@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from qosctl.dtls.anyconnect.credentials import PasswordLogin
 from qosctl.dtls.events import Severity
 from qosctl.dtls.numbering.replay_safe import ReplaySafeNumbering
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.session.key_lifetime import KeyLife
 from qosctl.dtls.session.session_stats import State
 from qosctl.dtls.transport.certificate_check import Pin
+from qosctl.dtls.vpn.credentials import PasswordLogin
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Capture, Frame, Ocserv, Topology

@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterator
 import pytest
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.errors import QosctlError
-from qosctl.dtls.anyconnect.credentials import PasswordLogin
-from qosctl.dtls.anyconnect.frames import FrameError, FrameKind, encode_cstp
+from qosctl.dtls.anyconnect.frames import encode_cstp, encode_dtls
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.numbering.probe import PROBE_ID_BYTES
@@ -21,6 +20,8 @@ from qosctl.dtls.session.session_stats import State
 from qosctl.dtls.session.tls_control import SessionEndedError
 from qosctl.dtls.transport.certificate_check import Pin
 from qosctl.dtls.transport.tls_channel import ConnectionLostError
+from qosctl.dtls.vpn.credentials import PasswordLogin
+from qosctl.dtls.vpn.frames import FrameError, FrameKind
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Ocserv, Topology
@@ -84,7 +85,7 @@ def ended(tunnel: Tunnel) -> QosctlError:
 
 def receive(server: ScriptedServer, kind: FrameKind) -> bytes:
     """Return the payload of the next DTLS frame of a kind: the device says things of its own in between."""
-    while (plaintext := server.receive_dtls())[:1] != bytes([kind]):
+    while (plaintext := server.receive_dtls())[:1] != encode_dtls(kind):
         pass
     return plaintext[1:]
 
@@ -93,7 +94,7 @@ def receive(server: ScriptedServer, kind: FrameKind) -> bytes:
 def test_requests_are_answered_on_the_channel_they_came_on(tunnel: Tunnel, server: ScriptedServer, payload: bytes) -> None:
     server.send_tls(encode_cstp(FrameKind.DPD_OUT, payload))
     assert server.receive_tls() == encode_cstp(FrameKind.DPD_RESP, payload)
-    server.send_dtls(bytes([FrameKind.DPD_OUT]) + payload)
+    server.send_dtls(encode_dtls(FrameKind.DPD_OUT, payload))
     assert receive(server, FrameKind.DPD_RESP) == payload
     assert tunnel.info.statistics().control["tls dpd_out received"] == 1
 
@@ -113,7 +114,7 @@ def test_packets_come_in_on_both_channels_and_leave_on_dtls(tunnel: Tunnel, serv
     if channel == "tls":
         server.send_tls(encode_cstp(FrameKind.DATA, ECHO_REQUEST))
     else:
-        server.send_dtls(bytes([FrameKind.DATA]) + ECHO_REQUEST)
+        server.send_dtls(encode_dtls(FrameKind.DATA, ECHO_REQUEST))
     while True:
         packet = receive(server, FrameKind.DATA)
         if packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_ICMP:
@@ -165,7 +166,7 @@ def test_a_goodbye_of_the_server_ends_the_session_with_its_words(
     if channel == "tls":
         server.send_tls(encode_cstp(kind, payload))
     else:
-        server.send_dtls(bytes([kind]) + payload)
+        server.send_dtls(encode_dtls(kind, payload))
     error = ended(tunnel)
     assert isinstance(error, SessionEndedError)
     assert words in str(error)
@@ -184,16 +185,16 @@ def test_a_server_that_hangs_up_ends_the_session(tunnel: Tunnel, server: Scripte
 
 
 def test_unknown_empty_and_compressed_frames_are_counted_and_passed_over(tunnel: Tunnel, server: ScriptedServer) -> None:
-    for plaintext in (b"\x2a", b"\x2abc", b"", bytes([FrameKind.COMPRESSED]) + b"zip", bytes([FrameKind.KEEPALIVE])):
+    for plaintext in (b"\x2a", b"\x2abc", b"", encode_dtls(FrameKind.COMPRESSED, b"zip"), encode_dtls(FrameKind.KEEPALIVE)):
         if plaintext:  # OpenSSL sends no empty record
             server.send_dtls(plaintext)
     server.send_tls(encode_cstp(FrameKind.COMPRESSED, b"zip"))
     server.send_tls(encode_cstp(FrameKind.KEEPALIVE))
-    server.send_dtls(bytes([FrameKind.DATA]))
-    server.send_dtls(bytes([FrameKind.DATA]) + b"\xffno packet")
+    server.send_dtls(encode_dtls(FrameKind.DATA))
+    server.send_dtls(encode_dtls(FrameKind.DATA, b"\xffno packet"))
     counts = tunnel.wait_for(lambda counts: sum(counts.dropped.values()) >= 6)
     assert counts.dropped == {DropReason.UNKNOWN_FRAME: 2, DropReason.COMPRESSED: 2, DropReason.TUN_REFUSED: 2}
-    server.send_dtls(bytes([FrameKind.DPD_OUT]) + b"alive")
+    server.send_dtls(encode_dtls(FrameKind.DPD_OUT, b"alive"))
     assert receive(server, FrameKind.DPD_RESP) == b"alive"
 
 
@@ -256,8 +257,8 @@ def test_a_curious_numbering_gets_its_probes_out_and_their_echoes_back(
             while len(payload := receive(server, FrameKind.DPD_OUT)) != PROBE_ID_BYTES:
                 pass  # one that asks how much the path takes
             assert payload == expected.to_bytes(8)
-            server.send_dtls(bytes([FrameKind.DPD_RESP]) + payload)
-        server.send_dtls(bytes([FrameKind.DPD_OUT]) + b"last")
+            server.send_dtls(encode_dtls(FrameKind.DPD_RESP, payload))
+        server.send_dtls(encode_dtls(FrameKind.DPD_OUT, b"last"))
         assert receive(server, FrameKind.DPD_RESP) == b"last"
     assert made[0].log == [
         "sent EF True", "echoed 18446744073709551615 True",

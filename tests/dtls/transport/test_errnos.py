@@ -65,7 +65,7 @@ def test_a_socket_that_is_not_ours_any_more_is_an_error() -> None:
 TUNNEL = """
 import errno, subprocess, sys
 from qosctl.dtls.client import connect
-from qosctl.dtls.anyconnect.credentials import PasswordLogin
+from qosctl.dtls.vpn.credentials import PasswordLogin
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.transport.stop import Stop
 from qosctl.dtls.transport.certificate_check import Pin

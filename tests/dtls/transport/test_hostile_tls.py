@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 from OpenSSL import SSL
 from qosctl.bpf.errors import QosctlError
-from qosctl.dtls.anyconnect.credentials import PasswordLogin
 from qosctl.dtls.options import ConnectOptions
 from qosctl.dtls.transport.certificate_check import SystemTrust
 from qosctl.dtls.transport.tls_channel import ConnectionLostError, TlsChannel
+from qosctl.dtls.vpn.credentials import PasswordLogin
 
 from tests.dtls.tunnel import Tunnel
 from tests.lab import Topology, end

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
-from qosctl.dtls.anyconnect.host_routes import Network
 from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.tun import Tun
+from qosctl.dtls.vpn.host_routes import Network
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.plan import inside, plan
 

@@ -8,9 +8,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
-from qosctl.dtls.anyconnect.host_routes import Network
 from qosctl.dtls.host_config import HostConfig
 from qosctl.dtls.transport.outer_sockets import MARK
+from qosctl.dtls.vpn.host_routes import Network
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.blocked import blocked, unblock
 from qosctl.supervisor.kill_switch.held import Owner, Slot, ownerless

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import netns
-from qosctl.dtls.anyconnect.host_routes import Network
 from qosctl.dtls.host_config import HostConfig
+from qosctl.dtls.vpn.host_routes import Network
 from qosctl.supervisor.cli import secrets
 from qosctl.supervisor.tunnel.undo_journal import Leftover, UndoJournal, orphaned
 

@@ -15,9 +15,10 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 from qosctl.bpf.errors import QosctlError, RefusedError, UsageError
 from qosctl.bpf.kernel import netns
-from qosctl.dtls.anyconnect.host_routes import Network, parse_network
-from qosctl.dtls.anyconnect.http import Response
+from qosctl.dtls.anyconnect.network_fields import parse_network
 from qosctl.dtls.host_config import HostConfig
+from qosctl.dtls.vpn.host_routes import Network
+from qosctl.dtls.vpn.http import Response
 from qosctl.supervisor.tunnel import vpnc_script as script_module
 from qosctl.supervisor.tunnel.undo_journal import Leftover, UndoJournal
 from qosctl.supervisor.tunnel.vpnc_environment import document, environment, from_document

@@ -8,15 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.abi import RING_WORDS
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.dtls.anyconnect.frames import CstpDecoder, FrameKind, encode_cstp, encode_dtls
+from qosctl.dtls.anyconnect.frames import DATA_BYTE, CstpDecoder, encode_cstp, encode_dtls
+from qosctl.dtls.anyconnect.protocol import ANYCONNECT
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.packet_log import LINES_PER_S, describe, traced
 from qosctl.dtls.packets.batch import Batcher
 from qosctl.dtls.packets.priority import by_class
 from qosctl.dtls.record.keys import Cipher
 from qosctl.dtls.record.protection import RecordOpener, RecordSealer
-from qosctl.dtls.session.factories import PLAIN, Factories
+from qosctl.dtls.session.factories import PLAIN, Factories, plain_decoder
 from qosctl.dtls.session.tls_control import TlsControl
+from qosctl.dtls.vpn.frames import FrameKind
 
 KEY, IV = bytes(16), bytes(4)
 FIRST = 1 << 48 | 16
@@ -37,12 +39,12 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.now = 0.0
-        self.parts: Factories = traced(self.lines.append, lambda: self.now)
+        self.parts: Factories = traced(self.lines.append, lambda: self.now, ANYCONNECT)
 
     def uplink(self, *, ring: bool = True) -> Batcher:
         words = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if ring else None
         sealer = RecordSealer(Cipher.AES_128_GCM, KEY, IV)
-        return self.parts.uplink(sealer, PlainNumbering(FIRST), words, batch_s=math.inf)
+        return self.parts.uplink(sealer, PlainNumbering(FIRST), words, data_byte=DATA_BYTE, batch_s=math.inf)
 
     def seal(self, packets: list[bytes], *, ring: bool = True) -> list[memoryview]:
         uplink = self.uplink(ring=ring)
@@ -83,9 +85,9 @@ def test_what_comes_is_told_with_its_record() -> None:
 
 def test_frames_that_are_no_packets_are_told_by_kind_and_length() -> None:
     told = Told()
-    uplink = told.parts.uplink(RecordSealer(Cipher.AES_128_GCM, KEY, IV), PlainNumbering(FIRST), None)
+    uplink = told.parts.uplink(RecordSealer(Cipher.AES_128_GCM, KEY, IV), PlainNumbering(FIRST), None, data_byte=DATA_BYTE)
     uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, SECRET), EF, 0.0)
-    told.parts.decoder().feed(encode_cstp(FrameKind.DATA, ipv4(EF, 6)) + encode_cstp(FrameKind.DISCONN, SECRET))
+    told.parts.decoder(ANYCONNECT).feed(encode_cstp(FrameKind.DATA, ipv4(EF, 6)) + encode_cstp(FrameKind.DISCONN, SECRET))
     assert told.lines == [
         "out DPD_OUT 19 bytes, record 1.16, no mark",
         "in  IPv4 TCP EF ECT_1 39 bytes, TLS",
@@ -120,4 +122,5 @@ def test_whatever_it_is_there_are_words_for_it(packet: bytes) -> None:
 
 def test_those_who_do_not_look_pay_nothing() -> None:
     """The plain parts are the plain classes: nothing is asked per packet."""
-    assert Factories(Batcher, RecordOpener, TlsControl, CstpDecoder) == PLAIN
+    assert Factories(Batcher, RecordOpener, TlsControl, plain_decoder) == PLAIN
+    assert type(PLAIN.decoder(ANYCONNECT)) is CstpDecoder

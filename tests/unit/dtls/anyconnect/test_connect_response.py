@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.errors import RefusedError
-from qosctl.dtls.anyconnect.connect_response import Session, Timers, connect_request, parse_session
-from qosctl.dtls.anyconnect.credentials import CookieLogin
-from qosctl.dtls.anyconnect.http import Response
-from qosctl.dtls.anyconnect.server_url import Gateway
+from qosctl.dtls.anyconnect.connect_response import connect_request, parse_session
 from qosctl.dtls.session.dpd import DeadPeerDetection, Due
+from qosctl.dtls.vpn.credentials import CookieLogin
+from qosctl.dtls.vpn.http import Response
+from qosctl.dtls.vpn.server_url import Gateway
+from qosctl.dtls.vpn.session import Session, Timers
 
 GATEWAY = Gateway.parse("https://vpn.example:4443")
 APP_ID = "d0be565d6dff51e0f8c498a9d719f739db7817d7137dcd642344de8aa5b78092"

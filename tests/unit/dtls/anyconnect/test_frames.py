@@ -1,15 +1,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qosctl.dtls.anyconnect.frames import (
-    CstpDecoder,
-    Frame,
-    FrameError,
-    FrameKind,
-    decode_dtls,
-    encode_cstp,
-    encode_dtls,
-)
+from qosctl.dtls.anyconnect.frames import CstpDecoder, decode_dtls, encode_cstp, encode_dtls
+from qosctl.dtls.vpn.frames import Frame, FrameError, FrameKind
 
 frames = st.lists(st.builds(Frame, st.sampled_from(FrameKind), st.binary(max_size=50)), max_size=8)
 
@@ -87,5 +80,5 @@ def test_dtls_frames_come_back(kind: FrameKind, payload: bytes) -> None:
 @given(st.binary(max_size=5))
 def test_any_dtls_plaintext_gives_a_frame_or_none(plaintext: bytes) -> None:
     frame = decode_dtls(plaintext)
-    known = bool(plaintext) and plaintext[0] in {kind.value for kind in FrameKind}
+    known = bool(plaintext) and plaintext[0] in {0, 3, 4, 5, 7, 8, 9}
     assert (frame is not None) == known

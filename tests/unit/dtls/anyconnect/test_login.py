@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.errors import RefusedError, UsageError
-from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
-from qosctl.dtls.anyconnect.http import Response
-from qosctl.dtls.anyconnect.login import Login, LoginError, printable
-from qosctl.dtls.anyconnect.server_url import Gateway
+from qosctl.bpf.printable import short_line
+from qosctl.dtls.anyconnect.login import SESSION_COOKIE, Login
 from qosctl.dtls.transport.certificate_check import Pin
+from qosctl.dtls.vpn.credentials import CookieLogin, PasswordLogin
+from qosctl.dtls.vpn.errors import LoginError
+from qosctl.dtls.vpn.http import Response
+from qosctl.dtls.vpn.server_url import Gateway
 
 GATEWAY = Gateway.parse("https://vpn.example:4443")
 PASSWORD = "p<&>]]ä"
@@ -115,7 +117,7 @@ def test_any_answer_gives_a_request_a_cookie_or_the_one_error(body: bytes, statu
 
 @given(st.text())
 def test_words_of_a_server_are_one_printable_line(text: str) -> None:
-    assert all(character.isprintable() for character in printable(text))
+    assert all(character.isprintable() for character in short_line(text))
 
 
 def test_secrets_do_not_show_in_a_repr() -> None:
@@ -126,7 +128,7 @@ def test_secrets_do_not_show_in_a_repr() -> None:
 @pytest.mark.parametrize("text", ["", "a b", "a;b", 'a"b', "a\r\nX: y", "ä", "x" * 5000])
 def test_what_cannot_be_a_cookie_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        CookieLogin.parse(text)
+        CookieLogin.parse(text, SESSION_COOKIE)
     assert not text or text not in str(caught.value)
 
 
@@ -134,7 +136,7 @@ def test_what_cannot_be_a_cookie_is_refused_without_showing_it(text: str) -> Non
     "text", ["AB+/==", " webvpn=AB+/==\n", "openconnect_strapkey=MHc=; webvpn=AB+/==", "webvpn=AB+/==;x=y"]
 )
 def test_a_cookie_may_carry_its_name_and_have_company(text: str) -> None:
-    assert CookieLogin.parse(text) == CookieLogin("AB+/==")
+    assert CookieLogin.parse(text, SESSION_COOKIE) == CookieLogin("AB+/==")
 
 
 URLS = {

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import DF, EF, Dscp
-from qosctl.dtls.anyconnect.frames import DATA_PREFIX, FrameKind, encode_dtls
+from qosctl.dtls.anyconnect.frames import DATA_BYTE, encode_dtls
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.packets.batch import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Batch, Batcher
 from qosctl.dtls.packets.counters_by_dscp import DscpCounters
@@ -15,10 +15,11 @@ from qosctl.dtls.packets.priority import by_class
 from qosctl.dtls.record.keys import Cipher
 from qosctl.dtls.record.protection import ALERT, APPLICATION_DATA, OpenedRecord, RecordOpener, RecordSealer
 from qosctl.dtls.record.replay_window import ReplayWindow
+from qosctl.dtls.vpn.frames import FrameKind
 
 CIPHER = Cipher.AES_128_GCM
 KEY, IV = bytes(16), bytes(4)
-OVERHEAD = RecordSealer(CIPHER, KEY, IV).overhead + len(DATA_PREFIX)
+OVERHEAD = RecordSealer(CIPHER, KEY, IV).overhead + 1
 AF41 = Dscp.parse("AF41")
 
 
@@ -57,7 +58,7 @@ def packet(dscp: Dscp, size: int, tag: int = 0) -> bytes:
 def uplink(ring: Ring | None = None, batch_s: float = math.inf) -> Batcher:
     """An uplink whose batches are as long as they can be, unless told otherwise."""
     words = None if ring is None else ring.words
-    return Batcher(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), words, batch_s=batch_s)
+    return Batcher(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), words, data_byte=DATA_BYTE, batch_s=batch_s)
 
 
 def sealed(up: Batcher, inner: Sequence[bytes]) -> list[Batch]:
@@ -103,7 +104,7 @@ def test_every_packet_leaves_once_in_order_within_its_class_and_marked(inner: li
         sent = [r.plaintext[1:] for r in records if dscp_of(r.plaintext[1:]) is dscp]
         assert sent == [p for p in inner if dscp_of(p) is dscp]
     assert len(records) == len(inner)
-    assert all(r.content_type == APPLICATION_DATA and r.plaintext[0] == FrameKind.DATA for r in records)
+    assert all(r.content_type == APPLICATION_DATA and r.plaintext[0] == DATA_BYTE for r in records)
     assert ring.marks() == {r.number % RING_WORDS: mark_word(r.number, dscp_of(r.plaintext[1:])) for r in records}
 
 
@@ -124,7 +125,7 @@ def test_a_batch_is_what_one_segmented_send_may_be(inner: list[bytes]) -> None:
 def test_a_packet_alone_is_sealed_marked_and_counted_as_any_other(inner: bytes) -> None:
     rings, counts = (Ring(), Ring()), (DscpCounters(), DscpCounters())
     one, many = (
-        Batcher(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), ring.words, sent=sent)
+        Batcher(RecordSealer(CIPHER, KEY, IV), JumpingNumbering(), ring.words, data_byte=DATA_BYTE, sent=sent)
         for ring, sent in zip(rings, counts, strict=True)
     )
     alone = one.seal_one(inner, 0.0)
@@ -204,7 +205,7 @@ class WatchfulNumbering(PlainNumbering):
 def test_all_marks_are_stored_before_a_batch_can_be_sent() -> None:
     ring = Ring()
     numbering = WatchfulNumbering(ring)
-    up = Batcher(RecordSealer(CIPHER, KEY, IV), numbering, ring.words)
+    up = Batcher(RecordSealer(CIPHER, KEY, IV), numbering, ring.words, data_byte=DATA_BYTE)
     for _ in range(3):
         sealed(up, [packet(DF, 100), packet(EF, 60), packet(DF, 100), packet(AF41, 70)])
         numbering.assert_marked()
@@ -262,4 +263,4 @@ def test_a_ring_of_another_form_is_refused() -> None:
     sealer = RecordSealer(CIPHER, KEY, IV)
     for words in (memoryview(bytearray(8 * RING_WORDS)), memoryview(bytearray(8)).cast("Q")):
         with pytest.raises(ValueError, match="ring"):
-            Batcher(sealer, PlainNumbering(), words)
+            Batcher(sealer, PlainNumbering(), words, data_byte=DATA_BYTE)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from packaging.requirements import Requirement
 from qosctl.bpf.errors import RefusedError
+from qosctl.dtls.anyconnect.protocol import app_id_key
 from qosctl.dtls.numbering.plain import FIRST_NUMBER
 from qosctl.dtls.record import openssl
 from qosctl.dtls.record.handshake import HANDSHAKE_MTU, Finished, Handshake, HandshakeError
@@ -20,6 +21,7 @@ from tests.minima import requirements
 
 PSK = bytes(range(32))
 APP_ID = bytes(range(32, 64))
+KEY = app_id_key(PSK, APP_ID)
 
 
 def shake_hands(client: Handshake, server: PskServer) -> Finished:
@@ -39,7 +41,7 @@ def test_the_binding_still_has_all_we_reach_for() -> None:
 def test_a_missing_call_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openssl, "NEEDED", (*openssl.NEEDED, "SSL_CTX_gone"))
     with pytest.raises(RefusedError, match="lack SSL_CTX_gone"):
-        Handshake(PSK, APP_ID)
+        Handshake(KEY)
 
 
 @pytest.mark.audit
@@ -59,14 +61,14 @@ def test_libraries_that_cannot_seal_are_refused_by_name_and_the_hint_is_what_pyp
 
 
 def test_client_hello_is_one_datagram_with_the_app_id_in_its_extension() -> None:
-    (hello,) = Handshake(PSK, APP_ID).datagrams_to_send()
+    (hello,) = Handshake(KEY).datagrams_to_send()
     assert 93 <= len(hello) <= HANDSHAKE_MTU
     assert hello[0] == 22
     assert (48018).to_bytes(2) + (33).to_bytes(2) + bytes([32]) + APP_ID in hello
 
 
 def test_both_sides_finish_with_the_key_and_the_app_id() -> None:
-    client, server = Handshake(PSK, APP_ID), PskServer(PSK)
+    client, server = Handshake(KEY), PskServer(PSK)
     finished = shake_hands(client, server)
     assert server.done
     assert server.identity == b"psk"
@@ -78,7 +80,7 @@ def test_both_sides_finish_with_the_key_and_the_app_id() -> None:
 @pytest.mark.parametrize("suite", ["PSK-AES256-GCM-SHA384", "PSK-CHACHA20-POLY1305", "PSK-AES128-GCM-SHA256"])
 def test_openssl_opens_our_records_and_we_open_its(suite: str) -> None:
     server = PskServer(PSK, suite.encode())
-    finished = shake_hands(Handshake(PSK, APP_ID), server)
+    finished = shake_hands(Handshake(KEY), server)
     assert finished.suite == suite
     keys = finished.keys
     sealer = RecordSealer(keys.cipher, keys.client_key, keys.client_iv)
@@ -92,7 +94,7 @@ def test_openssl_opens_our_records_and_we_open_its(suite: str) -> None:
 
 
 def test_a_finished_handshake_writes_nothing_more() -> None:
-    client, server = Handshake(PSK, APP_ID), PskServer(PSK)
+    client, server = Handshake(KEY), PskServer(PSK)
     shake_hands(client, server)
     client.feed(server.seal(b"data"))
     assert client.datagrams_to_send() == []
@@ -101,7 +103,7 @@ def test_a_finished_handshake_writes_nothing_more() -> None:
 
 def test_lost_flights_are_sent_again() -> None:
     """Each of the client's two flights is lost once, and the server's last one: OpenSSL's clock brings them back."""
-    client, server = Handshake(PSK, APP_ID), PskServer(PSK)
+    client, server = Handshake(KEY), PskServer(PSK)
     flights = 0
     lost_answer = False
     while client.finished is None:
@@ -131,7 +133,7 @@ def test_lost_flights_are_sent_again() -> None:
 
 def test_with_another_key_nobody_finishes() -> None:
     """DTLS passes over a Finished it cannot open: the client is left waiting, and its caller's patience decides."""
-    client, server = Handshake(PSK, APP_ID), PskServer(bytes(32))
+    client, server = Handshake(KEY), PskServer(bytes(32))
     while outgoing := client.datagrams_to_send():
         for datagram in outgoing:
             for answer in server.feed(datagram):
@@ -142,7 +144,7 @@ def test_with_another_key_nobody_finishes() -> None:
 
 def test_a_server_of_other_suites_never_finishes() -> None:
     """Its refusal comes in clear, as anybody could have written it: the attempt ends when its time is up, not before."""
-    client, server = Handshake(PSK, APP_ID), PskServer(PSK, b"PSK-AES128-CBC-SHA256")
+    client, server = Handshake(KEY), PskServer(PSK, b"PSK-AES128-CBC-SHA256")
     (hello,) = client.datagrams_to_send()
     answers = server.feed(hello)
     assert [answer[0] for answer in answers] == [ALERT]
@@ -155,7 +157,7 @@ def test_a_server_of_other_suites_never_finishes() -> None:
 @settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=10))
 def test_any_datagrams_leave_it_waiting_or_end_it_with_its_own_error(datagrams: list[bytes]) -> None:
-    client = Handshake(PSK, APP_ID)
+    client = Handshake(KEY)
     client.datagrams_to_send()
     try:
         for datagram in datagrams:
@@ -169,7 +171,7 @@ def test_any_datagrams_leave_it_waiting_or_end_it_with_its_own_error(datagrams: 
 @given(st.data())
 def test_an_altered_answer_never_finishes_a_handshake(data: st.DataObject) -> None:
     """One bit of the server's last flight is flipped: keys must not come of it."""
-    client, server = Handshake(PSK, APP_ID), PskServer(PSK)
+    client, server = Handshake(KEY), PskServer(PSK)
     (hello,) = client.datagrams_to_send()
     for answer in server.feed(hello):
         client.feed(answer)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from qosctl.dtls.anyconnect.connect_response import Timers
 from qosctl.dtls.session.dpd import DOUBT_EVERY_S, DOUBT_RENEWED_S, PROOF_S, DeadPeerDetection, Due
+from qosctl.dtls.vpn.session import Timers
 
 QUIET_S, PATIENCE, PROOF = 2.0, 4, 8
 STEP_S = 0.05

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 from OpenSSL import SSL
-from qosctl.dtls.anyconnect.connect_response import Session, Timers
+from qosctl.dtls.anyconnect.protocol import ANYCONNECT, app_id_key
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.record.handshake import Finished
 from qosctl.dtls.record.keys import Cipher, RecordKeys
@@ -25,6 +25,7 @@ from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.session.setup import Opened
 from qosctl.dtls.transport.tls_channel import TlsChannel
 from qosctl.dtls.transport.udp import UdpSocket
+from qosctl.dtls.vpn.session import Session, Timers
 
 NEVER = Timers(0, 0)
 ADDRESSES = ip_interface("192.168.77.5/24"), ip_interface("fd77::5/128")
@@ -45,7 +46,7 @@ class Stage:
         self.why: list[str] = []
         channel = TlsChannel(near, SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD)), "a test")
         self.failover = Failover(
-            opened=Opened(channel, SESSION, bytes(32), b"", path_mtu),
+            opened=Opened(channel, ANYCONNECT, SESSION, app_id_key(bytes(32), SESSION.app_id), b"", path_mtu),
             numbering=PlainNumbering,
             entry=FlowEntry(None, ""),
             counters=SessionCounters(),
@@ -65,6 +66,7 @@ class Stage:
             finished=FINISHED,
             numbering=PlainNumbering(1 << 48 | 2),
             entry=FlowEntry(None, ""),
+            protocol=ANYCONNECT,
             session=SESSION,
             outer=ip_address("127.0.0.1"),
             counters=SessionCounters(),

@@ -19,10 +19,7 @@ from qosctl.bpf.errors import (
     ShortageError,
     UsageError,
 )
-from qosctl.dtls.anyconnect.account import FRESH_S, Account
-from qosctl.dtls.anyconnect.connect_response import REKEY_MIN_S, CookieRefusedError
-from qosctl.dtls.anyconnect.credentials import CookieLogin, PasswordLogin
-from qosctl.dtls.anyconnect.login import LoginError, PasswordUnansweredError
+from qosctl.dtls.anyconnect.connect_response import REKEY_MIN_S
 from qosctl.dtls.session.reconnect import (
     FULL_PATIENCE_S,
     HURRIES,
@@ -42,6 +39,9 @@ from qosctl.dtls.session.reconnect import (
 )
 from qosctl.dtls.transport.certificate_check import UntrustedError
 from qosctl.dtls.transport.dial import UnreachableError
+from qosctl.dtls.vpn.account import FRESH_S, Account
+from qosctl.dtls.vpn.credentials import CookieLogin, PasswordLogin
+from qosctl.dtls.vpn.errors import CookieRefusedError, LoginError, PasswordUnansweredError
 
 NOBODY = UnreachableError("nobody there")
 COOKIE = CookieRefusedError("no such cookie")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from qosctl.dtls.anyconnect.protocol import ANYCONNECT
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.plain import PlainNumbering
 from qosctl.dtls.packets.batch import Batcher
@@ -38,7 +39,7 @@ def counters() -> SessionCounters:
 @pytest.fixture
 def dtls(counters: SessionCounters) -> Any:
     sealer = RecordSealer(Cipher.AES_128_GCM, bytes(16), bytes(4))
-    uplink = Batcher(sealer, PlainNumbering(), None, sent=counters.sent)
+    uplink = Batcher(sealer, PlainNumbering(), None, data_byte=ANYCONNECT.data_byte, sent=counters.sent)
     return SimpleNamespace(udp=FullSocket(), uplink=uplink, prober=None, life=SimpleNamespace(said=0.0))
 
 

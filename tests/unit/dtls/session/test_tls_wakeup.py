@@ -7,8 +7,8 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
-from qosctl.dtls.anyconnect.connect_response import Interface
 from qosctl.dtls.session.tls_wakeup import LAST_WAIT_S, TlsWakeup
+from qosctl.dtls.vpn.session import Interface
 
 
 def due(wakeup: TlsWakeup) -> bytes:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from qosctl.dtls.anyconnect.server_url import Gateway
 from qosctl.dtls.transport.dial import Address, UnreachableError, dial
 from qosctl.dtls.transport.stop import Stop
+from qosctl.dtls.vpn.server_url import Gateway
 
 
 @pytest.fixture(name="server")

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from qosctl.bpf.errors import DismissedError, InternalError, NoRoomError, NotAttachedError, QosctlError, RefusedError
-from qosctl.dtls.anyconnect.connect_response import CookieRefusedError
-from qosctl.dtls.anyconnect.login import LoginError
 from qosctl.dtls.session.tls_control import SessionEndedError, SilentError
+from qosctl.dtls.vpn.errors import CookieRefusedError, LoginError
 from qosctl.supervisor.cli.commands import status
 from qosctl.supervisor.cli.main import main
 from qosctl.supervisor.output.exit_codes import Exit, exit_for

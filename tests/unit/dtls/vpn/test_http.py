@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qosctl.dtls.anyconnect.http import (
+from qosctl.dtls.vpn.http import (
     BODY_BYTES_MAX,
     FIELDS_MAX,
     LINE_BYTES_MAX,

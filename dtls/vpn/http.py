@@ -1,4 +1,4 @@
-"""The little of HTTP/1.1 that the AnyConnect protocol uses (RFC 9112): bytes in, responses out, no I/O.
+"""The little of HTTP/1.1 that such a VPN protocol uses (RFC 9112): bytes in, responses out, no I/O.
 
 Everything a server sends is hostile until parsed: line length, number of fields and body length are bounded, and
 what does not fit is a ResponseError, nothing else.
@@ -19,7 +19,8 @@ BODY_BYTES_MAX = 65536
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\Z")
 _FIELD_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*\Z")
 _CONTENT_LENGTH = re.compile(r"[0-9]{1,9}\Z")
-_COOKIE_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]{1,4096}\Z")  # RFC 6265 cookie-octet
+COOKIE_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]{1,4096}\Z")
+"""Cookie-octets of RFC 6265 section 4.1.1, and not without end."""
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -54,7 +55,7 @@ class Response:
             key, equals, rest = field.partition(";")[0].partition("=")
             if equals and key.strip() == name:
                 value = rest.strip().strip('"')
-        return value if value and _COOKIE_VALUE.match(value) else None
+        return value if value and COOKIE_VALUE.match(value) else None
 
 
 def request(method: str, target: str, fields: Sequence[tuple[str, str]], body: bytes = b"") -> bytes:

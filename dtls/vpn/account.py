@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from qosctl.dtls.anyconnect.credentials import CookieLogin, Credentials, PasswordLogin
+from qosctl.dtls.vpn.credentials import CookieLogin, Credentials, PasswordLogin
 
 FRESH_S = 300.0
 """How long a server commonly keeps an unused cookie (ocserv: cookie-timeout)."""

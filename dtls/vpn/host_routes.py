@@ -1,9 +1,7 @@
-"""What the server wants of the machine's routes and DNS. No I/O.
+"""What a server wants of the machine's routes and DNS. No I/O.
 
 Nothing here is refused: what a server may not ask for is left out and counted, so that a malformed line costs its own
 route and no more. Texts become ipaddress objects and names of a strict alphabet; what leaves this module was made by us.
-
-A default route for each family is what a server means that names no network of that family (split-include) at all.
 """
 
 from __future__ import annotations
@@ -20,8 +18,7 @@ from ipaddress import (
     ip_network,
 )
 
-from qosctl.dtls.anyconnect.http import Response
-from qosctl.dtls.anyconnect.login import printable
+from qosctl.bpf.printable import short_line
 
 Address = IPv4Address | IPv6Address
 Net = IPv4Network | IPv6Network
@@ -35,7 +32,6 @@ _NETWORK = re.compile(r"[0-9A-Fa-f:.]{2,45}(/[0-9.]{1,15})?\Z")  # and no %zone
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}\Z")
 _LABEL = r"[0-9A-Za-z_]([0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\Z")
-_SECONDS = re.compile(r"[0-9]{1,9}\Z")
 _NEVER = tuple(
     ip_network(text)
     for text in (
@@ -63,30 +59,6 @@ class Network:
     idle_s: int = 0
     banner: str = ""
     discarded: int = 0
-
-
-def parse_network(response: Response) -> Network:
-    """Read routes and DNS settings from the answer to CONNECT. Never raises."""
-    includes = _both(response, "x-cstp-split-include")
-    include, exclude = networks(includes, default=True), networks(_both(response, "x-cstp-split-exclude"))
-    dns = servers(_both(response, "x-cstp-dns"))
-    nbns = servers(response.all("x-cstp-nbns"))
-    default_domain = domains((response.first("x-cstp-default-domain") or "").split(" "))
-    split_dns = domains(name for line in response.all("x-cstp-split-dns") for name in re.split(r"[ ,]+", line))
-    idle = response.first("x-cstp-idle-timeout") or ""
-    asked = len(includes) + len(_both(response, "x-cstp-split-exclude"))
-    return Network(
-        include=include,
-        exclude=exclude,
-        splits=frozenset(6 if ":" in text else 4 for text in includes),
-        dns=dns,
-        nbns=nbns,
-        domain=" ".join(default_domain),
-        split_dns=split_dns,
-        idle_s=int(idle) if _SECONDS.match(idle) else 0,
-        banner=banner(response.first("x-cstp-banner") or ""),
-        discarded=asked - len(include) - len(exclude),
-    )
 
 
 def networks(texts: Iterable[str], *, default: bool = False) -> tuple[Net, ...]:
@@ -123,16 +95,12 @@ def domains(texts: Iterable[str]) -> tuple[str, ...]:
 
 def banner(text: str) -> str:
     """Return a line that is safe to print, even by a shell whose echo knows escape sequences."""
-    return printable(text).replace("\\", "/")
+    return short_line(text).replace("\\", "/")
 
 
 def spare(nets: Iterable[Net], server: Address) -> tuple[Net, ...]:
     """Return the networks without a route to the server itself, through which its own tunnel would run."""
     return tuple(net for net in nets if net != ip_network(server))
-
-
-def _both(response: Response, name: str) -> list[str]:
-    return [value.strip() for value in (*response.all(name), *response.all(f"{name}-ip6"))]
 
 
 def _routable(net: Net, *, default: bool) -> bool:

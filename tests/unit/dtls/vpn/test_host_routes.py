@@ -7,17 +7,9 @@ from ipaddress import ip_address, ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qosctl.dtls.anyconnect.host_routes import (
-    DOMAINS_MAX,
-    NETWORKS_MAX,
-    SERVERS_MAX,
-    Network,
-    banner,
-    networks,
-    parse_network,
-    spare,
-)
-from qosctl.dtls.anyconnect.http import Response
+from qosctl.dtls.anyconnect.network_fields import parse_network
+from qosctl.dtls.vpn.host_routes import DOMAINS_MAX, NETWORKS_MAX, SERVERS_MAX, Network, banner, networks, spare
+from qosctl.dtls.vpn.http import Response
 
 GIVEN = (
     ("X-CSTP-DNS", "192.168.77.53"),
