@@ -302,13 +302,21 @@ def test_a_record_longer_than_records_are_has_a_bad_length(pair: tuple[RecordSea
     assert_still_opens(sealer, opener)
 
 
+COUNTS = [field.name for field in dataclasses.fields(OpenCounts)]
+
+
+def counted(opener: RecordOpener) -> dict[str, int]:
+    """As dataclasses.asdict, without its deep copies: of 65,000 rounds they took the most."""
+    return {name: getattr(opener.counts, name) for name in COUNTS}
+
+
 def test_a_lying_length_is_truncated_or_forged_or_bad(pair: tuple[RecordSealer, RecordOpener]) -> None:
     sealer, opener = pair
     whole = seal(sealer, EPOCH_1 | 500, bytes(200))
     for told in (told for told in range(1 << 16) if told != len(whole) - 13):
-        before = dataclasses.asdict(opener.counts)
+        before = counted(opener)
         assert opener.open(whole[:11] + told.to_bytes(2) + whole[13:]) == []
-        grown = {name for name, count in dataclasses.asdict(opener.counts).items() if count != before[name]}
+        grown = {name for name, count in counted(opener).items() if count != before[name]}
         if told > len(whole) - 13:
             assert grown == {"truncated"}
         else:  # the rest is taken for a further record, and is none
