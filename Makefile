@@ -39,9 +39,9 @@ LEANING := $(addprefix tests/unit/dtls/record/test_,handshake.py keys.py protect
 # Compiled modules are kept, whatever the machine's habit: each of many processes of the tests would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Most tests wait for namespaces and servers: four at a time on two cores. Who has nothing left to do takes over half of
-# what another still has, so nobody works alone at the end.
-WORKERS := 4
+# Most tests wait for namespaces and servers: five at a time keep two cores busy. Who has nothing left to do takes over half
+# of what another still has, so nobody works alone at the end.
+WORKERS := 5
 
 .PHONY: venv install endurance leaks demo test unit audit test-minima test-newest lock test-kernels check bench figures fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
@@ -62,7 +62,9 @@ install: root system
 demo: root $(VENV)/project
 	@$(PYTHON) -m tests.demo
 
-test: root check
+# On the core that mypy leaves idle, pytest reads all tests: what it makes of them is kept, else each worker would make it.
+test: root $(VENV)/project
+	@$(PYTHON) -m pytest --collect-only -qq >/dev/null 2>&1 & $(MAKE) --no-print-directory check; checked=$$?; wait; exit $$checked
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
 # Fewer examples of each property than `make test` tries, so that one runs it after every change.
@@ -145,7 +147,8 @@ system:
 $(VENV)/dependencies: pyproject.toml | system
 	@echo "installing Python packages into $(VENV)" >&2
 	@/usr/bin/python3 -m venv --system-site-packages $(VENV)
-	@$(BIN)/pip install -qq --disable-pip-version-check 'setuptools>=77.0.1' '.[dev]'
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-compile 'setuptools>=77.0.1' '.[dev]'
+	@$(PYTHON) -m compileall -qq -j 0 $(VENV)/lib || true # pip does that on one core, and fails for no file either
 	@touch $@
 
 # The build folder of the last time would bring back modules that are gone.
