@@ -10,14 +10,18 @@ For each IP version of which the server's routes put something inside, in this o
     P + 1  lookup T:    default dev TUN        metric 2                      whatever is the default in main
                         throw EXCLUDED         metric 1                      on to the rules that follow
                         unreachable default    metric 4294967295             what is left when the device is gone
+    F      from ADDRESS: lookup main, but believe no default route           answers to the machine's LANs
+    F + 1  from ADDRESS: lookup T                                            answers to all others who use the tunnel
+    F + 2n from ADDRESS: unreachable                                         what is left when the device is gone
 
 The mark is on the sockets of the client (`dtls.outside`). Where the kernel drops what comes from SERVER because nothing
 unmarked would go there by that device (a strict rp_filter), O holds for unmarked packets too, and S is left out.
 
-(`default` stands for each network that the server names. Where they are of different lengths, P and P + 1 are for the
-shortest; before them comes such a pair for each longer one, to that network alone.) The kernel takes the route into TUN
-away with the device, however that ends, and `unreachable` remains. Nothing here is on the way of a packet but the route
-lookup.
+(`default` stands for each network that the server names. Where it names some, T has a default route into TUN besides, of
+which S and P + 1 believe nothing. Where they are of different lengths, P and P + 1 are for the shortest; before them
+comes such a pair for each longer one, to that network alone. An ADDRESS that another device has too has none of its rules.)
+The kernel takes the routes into TUN away with the device, however that ends, and `unreachable` remains. Nothing here is on
+the way of a packet but the route lookup.
 
     plan      what there is to be, from what a session gives: no I/O
     kernel    makes it so, over rtnetlink; the state is there and nowhere else

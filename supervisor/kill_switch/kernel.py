@@ -9,7 +9,7 @@ import errno
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KERNELS_OWN = 2  # RTPROT_KERNEL
 _TYPES = {Kind.OUTSIDE: "throw", Kind.TUNNEL: "unicast", Kind.BLOCKED: "unreachable"}
 _UNICAST = 1  # RTN_UNICAST
+_LEARNT = 0x200  # RTM_F_CLONED: what the kernel has learnt of the way to one address
 _NO_LIMIT = 0xFFFF_FFFF  # as the kernel shows prefix lengths and groups that nobody has named
 _FILTERS, _STRICT = Path("/proc/sys/net/ipv4/conf"), 1
 _GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV})
@@ -51,6 +52,8 @@ def enforce(slot: int, wanted: Plan, device: int) -> list[int]:
                 _rule(ip, "del", rule)
             for route in there - set(routes):
                 _route(ip, "del", slot, route, device)
+        if wanted.rules and 6 in _versions():
+            _forget_path_mtus(ip)
     return refused
 
 
@@ -72,7 +75,14 @@ def held() -> dict[int, list[Net]]:
 def carried(slot: int) -> bool:
     """Whether a tunnel device is there to take what is held."""
     with _asking() as ip:
-        return any(message["type"] == 1 for version in _versions() for message in _table(ip, version, slot))  # RTN_UNICAST
+        return any(message["type"] == _UNICAST for version in _versions() for message in _table(ip, version, slot))
+
+
+def addresses_beside(device: int) -> set[IPv4Address | IPv6Address]:
+    """Return the addresses of all devices but the one with index `device`."""
+    with _asking() as ip:
+        found = [each for each in ip.get_addr() if each["index"] != device]
+    return {ip_address(each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS")) for each in found}
 
 
 def checks_sources(gateway: IPv4Address | IPv6Address) -> str | None:
@@ -145,8 +155,9 @@ def _rule(ip: IPRoute, do: str, rule: Rule) -> None:
         words["suppress_ifgroup"] = rule.device_group
     if rule.mark:
         words["fwmark"] = rule.mark
-    if rule.to is not None:
-        words |= {"dst": str(rule.to.network_address), "dst_len": rule.to.prefixlen}
+    for end, net in (("dst", rule.to), ("src", rule.source)):
+        if net is not None:
+            words |= {end: str(net.network_address), f"{end}_len": net.prefixlen}
     _change(ip.rule, do, words)
 
 
@@ -173,7 +184,8 @@ def _routes(ip: IPRoute, version: int, slot: int, device: int) -> set[Route]:
 
 def _table(ip: IPRoute, version: int, slot: int) -> list[Any]:
     table = table_of(slot)
-    return [each for each in ip.get_routes(family=_FAMILIES[version], table=table) if each.get_attr("RTA_TABLE") == table]
+    found = ip.get_routes(family=_FAMILIES[version], table=table)
+    return [each for each in found if each.get_attr("RTA_TABLE") == table and not each["flags"] & _LEARNT]
 
 
 def _rules(ip: IPRoute, version: int, slot: int) -> set[Rule]:
@@ -189,7 +201,7 @@ def _all_rules(ip: IPRoute, version: int) -> Iterator[Rule]:
         preference = message.get_attr("FRA_PRIORITY")
         if preference in PREFERENCES and message.get_attr("FRA_PROTOCOL") == _KERNELS_OWN:
             suppressed, group = (_limit(message.get_attr(f"FRA_SUPPRESS_{what}")) for what in ("PREFIXLEN", "IFGROUP"))
-            to = message.get_attr("FRA_DST")
+            to, source = message.get_attr("FRA_DST"), message.get_attr("FRA_SRC")
             yield Rule(
                 version,
                 preference,
@@ -197,6 +209,7 @@ def _all_rules(ip: IPRoute, version: int) -> Iterator[Rule]:
                 shorter_than=0 if suppressed is None else suppressed + 1,
                 device_group=group or 0,
                 to=None if to is None else _net(version, to, message["dst_len"]),
+                source=None if source is None else _net(version, source, message["src_len"]),
                 mark=message.get_attr("FRA_FWMARK") or 0,
                 came_by=message.get_attr("FRA_IIFNAME") or "",
             )
@@ -208,6 +221,21 @@ def _limit(value: int | None) -> int | None:
 
 def _net(version: int, address: str | None, length: int) -> Net:
     return ip_network(f"{address or ('0.0.0.0' if version == 4 else '::')}/{length}")
+
+
+def _forget_path_mtus(ip: IPRoute) -> None:
+    """Have the kernel learn IPv6's path MTUs and redirects anew.
+
+    It keeps each as a route to one address beside the route that it is of, and so it counts as long enough to be believed
+    (fib6_rule_suppress() in net/ipv6/fib6_rules.c). With the rules there, none is made for what belongs inside.
+    """
+    for message in ip.get_routes(family=socket.AF_INET6):
+        if not message["flags"] & _LEARNT:
+            continue
+        words = {"dst": f"{message.get_attr('RTA_DST')}/{message['dst_len']}", "table": message.get_attr("RTA_TABLE")}
+        gateway, device = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_OIF")
+        words |= {"gateway": gateway} if gateway else {}
+        _change(ip.route, "del", {"family": socket.AF_INET6, "oif": device, "flags": _LEARNT, **words})
 
 
 def _put_into_group(ip: IPRoute, device: int, group: int) -> None:

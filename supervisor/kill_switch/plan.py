@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
@@ -17,10 +17,12 @@ SLOTS: Final = 16
 """Tunnels at a time."""
 _LEVELS = 8
 """Networks within networks that are told apart; those nested deeper share the last."""
-PREFERENCES: Final = range(FIRST_TABLE - (4 + 2 * _LEVELS) * SLOTS, FIRST_TABLE + 4 * SLOTS)
+PREFERENCES: Final = range(FIRST_TABLE - (4 + 2 * _LEVELS) * SLOTS, FIRST_TABLE + 8 * SLOTS)
 MAIN: Final = 254  # RT_TABLE_MAIN
 _BROAD = {4: 7, 6: 15}
 """Routes as short as these are never believed: a pair of halves is a default route by another name."""
+_NO_DEFAULT = 1
+"""The shortest route of a tunnel's table that counts for all packets: its default route is for answers of its own."""
 
 
 class Kind(enum.Enum):
@@ -44,7 +46,8 @@ class Rule:
     """One rule. `table` None makes its packets unreachable.
 
     `shorter_than` is the shortest prefix that is believed of what the table says, 0 for any; `device_group` the group of
-    devices that no believed way leads to, 0 for none. `to` None is for every packet, `mark` 0 for marked and unmarked ones.
+    devices that no believed way leads to, 0 for none. `to` and `source` None are for every packet, `mark` 0 for marked and
+    unmarked ones.
     `came_by` is the device that packets came in by, empty for any and for none; without `table` they are dropped then, and
     their sender is not told.
     """
@@ -55,18 +58,29 @@ class Rule:
     shorter_than: int = 0
     device_group: int = 0
     to: Net | None = None
+    source: Net | None = None
     mark: int = 0
     came_by: str = ""
 
 
 @dataclass(frozen=True)
 class Inside:
-    """What belongs inside, of one IP version, what of that does not, and the addresses of the device `tunnel`."""
+    """What belongs inside, of one IP version, what of that does not, and the addresses that `tunnel` alone has."""
 
     nets: tuple[Net, ...]
     outside: tuple[Net, ...]
     own: tuple[Net, ...]
     tunnel: str
+
+    @property
+    def everything(self) -> bool:
+        """Whether all of this IP version belongs inside."""
+        return any(net.prefixlen == 0 for net in self.nets)
+
+    @property
+    def believed(self) -> int:
+        """The shortest route of the tunnel's table that counts for packets from anywhere."""
+        return 0 if self.everything else _NO_DEFAULT
 
 
 @dataclass(frozen=True)
@@ -77,16 +91,19 @@ class Plan:
     routes: frozenset[Route]
 
 
-def inside(given: HostConfig) -> dict[int, Inside]:
-    """Return what belongs inside by IP version: of a version that the session has no address of, nothing does."""
+def inside(given: HostConfig, elsewhere: Container[IPv4Address | IPv6Address] = ()) -> dict[int, Inside]:
+    """Return what belongs inside by IP version: of a version that the session has no address of, nothing does.
+
+    What comes from an address that is `elsewhere` on the machine, too, may have nothing to do with the tunnel.
+    """
     found: dict[int, Inside] = {}
     for version in {address.version for address in given.addresses}:
         named = [net for net in spare(given.network.include, given.gateway) if net.version == version]
         own = [address.network for address in given.addresses if address.version == version]
         nets = [*named, *own] if version in given.network.splits else [_everything(version)]
         outside = [net for net in given.network.exclude if net.version == version and net not in nets]
-        hosts = [ip_network(address.ip) for address in given.addresses if address.version == version]
-        found[version] = Inside(tuple(nets), tuple(outside), tuple(hosts), given.tunnel)
+        hosts = [address.ip for address in given.addresses if address.version == version and address.ip not in elsewhere]
+        found[version] = Inside(tuple(nets), tuple(outside), tuple(map(ip_network, hosts)), given.tunnel)
     return found
 
 
@@ -105,6 +122,10 @@ def plan(
     rules, routes, server = set(), set(), ip_network(gateway)
     for version, each in held.items():
         rules |= _rules(slot, version, each) | {_without_an_error(slot, own, each.tunnel) for own in each.own}
+        for own in each.own:
+            rules |= _from_own(slot, own)
+        if each.own and version in carried:
+            routes.add(Route(_everything(version), Kind.TUNNEL))
         if marked:  # whatever the server's name leads to by now
             rules.add(Rule(version, _first(slot), MAIN, device_group=table_of(slot), mark=MARK))
         for net in each.nets:
@@ -113,7 +134,7 @@ def plan(
                 routes.add(Route(net, Kind.TUNNEL))
         routes |= {Route(net, Kind.OUTSIDE) for net in each.outside}
     if gateway.version in held and not gateway.is_link_local:  # of which main has a route that is long enough
-        rules |= _to_server(slot, server, marked=marked)
+        rules |= _to_server(slot, server, held[gateway.version].believed, marked=marked)
     return Plan(frozenset(rules), frozenset(routes))
 
 
@@ -130,11 +151,10 @@ def slot_of(preference: int) -> int:
 def _rules(slot: int, version: int, inside: Inside) -> set[Rule]:
     shortest = max(min(net.prefixlen for net in inside.nets), _BROAD[version])
     # What names networks comes before what takes everything, whichever tunnel came first.
-    everything = any(net.prefixlen == 0 for net in inside.nets)
-    preference = FIRST_TABLE + 2 * slot + (2 * SLOTS if everything else 0)
+    preference = FIRST_TABLE + 2 * slot + (2 * SLOTS if inside.everything else 0)
     return _for_longer(slot, [net for net in inside.nets if net.prefixlen > shortest]) | {
         Rule(version, preference, MAIN, shorter_than=shortest + 1),
-        Rule(version, preference + 1, table_of(slot)),
+        Rule(version, preference + 1, table_of(slot), shorter_than=inside.believed),
     }
 
 
@@ -163,7 +183,22 @@ def _without_an_error(slot: int, own: Net, tunnel: str) -> Rule:
     return Rule(own.version, _first(slot) + 1, None, to=own, came_by=tunnel)
 
 
-def _to_server(slot: int, server: Net, *, marked: bool) -> set[Rule]:
+def _from_own(slot: int, own: Net) -> set[Rule]:
+    """Send what has the tunnel's address as its source into the tunnel, or nowhere, but to the machine's LANs.
+
+    It answers what came through the tunnel, as the kernel's own errors do, which quote that; or a program has bound to the
+    address. In clear nobody would answer it. `unreachable` alone would make the kernel drop what comes from no network of
+    the server's, where it asks for the way back in any way (rp_filter = 2): errors of routers behind the server, too.
+    """
+    version, preference = own.version, FIRST_TABLE + 4 * SLOTS + 2 * slot
+    return {
+        Rule(version, preference, MAIN, shorter_than=_BROAD[version] + 1, source=own),
+        Rule(version, preference + 1, table_of(slot), source=own),
+        Rule(version, preference + 2 * SLOTS, None, source=own),
+    }
+
+
+def _to_server(slot: int, server: Net, believed: int, *, marked: bool) -> set[Rule]:
     version, preference, table = server.version, _first(slot), table_of(slot)
     if not marked:
         return {
@@ -173,7 +208,7 @@ def _to_server(slot: int, server: Net, *, marked: bool) -> set[Rule]:
     return {
         Rule(version, preference + 1, None, to=server, mark=MARK),
         # The script sets a route to the server in main, which is for the tunnel's own packets alone.
-        Rule(version, preference + 2 * SLOTS, table, to=server),
+        Rule(version, preference + 2 * SLOTS, table, shorter_than=believed, to=server),
     }
 
 

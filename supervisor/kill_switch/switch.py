@@ -37,17 +37,18 @@ class KillSwitch:
         """
         if self._off:
             return
-        found = inside(given)
-        self._inside |= found
         self._tunnel = given.tunnel
         first = self._slot is None
         try:
+            device = _index(given.tunnel)
+            found = inside(given, kernel.addresses_beside(device))
+            self._inside |= found
             slot = self._slot = self._slot or Slot.claim()
             if first:
                 slot.write(Owner(given.tunnel, self._server, given.gateway))
             checking = kernel.checks_sources(given.gateway)
             wanted = plan(slot.number, self._inside, found, given.gateway, marked=checking is None)
-            refused = kernel.enforce(slot.number, wanted, _index(given.tunnel))
+            refused = kernel.enforce(slot.number, wanted, device)
             if first:
                 self._take_over(slot)
         except OSError as error:

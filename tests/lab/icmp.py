@@ -14,9 +14,9 @@ from tests.lab.namespace import Namespace
 
 EPHEMERAL = range(32768, 61000)
 """Linux's net.ipv4.ip_local_port_range."""
-_UDP, _ICMP = 17, 1
+_UDP, _ICMP, _ICMPV6 = 17, 1, 58
 _UNREACHABLE, _TOO_BIG_CODE = 3, 4
-_TOO_BIG6, _UNREACHABLE6 = 2, 1
+_TOO_BIG6, _UNREACHABLE6, _ECHO6 = 2, 1, 128
 
 
 class Forger:
@@ -37,16 +37,22 @@ class Forger:
         self._spray(_UNREACHABLE if self._ipv4 else _UNREACHABLE6, code, 0, map(self._quoted, ports))
 
     def too_big_for_echo(self, mtu: int) -> None:
-        """Say of an echo reply that it is too large: the kernel looks for no socket then, and believes it (IPv4)."""
-        quoted = _ip4(self._victim, self._server, _ICMP, 8) + bytes(8)  # type 0: a reply
-        self._spray(_UNREACHABLE, _TOO_BIG_CODE, mtu, [quoted])
+        """Say of an echo reply (IPv6: request) that it is too large: the kernel looks for no socket then, and trusts it."""
+        if self._ipv4:
+            quoted = _ip4(self._victim, self._server, _ICMP, 8) + bytes(8)  # type 0: a reply
+            self._spray(_UNREACHABLE, _TOO_BIG_CODE, mtu, [quoted])
+        else:
+            self._spray(_TOO_BIG6, 0, mtu, [self._ip6(_ICMPV6, 8) + bytes([_ECHO6, *bytes(7)])])
 
     def _quoted(self, source_port: int) -> bytes:
         udp = struct.pack("!HHHH", source_port, self._server_port, 1400, 0)
         if self._ipv4:
             return _ip4(self._victim, self._server, _UDP, 1400) + udp
+        return self._ip6(_UDP, 1400) + udp
+
+    def _ip6(self, protocol: int, length: int) -> bytes:
         ends = ipaddress.IPv6Address(self._victim).packed + ipaddress.IPv6Address(self._server).packed
-        return struct.pack("!IHBB", 6 << 28, 1400, _UDP, 64) + ends + udp
+        return struct.pack("!IHBB", 6 << 28, length, protocol, 64) + ends
 
     def _spray(self, kind: int, code: int, value: int, quotes: Iterable[bytes]) -> None:
         family, protocol = socket.AF_INET6, socket.IPPROTO_ICMPV6

@@ -58,7 +58,9 @@ def test_a_server_that_names_nothing_means_all_of_the_versions_it_gives_addresse
 def test_a_server_that_names_networks_means_these_and_its_own() -> None:
     named = (ip_network("10.20.0.0/16"), ip_network("fd20::/48"))
     made = planned(given(V4, V6, include=named, exclude=(ip_network("10.20.5.0/24"),), splits=frozenset({4, 6})))
-    assert networks(made, Kind.BLOCKED) == {"10.20.0.0/16", "192.168.77.0/24", "fd20::/48", "fd77::5/128"}
+    inside_networks = {"10.20.0.0/16", "192.168.77.0/24", "fd20::/48", "fd77::5/128"}
+    assert networks(made, Kind.BLOCKED) == inside_networks
+    assert networks(made, Kind.TUNNEL) == inside_networks | {"0.0.0.0/0", "::/0"}  # for answers from the tunnel's address
     assert networks(made, Kind.OUTSIDE) == {"10.20.5.0/24"}
 
 
@@ -79,7 +81,7 @@ def test_of_one_version_it_may_name_networks_and_of_the_other_mean_all() -> None
 )
 def test_of_main_only_what_is_more_specific_than_what_is_inside_is_believed(nets: list[str], believed: int) -> None:
     made = planned(given(V4, include=tuple(map(ip_network, nets)), splits=frozenset({4})))
-    (rule,) = [rule for rule in made.rules if rule.table == MAIN and rule.to is None and not rule.mark]
+    (rule,) = [rule for rule in made.rules if rule.table == MAIN and (rule.to, rule.source, rule.mark) == (None, None, 0)]
     assert rule.shorter_than == believed
 
 
@@ -147,8 +149,10 @@ def test_rules_of_others_are_left_alone_whatever_their_preference() -> None:
 def test_what_names_networks_comes_before_what_takes_everything_whatever_the_slots() -> None:
     split = planned(given(V4, include=(ip_network("10.20.0.0/16"),), splits=frozenset({4})), SLOTS - 1)
     full = planned(given(V4), 0)
-    last = max(rule.preference for rule in split.rules if rule.to is None)
+    last = max(rule.preference for rule in split.rules if rule.to is None and rule.source is None)
     assert last < min(rule.preference for rule in full.rules if rule.to is None and not rule.mark)
+    own = min(rule.preference for rule in split.rules if rule.source is not None)
+    assert max(rule.preference for rule in full.rules if rule.source is None) < own
 
 
 def test_slots_have_numbers_of_their_own_within_what_is_documented() -> None:
@@ -159,11 +163,11 @@ def test_slots_have_numbers_of_their_own_within_what_is_documented() -> None:
             assert all(preference in PREFERENCES and slot_of(preference) == slot for preference in mine)
             assert not mine & taken
         taken |= mine
-    assert (FIRST_TABLE, PREFERENCES.start, PREFERENCES[-1]) == (24740, 24420, 24803)
+    assert (FIRST_TABLE, PREFERENCES.start, PREFERENCES[-1]) == (24740, 24420, 24867)
 
 
 def to_server(made: Plan) -> list[tuple[int | None, int, int, bool]]:
-    local = {rule for rule in made.rules if not rule.came_by}
+    local = {rule for rule in made.rules if not rule.came_by and rule.source is None}
     chosen = {rule for rule in local if rule.to is not None or rule.mark}
     rules = sorted((rule for rule in chosen if rule.version == 6), key=lambda rule: rule.preference)
     assert {str(rule.to) for rule in rules if rule.to is not None} == {"2001:db8::1/128"}
