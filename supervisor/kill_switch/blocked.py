@@ -9,6 +9,7 @@ from qosctl.dtls.vpn.host_routes import Net
 from qosctl.supervisor.kill_switch import kernel
 from qosctl.supervisor.kill_switch.held import Owner, is_owned, ownerless
 from qosctl.supervisor.kill_switch.plan import table_of
+from qosctl.supervisor.process.locked_file import sweep
 
 _SHOWN = 4
 
@@ -40,6 +41,7 @@ def blocked() -> list[Blocked]:
 
 def unblock() -> list[Blocked]:
     """Lift what no living tunnel holds, and return what that was. OSError where the kernel refuses."""
+    sweep()
     found = blocked()
     for slot, _ in ownerless():  # locked meanwhile: no new tunnel can have it
         kernel.lift(slot.number)

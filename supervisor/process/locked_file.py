@@ -3,7 +3,8 @@
     /run/qosctl/<network namespace cookie>-<name>     0600: a JSON object
 
 The lock goes with its process. A file without a lock therefore belongs to a process that has died, and says what of its
-doing is to be undone. /run is empty after a reboot, and so is the kernel.
+doing is to be undone. /run is empty after a reboot, and so is the kernel. Of a namespace that is
+gone nothing is left to undo: the next process that makes such a file, in whatever namespace, removes those.
 
 A record is written to another file and renamed over the old one, which therefore stays when /run is full. Nothing
 is read, run or removed in a folder that others could change (trusted_folders.py).
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from qosctl.bpf.errors import UntrustedError
-from qosctl.bpf.kernel import netns, trusted_folders
+from qosctl.bpf.kernel import netns, trusted_folders, witnesses
 
 _FOLDER = Path("/run/qosctl")
 _BYTES_MAX = 1 << 17
@@ -57,6 +58,7 @@ class LockedFile:
             folder = trusted_folders.make_folder(_folder(), 0o755)
         except UntrustedError as error:
             raise PermissionError(1, error.message) from error
+        sweep()
         full = f"{netns.cookie()}-{name}"
         try:
             return cls(full, folder, _create_locked(full, folder))
@@ -91,12 +93,17 @@ class LockedFile:
             raise
         os.close(self._descriptor)
         self._descriptor = descriptor
+        witnesses.leave()
 
     def forget(self) -> None:
         """All is undone. Twice is fine."""
         if self._descriptor >= 0:
             with suppress(FileNotFoundError):
                 os.unlink(self._name, dir_fd=self._folder)
+            cookie = _cookie(self._name)
+            # A file that is made just now would go without: it stays, should its namespace die before it is forgotten.
+            if cookie is not None and all(_cookie(name) != cookie for name in trusted_folders.names(self._folder)):
+                witnesses.drop(cookie)
             self.leave()
 
     def leave(self) -> None:
@@ -105,6 +112,24 @@ class LockedFile:
             os.close(self._descriptor)
             os.close(self._folder)
             self._descriptor = self._folder = -1
+
+
+def sweep() -> None:
+    """Remove the files of network namespaces that are gone, where that is proven."""
+    try:
+        folder = trusted_folders.open_folder(_folder())
+    except (OSError, UntrustedError):
+        return
+    try:
+        with suppress(OSError):  # a folder that is not ours to change: somebody else will
+            gone = witnesses.gone()
+            for name in trusted_folders.names(folder):
+                if _cookie(name) in gone:
+                    trusted_folders.remove(name, folder)
+            for cookie in gone:
+                witnesses.drop(cookie)
+    finally:
+        os.close(folder)
 
 
 def any_file(beginning: str) -> bool:
@@ -157,6 +182,12 @@ def orphans() -> Iterator[LockedFile]:
             orphan.leave()
     finally:
         os.close(folder)
+
+
+def _cookie(name: str) -> int | None:
+    """Return whose namespace's file it is, a half-written one too; None for what is none of ours."""
+    text = name.removeprefix(_UNFINISHED).partition("-")[0]
+    return int(text) if text.isdecimal() else None
 
 
 def _create_locked(name: str, folder: int) -> int:

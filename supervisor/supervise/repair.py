@@ -11,6 +11,7 @@ from qosctl.bpf.maps.namespace_maps import folder, open_state, release_state
 from qosctl.bpf.maps.policy import Policy
 from qosctl.supervisor.devices import hooks, interfaces
 from qosctl.supervisor.devices.hooks import HookKind
+from qosctl.supervisor.process import locked_file
 
 
 def rehook(index: int, kind: HookKind) -> bool:
@@ -66,8 +67,9 @@ def settle(policy: Policy | None, passtos: bool | None) -> bool:
 def reap() -> int:
     """Remove the flows of dead owners, and the maps if they were their last use; return how many flows there were.
 
-    The pins of namespaces that are gone go as well.
+    The pins of namespaces that are gone go as well, and what tunnels there left to be undone.
     """
+    locked_file.sweep()
     with kernel_errors("reap"):
         try:
             if bpffs.litter():

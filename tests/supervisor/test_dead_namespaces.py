@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from qosctl.bpf.kernel import bpffs, netns
 from qosctl.bpf.maps.namespace_maps import create_state, folder
+from qosctl.supervisor.kill_switch.held import Owner, Slot
+from qosctl.supervisor.process.locked_file import LockedFile
 from qosctl.supervisor.supervise.repair import reap
 
 from tests.lab import Namespace, Qosctl
@@ -15,6 +18,8 @@ from tests.lab.waiting import until
 from tests.supervisor.supervise.running import Supervised
 
 pytestmark = pytest.mark.audit
+
+RUN = Path("/run/qosctl")
 
 
 def left_behind(label: str) -> Path:
@@ -69,6 +74,61 @@ def test_a_supervisor_without_maps_of_its_own_sweeps_too() -> None:
         assert reap() == 0
     assert not place.exists()
     assert not bpffs.litter()
+
+
+def held_in(namespace: Namespace) -> Path:
+    """Write the record of what a client that died there has left held, and return where it is."""
+    with namespace.entered():
+        before = set(RUN.iterdir())
+        slot = Slot.claim()
+        slot.write(Owner("vpn0", "vpn.example:443", ip_address("192.0.2.1")))
+        slot.leave()
+        cookie = netns.cookie()
+    (record,) = (path for path in set(RUN.iterdir()) - before if path.name.startswith(f"{cookie}-"))
+    return record
+
+
+def witness_of(record: Path) -> Path:
+    return bpffs.ROOT / f"witness_{record.name.partition('-')[0]}"
+
+
+@pytest.mark.parametrize("by", ["unblock", "connect", "supervise"])
+def test_the_record_of_a_tunnel_in_a_namespace_that_is_gone_is_swept(by: str, alive: Namespace) -> None:
+    """/run grew by a file for each namespace that was deleted while something was held in it."""
+    RUN.mkdir(mode=0o755, exist_ok=True)
+    stays = held_in(alive)
+    with Namespace("gone") as namespace:
+        gone = held_in(namespace)
+        half = gone.with_name(f"new:{gone.name}")
+        half.touch(mode=0o600)
+    with Namespace("another") as another, another.entered():
+
+        def swept() -> bool:
+            if by == "unblock":
+                Qosctl(another)("unblock")
+            elif by == "connect":
+                LockedFile.claim("vpn9").forget()
+            else:
+                reap()
+            return not (gone.exists() or half.exists() or witness_of(gone).exists())
+
+        until(swept)
+    assert stays.exists()
+    assert witness_of(stays).exists()
+    stays.unlink()
+
+
+def test_a_witness_goes_with_the_last_record() -> None:
+    RUN.mkdir(mode=0o755, exist_ok=True)
+    with Namespace("alive") as namespace, namespace.entered():
+        files = [LockedFile.claim(name) for name in ("vpn1", "vpn2")]
+        for file in files:
+            file.store({})
+        witness = bpffs.ROOT / f"witness_{netns.cookie()}"
+        files[0].forget()
+        assert witness.exists()
+        files[1].forget()
+        assert not witness.exists()
 
 
 @pytest.mark.parametrize("spoil", ["no witness", "another map", "no folder"])
