@@ -88,6 +88,8 @@ def _context(trust: Trust, judge: _Judge) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(SUITES_1_2)
+    # Who answers is checked once, and the DTLS key is of the first handshake: a server that asks for another is told no.
+    context.set_options(SSL.OP_NO_RENEGOTIATION)
     # A session is never resumed, and a half-closed one is closed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     match trust:

@@ -16,6 +16,7 @@ RECORD_BYTES_MAX = 16384
 _READ_BYTES = 65536
 UNSENT_BYTES_MAX = 4 << 20
 """More than we send before we look whether there is room. What grows beyond it, OpenSSL has been made to answer."""
+_NO_HANDSHAKE = "alert handshake failure"  # RFC 5246 section 7.2.2, in OpenSSL's words
 _MAY_BE_A_BAN = "again in some minutes: so does a server that has banned this address, after wrong passwords for example"
 
 
@@ -190,7 +191,7 @@ class TlsChannel:
                 return b"".join(pieces)
             if isinstance(error, SSL.ZeroReturnError):
                 raise self._lost("the server closed the connection") from None
-            raise self._lost(openssl.reason(error)) from None
+            raise self._lost(_why(error)) from None
 
     def _drain(self) -> None:
         try:
@@ -201,3 +202,9 @@ class TlsChannel:
 
     def _lost(self, why: str, hint: str = "") -> ConnectionLostError:
         return ConnectionLostError(f"{self._name}: {why}", hint)
+
+
+def _why(error: SSL.Error) -> str:
+    """Return why a session cannot go on. Within one, that alert has the reason that no other handshake is done."""
+    reason = openssl.reason(error)
+    return f"the server wants to negotiate TLS anew ({reason})" if reason.endswith(_NO_HANDSHAKE) else reason

@@ -36,8 +36,11 @@ class ScriptedServer:
     Set `closes_dtls`, and it closes the DTLS channel in the same breath that completes the handshake.
     """
 
-    def __init__(self, namespace: Namespace, address: str, certificate: Path, key: Path) -> None:
+    def __init__(
+        self, namespace: Namespace, address: str, certificate: Path, key: Path, newest: int = SSL.TLS1_3_VERSION
+    ) -> None:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_max_proto_version(newest)
         context.use_certificate_file(str(certificate))
         context.use_privatekey_file(str(key))
         with namespace.entered():
@@ -74,6 +77,11 @@ class ScriptedServer:
     def send_tls(self, record: bytes) -> None:
         """Send one TLS record; a frame is the test's to build, or to break."""
         self._tls.send(record)
+
+    def renegotiate(self) -> None:
+        """Ask for another handshake, which TLS 1.3 has none of (RFC 5246 section 7.4.1.1)."""
+        assert self._tls.renegotiate()
+        self._tls.do_handshake()
 
     def receive_tls(self) -> bytes:
         """Return the next TLS record's plaintext; b"" when the client has closed."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 
 import pytest
+from OpenSSL import SSL
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.anyconnect.frames import encode_cstp, encode_dtls
@@ -88,6 +89,24 @@ def receive(server: ScriptedServer, kind: FrameKind) -> bytes:
     while (plaintext := server.receive_dtls())[:1] != encode_dtls(kind):
         pass
     return plaintext[1:]
+
+
+def test_a_server_that_wants_another_handshake_is_told_no_and_what_it_makes_of_that_is_said(
+    lab: Topology, identity: Ocserv
+) -> None:
+    """OpenSSL began one, and the next frame that was to leave met its WantReadError, which ended the session."""
+    key = identity.folder / "key.pem"
+    with (
+        ScriptedServer(lab.server, lab.server4, identity.ca, key, newest=SSL.TLS1_2_VERSION) as server,
+        Tunnel(lab.client, options(lab, server, identity)) as tunnel,
+    ):
+        server.wait_until_ready()
+        server.renegotiate()
+        with pytest.raises(SSL.Error, match="no renegotiation"):
+            server.receive_tls()
+        error = ended(tunnel)
+    assert isinstance(error, ConnectionLostError)  # as when a connection breaks: the client connects again
+    assert "the server wants to negotiate TLS anew" in str(error)
 
 
 @pytest.mark.parametrize("payload", [b"", b"x", bytes(1200)])
