@@ -32,6 +32,13 @@ class NoAnswerError(Exception):
     """The client does not answer; the text says why, as far as can be known."""
 
 
+class GoneError(NoAnswerError):
+    """The client has ended, and its device ends with it: nothing else need be tried."""
+
+    def __init__(self) -> None:
+        super().__init__("the client has gone")
+
+
 def measure(flow: Flow, classes: Sequence[Dscp]) -> list[DscpTimes]:
     """Have the client probe these classes in turns, ROUNDS times; some 4 s. NoAnswerError where it does not."""
     if flow.statistics[Statistic.STATE] != TunnelState.DTLS:
@@ -49,7 +56,7 @@ def measure(flow: Flow, classes: Sequence[Dscp]) -> list[DscpTimes]:
         if rtt_request.id_in(words) == number:
             rtt_request.withdraw(words)
     if trips is None and not pins.alive(flow.ring_id):
-        raise NoAnswerError("the client has gone")
+        raise GoneError
     if trips is None:
         raise NoAnswerError("the client does not answer: it is of an older version, hangs, or somebody else asks")
     return [_times(dscp, trips) for dscp in classes]

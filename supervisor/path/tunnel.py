@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.errors import NotAttachedError
+from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.bpf.maps.flows import Flow
 from qosctl.supervisor.devices.passtos import passtos
 from qosctl.supervisor.path import dpd_echo, icmp_echo
@@ -49,7 +49,7 @@ class Comparison:
 
 
 def compare(flow: Flow, marked: Dscp, unmarked: Dscp) -> Comparison:
-    """Measure both classes in turns; takes some 4 s. RefusedError when the device goes away."""
+    """Measure both classes in turns; takes some 4 s. Where the device goes away meanwhile, the note says so."""
     device = flow.owner.tunnel
     note = _why_unmarked()
     try:
@@ -57,10 +57,13 @@ def compare(flow: Flow, marked: Dscp, unmarked: Dscp) -> Comparison:
         return Comparison(device, Echo.DPD, times[0], times[1], note)
     except dpd_echo.NoAnswerError as reason:
         note = f"no DPD echo of {device}: {reason}" + (f"; {note}" if note else "")
-    inside = icmp_echo.far_end(device)
-    if inside is None:
-        return Comparison(device, Echo.ICMP, DscpTimes(marked, (), 0), DscpTimes(unmarked, (), 0), note)
-    times = icmp_echo.measure(device, inside, (marked, unmarked))
+        inside = None if isinstance(reason, dpd_echo.GoneError) else icmp_echo.far_end(device)
+    times = [DscpTimes(marked, (), 0), DscpTimes(unmarked, (), 0)]
+    if inside is not None:
+        try:
+            times = icmp_echo.measure(device, inside, (marked, unmarked))
+        except RefusedError as error:  # what the trace has found is good all the same
+            note += f"; {error.message}"
     return Comparison(device, Echo.ICMP, times[0], times[1], note)
 
 
