@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.lab.wire import ADDRESSES
 from tests.supervisor.tunnel.taken_over import GIVEN, PATIENCE_S, SERVER, Begin, flows, outer
 
 pytestmark = pytest.mark.audit
+
+AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER: the connection is reset, whatever has not been sent."""
 
 
 def test_a_flow_is_a_socket_that_is_really_there(begin: Begin) -> None:
@@ -39,6 +43,23 @@ def test_a_flow_is_a_socket_that_is_really_there(begin: Begin) -> None:
         assert client.ask("flow", good.fileno())["answer"] is True
         (flow,) = flows()
         assert flow.key.local == good.getsockname()
+
+
+def test_a_socket_whose_other_end_has_gone_already_is_refused_in_silence(begin: Begin) -> None:
+    """It is nobody's fault: a server may reset the connection just when its flow is to be entered."""
+    client = begin()
+    with outer() as good, socket.create_server(("127.0.0.1", 0)) as server:
+        reset = socket.create_connection(server.getsockname())
+        taken, _ = server.accept()
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        taken.close()
+        with reset:
+            with pytest.raises(ConnectionResetError):
+                reset.recv(1)
+            answer = client.ask("flow", reset.fileno())
+        assert (answer["refused"], answer["why"]) == ("RefusedError", "the other end of the socket has gone already")
+        assert client.warnings == []
+        assert client.ask("flow", good.fileno())["answer"] is True
 
 
 def test_another_clients_flow_is_not_to_be_had(begin: Begin) -> None:
