@@ -12,7 +12,7 @@ from subprocess import PIPE
 import pytest
 from qosctl.bpf.dscp import DF, EF
 from qosctl.bpf.flow_page import rtt_request
-from qosctl.bpf.flow_page.statistics import Statistic, statistics_in
+from qosctl.bpf.flow_page.statistics import Statistic, TunnelState, statistics_in
 from qosctl.bpf.maps.namespace_maps import flow_pins, folder
 from qosctl.supervisor.devices.attach import attach
 from qosctl.supervisor.devices.status import flows
@@ -21,6 +21,7 @@ from qosctl.supervisor.path.tunnel import Comparison, Echo
 
 from tests.lab import Bottleneck, Namespace, Ocserv, Qosctl, Topology, bulk_udp
 from tests.lab.qosctl import COMMAND
+from tests.lab.waiting import until
 from tests.lab.wire import ADDRESSES, NEAR, stand
 from tests.test_json import faults
 
@@ -49,6 +50,16 @@ def no_pings(namespace: Namespace) -> Iterator[None]:
     namespace.sysctl("net.ipv4.icmp_echo_ignore_all", "0")
 
 
+def over_dtls(topology: Topology) -> None:
+    """Wait until DTLS carries the one tunnel: beside other load TLS does at first, which is another case."""
+
+    def carries() -> bool:
+        with topology.client.entered():
+            return [flow.statistics[Statistic.STATE] for flow in flows()] == [TunnelState.DTLS]
+
+    until(carries)
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_dpd_echo_by_class_shows_what_marking_is_worth(topology: Topology, server: Ocserv, family: int) -> None:
     qosctl = Qosctl(topology.client)
@@ -75,6 +86,7 @@ def test_the_dpd_echo_by_class_shows_what_marking_is_worth(topology: Topology, s
 def test_people_are_told_who_answered_and_why_there_is_no_difference(topology: Topology, server: Ocserv) -> None:
     qosctl = Qosctl(topology.client)
     with qosctl.connect(server, topology.server4) as connection:
+        over_dtls(topology)
         device = connection.device
         qosctl("passtos", "off")
         try:
@@ -90,12 +102,14 @@ def test_people_are_told_who_answered_and_why_there_is_no_difference(topology: T
 def test_a_client_that_gave_up_root_answers_too(topology: Topology, server: Ocserv) -> None:
     qosctl = Qosctl(topology.client)
     with qosctl.connect(server, topology.server4, "--setuid", "nobody"):
+        over_dtls(topology)
         assert qosctl.read("path", topology.server4)["tunnel"]["echo"] == "dpd"
 
 
 def test_a_client_that_goes_in_the_middle_is_told_of(topology: Topology, server: Ocserv) -> None:
     qosctl = Qosctl(topology.client)
     with qosctl.connect(server, topology.server4) as connection:
+        over_dtls(topology)
         os.kill(connection.process.pid, signal.SIGSTOP)  # or it might have answered all by then
         with topology.client.entered():
             (flow,) = flows()
@@ -114,6 +128,7 @@ def test_a_client_that_goes_in_the_middle_is_told_of(topology: Topology, server:
 def test_a_client_that_hangs_is_told_of_and_answers_when_it_goes_on(topology: Topology, server: Ocserv) -> None:
     qosctl = Qosctl(topology.client)
     with qosctl.connect(server, topology.server4) as connection:
+        over_dtls(topology)
         os.kill(connection.process.pid, signal.SIGSTOP)
         try:
             said = qosctl.read("path", topology.server4)
