@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -137,9 +138,14 @@ class Connection:
 
     def kill_both(self) -> None:
         """Kill it with its helper: nobody is left to undo anything."""
-        os.kill(self.helper, signal.SIGKILL)
-        self.process.kill()
-        self.process.wait()
+        helper = os.pidfd_open(self.helper)
+        try:
+            signal.pidfd_send_signal(helper, signal.SIGKILL)
+            self.process.kill()
+            self.process.wait()
+            select.select([helper], [], [])  # the device goes with the last descriptor of the two
+        finally:
+            os.close(helper)
 
     def wait_for(self, words: str, timeout: float = 20) -> None:
         """Wait until it has said that on stderr. AssertionError with what it said instead."""
