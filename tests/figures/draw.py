@@ -26,6 +26,7 @@ Figures = dict[str, Any]
 _BLOCKS: tuple[tuple[str, str, Callable[[Figures], str]], ...] = (
     ("README.md", "call", of_bench.calls),
     ("README.md", "costs", of_bench.costs),
+    ("README.md", "program", of_bench.program),
     ("docs/comparison.md", "window", of_bench.window),
     ("docs/performance.md", "bottleneck", lambda bench: picture.table(bench["bottleneck"])),
     ("docs/performance.md", "costs", of_bench.costs),
