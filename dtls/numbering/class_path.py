@@ -10,7 +10,7 @@ from math import inf
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.numbering.overtaking import Overtaking, State
 from qosctl.dtls.numbering.send_history import SendHistory
-from qosctl.dtls.numbering.windowed import DeliveryRate, RoundTrips
+from qosctl.dtls.numbering.windowed import RoundTrips
 from qosctl.dtls.urgency import rank
 
 MAX_UNANSWERED = 1024
@@ -21,8 +21,6 @@ MAX_LOW = 64
 """Low numbers that are remembered while they may be on their way."""
 RECENT_ROUND_TRIPS = 16
 """Round trips whose longest counts as the present one."""
-SENDING_RATE_S = 0.5
-"""Time over which the rate of sending is taken."""
 IN_FLIGHT_S = 1.0
 """Records may be on their way for the class's longest recent round trip and this much longer."""
 
@@ -86,7 +84,6 @@ class ClassPath:
     """The newest number when the caller learnt of it."""
     _extremes: RoundTrips = field(default_factory=RoundTrips)
     _low: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MAX_LOW))
-    delivery_rate: DeliveryRate = field(default_factory=DeliveryRate)
     probed_at: float = -inf
     probed_newest: int = 0
     """The newest number when it was last probed."""
@@ -141,10 +138,6 @@ class ClassPath:
         """By how much the longest round trip of the last seconds exceeded the shortest, at the least."""
         return self._extremes.spread
 
-    def sending_rate(self, now: float) -> float:
-        """Return the numbers a second over which its records were sent lately."""
-        return (self.highest - self.history.highest_at(now - SENDING_RATE_S)) / SENDING_RATE_S
-
     def rtt_at_most(self, now: float, dead_below: int) -> float:
         """Return how long its next record may take: as the longest lately, or as one has been out already.
 
@@ -189,7 +182,6 @@ class ClassPath:
         before_rtt, rtt = self.rtt or 0.0, now - probe.sent
         self._round_trips.append(rtt)
         self._extremes.add(rtt, max(0.0, earliest - probe.sent), now)
-        self.delivery_rate.add(probe.number, max(earliest, probe.sent), now)
         before, self.last = self.last, probe
         self.heard_at = max(earliest, probe.sent)
         self.heard_newest = newest

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from qosctl.dtls.numbering.class_path import Answered, ClassPath, Probe
-from qosctl.dtls.numbering.overtaking import Event
+from qosctl.dtls.numbering.gap_share import CROWDED
+from qosctl.dtls.numbering.overtaking import BELIEVE_S, Event
 from qosctl.dtls.numbering.plain import WINDOW
 from qosctl.dtls.numbering.probe_schedule import LATELY_S, PROBE_EVERY, ProbeSchedule
+from qosctl.dtls.numbering.receiver_position import GROWTH
 
 REORDERING = 16
 """Numbers by which an echo may be late to its own class (the reordering extent of RFC 4737 section 4.2, in numbers)."""
@@ -22,6 +24,8 @@ PROBES_MISSING = 3
 """Low-numbered probes in a row whose silence is no chance."""
 QUEUED_ECHOES = 8
 """Echoes in a row that must come through a queue before numbers are left free for a class that is silent."""
+OWN_QUEUE_S = 0.04
+"""Longer than this, two packets of a call, no class waits whose low numbers are to be out of reach of a more urgent one."""
 PAUSED_S = 0.3
 """Seconds without a packet after which a class can learn by its probes alone: its packets would spoil their numbers."""
 
@@ -106,18 +110,41 @@ class EchoOrder:
         overtaking.time_passes(now)
         spread = min(path.rtt_spread, path.longest_rtt - path.min_rtt)  # lately, and surely so
         path.unsteady = path.behind and not self._steady(now, spread, self.window)
+        if path.behind and self._waits_itself(path, now):
+            overtaking.happens(Event.DOUBTED, now)
         orderly = any(each.behind for each in self._paths)
         if (
             not path.behind
             and self._free_to_overtake(path, now)
             and overtaking.proves(now, path.longest_rtt, orderly=orderly)
             and self._steady(now, path.rtt_spread, self.window // 2)
+            and self._of_use(path, now)
+            and not self._waits_itself(path, now)
         ):
             overtaking.happens(Event.PROVED, now)
 
     def _free_to_overtake(self, path: ClassPath, now: float) -> bool:
         """Tell whether each more urgent class that has sent lately takes low numbers, or it would drop this one's."""
         return all(each.behind or now - each.carried_at > LATELY_S for each in self._paths if path.less_urgent_than(each))
+
+    def _of_use(self, path: ClassPath, now: float) -> bool:
+        """Tell whether a queue that it overtakes is longer than what the position bound allows for in any case."""
+        overtaken = [each for each in self._paths if each.less_urgent_than(path)]
+        if _sent_lately(path, now) > CROWDED * sum(_sent_lately(each, now) for each in overtaken):
+            return False
+        least = min(each.min_rtt for each in self._paths) + GROWTH * path.min_rtt
+        for each in overtaken:
+            heard = now - each.heard_at < BELIEVE_S  # or plain numbers drop its probes: then their age tells
+            if (each.longest_rtt if heard else each.rtt_at_most(now, 0)) > least:
+                return True
+        return False
+
+    def _waits_itself(self, path: ClassPath, now: float) -> bool:
+        """Tell whether more urgent records may overtake so many of its own that they drop low numbers of it."""
+        queued_s = path.longest_rtt - min(each.min_rtt for each in self._paths)
+        return queued_s > OWN_QUEUE_S and any(
+            path.less_urgent_than(each) and now - each.carried_at <= LATELY_S for each in self._paths
+        )
 
     def _steady(self, now: float, spread: float, most: int) -> bool:
         """Tell whether less than `most` records are sent within `spread` seconds, by which a class's round trips differ."""
@@ -152,6 +179,11 @@ class EchoOrder:
         self.window = window
         for path in self._paths:
             path.overtaking.start_over()
+
+
+def _sent_lately(path: ClassPath, now: float) -> int:
+    """Return how many records of a class were sent while the order was watched."""
+    return path.records - path.history.records_at(now - BELIEVE_S)
 
 
 def overtakes(one: Probe, other: Probe) -> bool:

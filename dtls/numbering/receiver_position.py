@@ -7,12 +7,15 @@ Both are numbers of the less urgent classes' records, which move the receiver's 
     ---- e ======== where the receiver is, somewhere ======== u .......................... + ----- newest ---
          the last probe that came back                        the first that did not
 
-THE POSITION BOUND, of one class that is overtaken, with `rate` the highest delivery rate lately in numbers a second:
+THE POSITION BOUND, of one class that is overtaken, is what that class had been given by this time of the sender's past:
 
-    max( u + GROWTH * rate * shortest round trip,
-         min( e + PACE * rate * (now - e heard + own round trip),
-              x + window + PACE * rate * (now - x sent) ) )
+    max( u sent + max(GROWTH * shortest round trip, PACE * own round trip),
+         min( e sent + PACE * (now - e heard + own round trip),
+              x + window sent + PACE * (now - x sent) ) )
 
+- In a queue the receiver lives through the sender's past, and no faster than the sender did: what it gets within a second
+  was sent within a second, or longer ago. So it is where a queue fills, where it is full and drops, whatever the rate is
+  and however many numbers are dropped in a row. Only a link that becomes faster gets on faster.
 - First line: u had not arrived when its echo would have had to leave to be here now. From then until the record arrives
   a round trip passes, and the link may become GROWTH times as fast meanwhile. This holds unless u, or its echo, is lost.
 - Second line: whatever became of u, the receiver was at e when that arrived, and has been going on since.
@@ -20,8 +23,8 @@ THE POSITION BOUND, of one class that is overtaken, with `rate` the highest deli
   window above that number. This one tightens the second, and needs no probe of the other class at all.
 
 So the bound fails only where two things go wrong within a round trip: a probe, or its echo, is lost, and the link becomes
-more than PACE times as fast. It fails, too, for a rise of more than GROWTH times. Without a probe on its way, or a rate,
-there is nothing to go by, and the bound is the newest number.
+more than PACE times as fast. It fails, too, for a rise of more than GROWTH times. Without a probe on its way there is
+nothing to go by, and the bound is the newest number. A burst has been sent within a moment: beside it, too.
 
 All times are the sender's, in seconds. No difference of one-way delays enters.
 """
@@ -36,7 +39,7 @@ from qosctl.dtls.numbering.class_path import ClassPath
 GROWTH = 10.0
 """By how many times itself a link may become faster within a round trip."""
 PACE = 1.5
-"""The same while a probe is lost; the rate is the highest lately to begin with."""
+"""The same while a probe is lost."""
 
 
 class ReceiverPosition:
@@ -76,17 +79,18 @@ class ReceiverPosition:
         first = other.first_unanswered(self._highest_beside(other) - self._window)
         if other.last is None or first is None or own.rtt is None:
             return other.highest
-        rate = other.delivery_rate.numbers_per_s or other.sending_rate(now)
         own_rtt = own.rtt_at_most(now, self.highest_behind() - self._window)
-        faster_link = first.number + rate * max(GROWTH * own.min_rtt, PACE * own_rtt)
-        lost_probe = other.last.number + PACE * rate * (now - other.heard_at + own_rtt)
-        return int(min(other.highest, max(faster_link, min(lost_probe, self._proven(other, own_rtt, rate, now)))))
+        faster_link = first.sent + max(GROWTH * own.min_rtt, PACE * own_rtt)
+        lost_probe = other.last.sent + PACE * (now - other.heard_at + own_rtt)
+        sent = max(faster_link, min(lost_probe, self._proven(other, own_rtt, now)))
+        return max(first.number, other.history.highest_at(sent))
 
-    def _proven(self, other: ClassPath, own_rtt: float, rate: float, now: float) -> float:
-        """Return the number that the receiver is not past, because it accepted low ones; inf without proof."""
+    def _proven(self, other: ClassPath, own_rtt: float, now: float) -> float:
+        """Return when that was sent which the receiver is not past, because it accepted low numbers; inf without proof."""
         return min(
             (
-                each.last.number + self._window + PACE * rate * (now - each.last.sent + max(0.0, own_rtt - each.min_rtt))
+                other.history.sent_beyond(each.last.number + self._window)
+                + PACE * (now - each.last.sent + max(0.0, own_rtt - each.min_rtt))
                 for each in self._paths
                 if each is not other and each.last is not None
             ),

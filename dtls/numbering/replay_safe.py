@@ -21,7 +21,8 @@ too low costs the call. So a number is not chosen by a guess of the position but
 IN DOUBT, and while round trips differ by more than a window takes, the bound is the newest number. A number from newest
 - 63 up to 63 above what was sent 64 records ago harms nobody, whatever the position is: the receiver is at the newest
 at the most, and drops what plain numbers would have dropped. That interval holds free numbers as long as gaps are fewer
-than records (gap_share.py). The newest number is not in it.
+than records (gap_share.py). The newest number is not in it. The most urgent class takes the lowest of it, which spares
+receivers with wider windows, too; what a more urgent one may overtake takes the highest, out of reach of that one.
 
 WHY IT HOLDS, and what it needs:
 1. Records of one class arrive in the order they are sent, and those of a class that overtakes before what it overtakes.
@@ -29,19 +30,21 @@ WHY IT HOLDS, and what it needs:
    until echoes of probes (DPD requests) have shown the order for seconds (echo_order.py), and while a class sends that has
    not shown it; one echo in another order ends it (overtaking.py). A class that is late to itself never begins.
 2. The position bound holds: a probe or its echo is lost, or the link becomes ten times as fast within a round trip, but
-   not both. Late echoes, a client or a server that stands still make echoes older, and with their age the bound grows.
+   not both. It is a bound in the sender's own past, so no rate is guessed, and it holds for queues that drop. Late echoes,
+   a client or a server that stands still make echoes older, and with their age the bound grows.
 3. What is numbered is sent at once. A low number is good for GOOD_FOR_S; a sender that comes later asks again.
 4. Only more urgent classes overtake less urgent ones (urgency.py), and of several that overtake the most urgent have
    proved it first. If one of these must take a number that would drop low ones of another, that other takes new ones
-   (DOUBTED).
+   (DOUBTED). A class that waits in a queue itself, beside a more urgent one, takes new numbers (OWN_QUEUE_S).
 
 WHAT IS GIVEN UP WHEN THAT FAILS. Those records that were sent before the next echoes told: a round trip's. Then the class
 takes plain numbers, for ten seconds at first, and twice as long each time. The class's probes take the lowest numbers, so
 that they are the first to fail. A receiver with a wider window (128, say) drops nothing of a call; of bulk in doubt it may
 drop a few records more than of plain numbers, for gaps stretch its window too.
 
-WHAT BULK GETS. A queue that is longer than what the link serves in ten round trips (GROWTH) loses nothing; a shorter one is
-no worse off than with plain numbers. The first records of a class that was never seen beside this queue have plain numbers.
+WHAT BULK GETS. A steady queue that is longer than what the link serves in ten round trips (GROWTH) loses nothing. A shorter
+one has plain numbers beside it, and a burst that was sent at once has numbers in doubt: neither is worse off for that. The
+first records of a class that was never seen beside this queue have plain numbers.
 
 FALLBACK. One class, no echo, none that overtakes, or one for which low numbers are of no use (USELESS): plain numbers,
 dense and in order. (And while no mark leaves, another numbering does it: switched.py.)
@@ -61,7 +64,7 @@ from qosctl.dtls.numbering.echo_order import PAUSED_S, EchoOrder, overtakes
 from qosctl.dtls.numbering.gap_share import LEARNING_SHARE, GapShare
 from qosctl.dtls.numbering.overtaking import Event, Overtaking, State
 from qosctl.dtls.numbering.plain import FIRST_NUMBER, WINDOW
-from qosctl.dtls.numbering.probe_schedule import ProbeSchedule
+from qosctl.dtls.numbering.probe_schedule import LATELY_S, ProbeSchedule
 from qosctl.dtls.numbering.receiver_position import ReceiverPosition
 from qosctl.dtls.numbering.replay_losses import ReplayLosses
 from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
@@ -74,6 +77,8 @@ PROBE_ABOVE_REACHED, LEARNING_ABOVE_REACHED = 24, 16
 """A probe's number lies this far above, so that it is the first that fails."""
 PROBE_BELOW_HIGHEST = 58
 """And no further than this below what its own class and its like were given: that has arrived, or soon will."""
+BELOW_PLAIN = 8
+"""Numbers below those that drop what plain ones would; for records that a more urgent class may overtake, and in doubt."""
 NEAR = 4
 """A place this close below the newest number is as good as the newest one."""
 GOOD_FOR_S = 0.002
@@ -147,16 +152,31 @@ class ReplaySafeNumbering:
     def _newest(self, path: ClassPath, count: int) -> Sequence[int]:
         """Return new numbers; where gaps have widened the last ones, such as drop no more than plain ones would."""
         self._share.overtaken(count)
-        allocator = self._allocator
-        if allocator.gaps.left and self._is_overtaking(path):
-            as_plain = allocator.newest - allocator.gaps.above(allocator.newest - self._order.window)
-            return self._near(max(path.highest, allocator.newest) - ACCEPTED_BELOW, as_plain, count)
-        return allocator.fresh(count)
+        if self._allocator.gaps.left and self._is_overtaking(path):
+            wished = self._as_plain()
+            return self._near(self._lowest_in_doubt(path, wished), wished, count)
+        return self._allocator.fresh(count)
+
+    def _as_plain(self) -> int:
+        """Return the number that drops what a plain one would: where gaps have widened the last, the newest drops more."""
+        return self._allocator.newest - self._allocator.gaps.above(self._allocator.newest - self._order.window)
 
     def _doubtful(self, path: ClassPath, count: int) -> Sequence[int]:
         """Return numbers for records that overtake nobody knows what; the highest of which the receiver may be is new."""
+        as_plain = self._as_plain()
+        lowest = self._lowest_in_doubt(path, as_plain)
+        return self._near(lowest, as_plain if self._may_be_overtaken(path) else lowest, count)
+
+    def _lowest_in_doubt(self, path: ClassPath, as_plain: int) -> int:
+        """Return the lowest number that is accepted surely; well above, where a more urgent class moves the window on."""
         lowest = max(path.highest, self._allocator.newest) - ACCEPTED_BELOW
-        return self._near(lowest, lowest, count)
+        return max(lowest, as_plain - BELOW_PLAIN) if self._may_be_overtaken(path) else lowest
+
+    def _may_be_overtaken(self, path: ClassPath) -> bool:
+        """Tell whether a more urgent class sends, which may drop what has low numbers."""
+        return any(
+            path.less_urgent_than(each) and path.sent_at - each.carried_at < LATELY_S for each in self._paths.values()
+        )
 
     def _near(self, lowest: int, wished: int, count: int) -> Sequence[int]:
         """Return free numbers, from `wished` down to `lowest` if there are any, or else from there up."""
@@ -192,8 +212,11 @@ class ReplaySafeNumbering:
             numbers = allocator.fresh(count, gaps=False)
             self._doubt_less_urgent(path, numbers[-1], now)
             return numbers
-        self._share.chosen(paid=lowest + ACCEPTED_BELOW >= allocator.newest - NEAR)
+        paid = lowest + ACCEPTED_BELOW >= allocator.newest - NEAR
+        self._share.chosen(paid=paid)
         wished = int(max(lowest, reached + ABOVE_REACHED))
+        if paid and self._may_be_overtaken(path):
+            wished = max(wished, self._as_plain())
         least = int(max(lowest, reached + LEARNING_ABOVE_REACHED))
         if count == 1:
             number = allocator.gaps.one(least, wished)
@@ -246,11 +269,11 @@ class ReplaySafeNumbering:
             return None
         if not path.behind:
             return int(reached) + LEARNING_ABOVE_REACHED, int(reached) + ABOVE_REACHED
-        reached = int(reached)
-        lowest = max(self._position.highest_behind() - PROBE_BELOW_HIGHEST, reached + PROBE_ABOVE_REACHED)
+        reached, arrived = int(reached), self._position.highest_behind()
+        lowest = max(arrived - PROBE_BELOW_HIGHEST, reached + PROBE_ABOVE_REACHED)
         if self._allocator.newest - lowest < NEAR:
             return None
-        return lowest, max(lowest + WINDOW // 2, reached + ABOVE_REACHED)
+        return lowest, max(arrived, reached) + WINDOW // 2
 
     def _overtaken(self, path: ClassPath) -> bool:
         """Tell whether a class that should be overtaken has come back, and an older probe of this one has not."""

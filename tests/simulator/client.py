@@ -2,7 +2,8 @@
 
 A turn does what `qosctl.dtls.session.loop` does: hear the echoes that have come, read what the device holds, send the
 probes that are due, then number and send class by class, the most urgent first. While it works, or stops, packets wait in
-the device and echoes in the socket. A stop may lie between the choice of numbers and their sending.
+the device and echoes in the socket. A stop may lie between the choice of numbers and their sending, of one part; the parts
+behind it have no numbers yet (`send_queue`).
 
 Beside it PlainNumbering numbers the same records, and once more without the probes, which only ours sends.
 """
@@ -35,6 +36,8 @@ LEAST_STOP_S = 0.001
 
 Packet = tuple[Dscp, int, TcpFlow | None, int]
 """Class, size, flow, place in the flow."""
+Part = tuple[Dscp, Sequence[Packet], bool]
+"""Class, packets that are numbered together and then sent, whether they ask for probes first."""
 
 
 class Client:
@@ -94,21 +97,32 @@ class Client:
         for packet in read:
             classes.setdefault(packet[0], []).append(packet)
         self._probe(classes, now)
-        stop, stop_at = self._stop, 0
+        parts = [
+            (dscp, classes[dscp][begin : begin + PROBED_RECORDS], begin > 0)
+            for dscp in sorted(classes, key=rank)
+            for begin in range(0, len(classes[dscp]), PROBED_RECORDS)
+        ]
+        stop, self._stop = self._stop, 0.0
         if stop:
-            self._stop = 0.0
-            stop_at = self._rng.randrange(len(classes))
-        for index, dscp in enumerate(sorted(classes, key=rank)):
-            packets = classes[dscp]
-            for begin in range(0, len(packets), PROBED_RECORDS):
-                if begin:
-                    self._probe((dscp,), now)
-                records = self._number(dscp, packets[begin : begin + PROBED_RECORDS], now)
-                if stop and index >= stop_at:
-                    clock.at(now + stop, self._send_late, (records, numbering.good_until))
-                else:
-                    self._send(records)
+            at = self._rng.randrange(len(parts))
+            self._send_parts(parts[:at])
+            dscp, packets, asks = parts[at]
+            records = self._part(dscp, packets, asks)
+            clock.at(now + stop, self._send_late, (records, numbering.good_until, parts[at + 1 :]))
+        else:
+            self._send_parts(parts)
         clock.at(now + len(read) * self._record_s + stop, self._turn)
+
+    def _send_parts(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            self._send(self._part(*part))
+
+    def _part(self, dscp: Dscp, packets: Sequence[Packet], asks: bool) -> list[Record]:
+        """Number the packets of one part, after the probes that are due before it."""
+        now = self._clock.now
+        if asks:
+            self._probe((dscp,), now)
+        return self._number(dscp, packets, now)
 
     def _number(self, dscp: Dscp, packets: Sequence[Packet], now: float) -> list[Record]:
         count = len(packets)
@@ -135,14 +149,15 @@ class Client:
         self.numbers.update(numbers)
         return numbers
 
-    def _send_late(self, late: tuple[list[Record], float]) -> None:
-        """Send what was numbered before a stop, with other numbers if those are not good any more."""
-        records, good_until = late
+    def _send_late(self, late: tuple[list[Record], float, Sequence[Part]]) -> None:
+        """Send what was numbered before a stop, with others if those are not good any more; then the parts behind."""
+        records, good_until, parts = late
         now = self._clock.now
         if now > good_until:
             for record, number in zip(records, self._take(records[0].dscp, len(records), now), strict=True):
                 record.number = number
         self._send(records)
+        self._send_parts(parts)
 
     def _send(self, records: list[Record]) -> None:
         for record in records:

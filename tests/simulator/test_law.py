@@ -28,9 +28,15 @@ ONCE_BROKEN = [
     for seed in (0, 1)
 ]
 """What cost people their calls once: bursts through a slow uplink, and two ways of different length."""
-SEEDS = (20_048, 20_370, 20_474, 20_890, 21_401, 30_367, 30_895)
+SEEDS = (
+    20_048, 20_370, 20_474, 20_890, 21_401, 30_367, 30_895, 141_638, 120_430, 140_773, 170_085, 170_627, 500_289, 500_550,
+    500_710, 501_510, 501_637, 501_657, 600_897, 600_951, 604_553, 605_065,
+)  # fmt: skip
 """Of `python -m tests.simulator --seed`: an urgent class that another overtakes, drops at the front, AF41 between EF and
-bulk, gaps while nobody knows the order, a queue of six packets, bursts of small packets, a call that pauses."""
+bulk, gaps while nobody knows the order, a queue of six packets, bursts of small packets, a call that pauses; queues that
+drop many numbers in a row, of which the small probes survive some or none; a video that waits itself while a call talks
+again; long round trips and short queues, where low numbers are of no use; a window of 128; more calls than bulk; low
+numbers that are used up while two classes are in doubt; a client that stops between number and sending."""
 
 
 def judge(outcome: Outcome) -> None:
