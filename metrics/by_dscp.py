@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued
-from qosctl.bpf.flow_page.statistics import Statistic, TunnelState, state_name
+from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.flow_page.tunnel_state import TunnelState, state_name
 from qosctl.bpf.maps.flows import Flow
 
 _LABELS = ["device", "dscp"]

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.flow_page.family import Family, Kind, Section
+from qosctl.bpf.flow_page.statistics import RECONNECTS, Statistic, by_family, cases_of
 from qosctl.bpf.outcome import Fate, Outcome, outcomes_of
-from qosctl.supervisor.output.json_documents import RECONNECTS
 
 ROOT = Path(__file__).parent.parent
 _OUTCOMES_HEAD = "| `outcome` | the packet was | worth a look when it grows |\n|---|---|---|\n"
+_RULE = "---|\n"
 _SELECTOR = re.compile(r'(outcome(?:=~|!~)\\?")([a-z0-9_|]+)(?=\\?")')
 
 
@@ -28,11 +30,44 @@ def by_fate(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 
 def operations(text: str) -> str:
-    """Draw the table of outcomes in docs/operations.md."""
-    before, head, rest = text.partition(_OUTCOMES_HEAD)
-    after = rest[rest.index("\n\n") + 1 :]
-    rows = (f"| `{outcome.label}` | {outcome.was} | {outcome.watch} |\n" for outcome in by_fate(Outcome))
-    return "".join((before, head, *rows, after))
+    """Draw the table of outcomes, and the rows of the clients' statistics among the other metrics."""
+    rows = [f"| `{outcome.label}` | {outcome.was} | {outcome.watch} |\n" for outcome in by_fate(Outcome)]
+    text = _in_table(text, _OUTCOMES_HEAD, lambda _: rows)
+    for section in Section:
+        wanted = {_name(family): _row(family) for family in by_family() if family.section is section}
+        head = f"### {section.value}\n"
+        text = _in_table(text, head, partial(_with_rows, wanted))
+    return text
+
+
+def _in_table(text: str, head: str, draw: Callable[[list[str]], list[str]]) -> str:
+    """Let `draw` make new rows of those in the first table below `head`, which may end in the head of the table."""
+    before, head, rest = text.partition(head)
+    if not head.endswith(_RULE):
+        above, rule, rest = rest.partition(_RULE)
+        head += above + rule
+    table, blank, after = rest.partition("\n\n")
+    return "".join((before, head, *draw([f"{row}\n" for row in table.splitlines()])))[:-1] + blank + after
+
+
+def _with_rows(wanted: Mapping[str, str], present: list[str]) -> list[str]:
+    """Draw each wanted row where it stands, or below all where it does not; other rows stay."""
+    rows = {row.split("|")[1].strip(" `"): row for row in present}
+    return list((rows | dict(wanted)).values())
+
+
+def _row(family: Family) -> str:
+    watched: dict[str, list[str]] = {}
+    for case, each in cases_of(family).items():
+        if each.watch:
+            watched.setdefault(each.watch, []).append(f"`{case}`")
+    watch = "; ".join(f"{' and '.join(cases)}: {text}" for text, cases in watched.items())
+    return f"| `{_name(family)}` | {family.use}{'. ' if watch else ''}{watch} |\n"
+
+
+def _name(family: Family) -> str:
+    """Return the name that the metric's samples go by."""
+    return family.name + ("_total" if family.kind is Kind.COUNTER else "")
 
 
 def queries(text: str) -> str:
@@ -71,7 +106,7 @@ DRAWN: Mapping[str, Callable[[str], str]] = {
     "docs/operations.md": operations,
     "docs/schemas/status.json": schema(("devices.outcomes", _ALL_OUTCOMES)),
     "docs/schemas/top.json": schema(("devices.outcomes_per_second", _ALL_OUTCOMES)),
-    "docs/schemas/flows.json": schema(("flows.statistics", _ALL_STATISTICS), ("flows.reconnects", RECONNECTS)),
+    "docs/schemas/flows.json": schema(("flows.statistics", _ALL_STATISTICS), ("flows.reconnects", cases_of(RECONNECTS))),
     "deploy/grafana/dashboard.json": queries,
     "deploy/prometheus/alerts.yml": queries,
 }

@@ -22,8 +22,8 @@ from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.flow_page.by_dscp import ClassUse, classes_in
 from qosctl.bpf.flow_page.flow_pins import FlowPins, Owner
+from qosctl.bpf.flow_page.page import statistics_of, suite_in
 from qosctl.bpf.flow_page.reader import RingPages
-from qosctl.bpf.flow_page.statistics import statistics_of, suite_in
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.maps.flow_key import KEY_BYTES, FlowKey
 from qosctl.bpf.maps.ring import Ring

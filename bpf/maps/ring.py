@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from qosctl.bpf.abi import FLOW_INFO_WORDS, RING_WORDS, WORD
 from qosctl.bpf.flow_page.flow_pins import Owner
+from qosctl.bpf.flow_page.page import page_words
 from qosctl.bpf.flow_page.rtt_request import RttRequestWords, request_words
-from qosctl.bpf.flow_page.statistics import page_words
 from qosctl.bpf.kernel import syscall
 
 RING_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, WORD.size, RING_WORDS + FLOW_INFO_WORDS, syscall.F_MMAPABLE)

@@ -247,7 +247,7 @@ class Loop:
         if beside_dtls and self._control.congested:  # the device is not left alone for TLS while DTLS has room
             self._counters.drop(DropReason.TLS_FULL, len(packets))
             return
-        self._counters.over_tls += len(packets)
+        self._counters.packets_over_tls += len(packets)
         for packet in packets:
             self._counters.sent.count(packet)
             self._control.send_packet(packet)
@@ -292,5 +292,5 @@ class Loop:
             if frame.kind is not FrameKind.DATA:
                 self._control.take(frame, now)
             elif self._tun.write(frame.payload):
-                self._counters.over_tls += 1
+                self._counters.packets_over_tls += 1
                 self._counters.received.count(frame.payload)

@@ -26,6 +26,20 @@ class State(enum.Enum):
     """Nothing: packets wait in the tunnel device."""
 
 
+@dataclass(slots=True)
+class Counts:
+    """What is counted one by one, and only grows: each under the name of its statistic (bpf/flow_page/statistics.py)."""
+
+    packets_over_tls: int = 0
+    """Of both directions; they are among those sent and received, too."""
+    records_lost: int = 0
+    """Of the server's, that never came."""
+    dtls_lost: int = 0
+    """How often TLS had to take over because DTLS died."""
+    black_holes: int = 0
+    """How often packets of full size stopped to arrive without a word from the path."""
+
+
 @dataclass(frozen=True)
 class TunnelStatus:
     """How the tunnel is. `since_s` is Unix time; `suite` is the DTLS cipher suite or empty; `mtu` of inner packets."""
@@ -37,10 +51,6 @@ class TunnelStatus:
     """The suite of whatever carries the packets, DTLS or TLS, by OpenSSL's name; empty without either."""
     mtu: int
     reconnects: Mapping[Reason, int]
-    dtls_lost: int
-    """How often TLS had to take over because DTLS died."""
-    black_holes: int
-    """How often packets of full size stopped to arrive without a word from the path."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,8 @@ class Statistics:
     """A snapshot.
 
     `control` counts frames that are no packets, as in "dtls dpd_out received"; `dropped` has a count for each reason
-    that occurred; `lost` counts the server's records that never came; `over_tls` counts packets of both directions that
-    went over TLS (they are in `sent` and `received` too); `socket_full` is how often packets had to wait for room in the
-    UDP socket. `dpd_round_trip_s` is the newest of the DTLS channel, or None before the first.
+    that occurred; `socket_full` is how often packets had to wait for room in the UDP socket. `dpd_round_trip_s` is the
+    newest of the DTLS channel, or None before the first.
     """
 
     sent: Traffic
@@ -60,8 +69,7 @@ class Statistics:
     received_by_class: Mapping[Dscp, Traffic]
     control: Mapping[str, int]
     dropped: Mapping[DropReason, int]
-    lost: int
-    over_tls: int
+    counts: Counts
     socket_full: int
     dpd_round_trip_s: float | None
     standing: TunnelStatus
@@ -69,16 +77,12 @@ class Statistics:
 
 
 @dataclass(slots=True)
-class SessionCounters:
+class SessionCounters(Counts):
     """The counts while they grow; plain attributes, because every packet passes here."""
 
     sent: DscpCounters = field(default_factory=DscpCounters)
     received: DscpCounters = field(default_factory=DscpCounters)
-    over_tls: int = 0
-    lost: int = 0
     socket_full: int = 0
-    dtls_lost: int = 0
-    black_holes: int = 0
     control: dict[str, int] = field(default_factory=dict)
     dropped: dict[DropReason, int] = field(default_factory=dict)
     reconnects: dict[Reason, int] = field(default_factory=dict)
@@ -105,7 +109,7 @@ class SessionCounters:
         """Keep what a DTLS channel that ends has counted."""
         if numbering is not None:
             self.numbering = self._with_earlier(numbering.ended())
-        self.lost += opener.missing
+        self.records_lost += opener.missing
         self.socket_full += udp.counts.full
         for reason, count in _dropped_by(opener, udp).items():
             self.drop(reason, count)
@@ -124,9 +128,11 @@ class SessionCounters:
         """Freeze the counts, with those of the DTLS channel that is up, of its numbering and of the device."""
         numbering = self.numbering if numbering is None else self._with_earlier(numbering)
         dropped = self.dropped | {DropReason.TUN_REFUSED: tun_refused}
-        lost, full = self.lost, self.socket_full
+        counts = Counts(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Counts)})
+        full = self.socket_full
         if opener is not None and udp is not None:
-            lost, full = lost + opener.missing, full + udp.counts.full
+            counts.records_lost += opener.missing
+            full += udp.counts.full
             for reason, count in _dropped_by(opener, udp).items():
                 dropped[reason] = dropped.get(reason, 0) + count
         cipher = {State.DTLS: suite, State.TLS: tls_suite, State.RECONNECTING: ""}[self.state]
@@ -137,8 +143,7 @@ class SessionCounters:
             self.received.by_class(),
             dict(self.control),
             {reason: count for reason, count in dropped.items() if count},
-            lost,
-            self.over_tls,
+            counts,
             full,
             self.dpd_round_trip_s,
             TunnelStatus(
@@ -148,8 +153,6 @@ class SessionCounters:
                 cipher=cipher,
                 mtu=mtu,
                 reconnects=dict(self.reconnects),
-                dtls_lost=self.dtls_lost,
-                black_holes=self.black_holes,
             ),
             numbering,
         )

@@ -8,18 +8,13 @@ from typing import Any, TextIO
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import QosctlError
 from qosctl.bpf.flow_page.by_dscp import ClassUse
-from qosctl.bpf.flow_page.statistics import Statistic, TunnelState, state_name
+from qosctl.bpf.flow_page.statistics import RECONNECTS, Statistic, cases_of
+from qosctl.bpf.flow_page.tunnel_state import TunnelState, state_name
 from qosctl.bpf.maps.counters import DeviceCounters
 from qosctl.bpf.maps.flows import Flow
 from qosctl.supervisor.output.exit_codes import exit_for
 
 SCHEMA_VERSION = 1
-RECONNECTS = {
-    statistic.label.removeprefix("reconnects_"): statistic
-    for statistic in Statistic
-    if statistic.name.startswith("RECONNECTS_")
-}
-"""By the reason."""
 _CHANNELS: dict[int, str] = {TunnelState.TLS: "tls", TunnelState.DTLS: "dtls"}
 
 Json = dict[str, Any]
@@ -69,7 +64,7 @@ def flow_json(flow: Flow) -> Json:
         "state_since_unix_s": flow.statistics[Statistic.STATE_SINCE_S],
         "channel": channel_of(flow),
         "cipher": flow.suite or None,
-        "reconnects": {reason: flow.statistics[statistic] for reason, statistic in RECONNECTS.items()},
+        "reconnects": {reason: flow.statistics[statistic] for reason, statistic in cases_of(RECONNECTS).items()},
         "classes": {dscp.name: _class_json(dscp, use) for dscp, use in flow.classes.items()},
         "statistics": {statistic.label: flow.statistics[statistic] for statistic in Statistic},
     }

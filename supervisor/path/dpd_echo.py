@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_page import rtt_request
 from qosctl.bpf.flow_page.rtt_request import RoundTrip, RttRequest
-from qosctl.bpf.flow_page.statistics import Statistic, TunnelState
+from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.flow_page.tunnel_state import TunnelState
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.namespace_maps import flow_pins, folder
 from qosctl.supervisor.path.rtt import ROUNDS, DscpTimes

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.flow_page.statistics import DROPPED, Statistic, cases_of
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.outcome import Outcome
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status
 
 _BITS = 8
-_DROPS = [statistic for statistic in Statistic if statistic.name.startswith("DROPPED_")]
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def _tunnel(before: Flow | None, now: Flow, seconds: float) -> TunnelRates:
         alive=now.alive,
         sent=Rate(a_second(Statistic.PACKETS_SENT), a_second(Statistic.BYTES_SENT) * _BITS),
         received=Rate(a_second(Statistic.PACKETS_RECEIVED), a_second(Statistic.BYTES_RECEIVED) * _BITS),
-        dropped=a_second(*_DROPS),
+        dropped=a_second(*cases_of(DROPPED).values()),
         replays=a_second(Statistic.REPLAY_LOSSES_SUSPECTED),
         round_trip_us=new[Statistic.DPD_ROUND_TRIP_US],
         backlog_records=new[Statistic.BACKLOG_RECORDS] if measured else None,

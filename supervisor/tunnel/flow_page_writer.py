@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued, backlog_word, write_classes
-from qosctl.bpf.flow_page.statistics import Statistic, TunnelState, statistics_in, write_suite
+from qosctl.bpf.flow_page.page import statistics_in, write_suite
+from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.flow_page.tunnel_state import TunnelState
 from qosctl.dtls.drop_reason import DropKind
 from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
 from qosctl.dtls.packets.counters_by_dscp import Traffic
 from qosctl.dtls.session.reconnect import Reason
-from qosctl.dtls.session.session_stats import State, Statistics
+from qosctl.dtls.session.session_stats import Counts, State, Statistics
 
 _MICROSECONDS = 1_000_000
 _NOTHING = Traffic(0, 0)
 _DROPS = {kind: Statistic[f"DROPPED_{kind.name}"] for kind in DropKind}
+_COUNTS = {each.name: Statistic[each.name.upper()] for each in fields(Counts)}
 _RECONNECTS = {reason: Statistic[f"RECONNECTS_{reason.name}"] for reason in Reason}
 
 
@@ -40,10 +45,7 @@ def _words(now: Statistics) -> dict[Statistic, int]:
         Statistic.STATE: TunnelState[now.standing.state.name],
         Statistic.STATE_SINCE_S: int(now.standing.since_s),
         **{word: now.standing.reconnects.get(reason, 0) for reason, word in _RECONNECTS.items()},
-        Statistic.DTLS_LOST: now.standing.dtls_lost,
-        Statistic.BLACK_HOLES: now.standing.black_holes,
-        Statistic.RECORDS_LOST: now.lost,
-        Statistic.PACKETS_OVER_TLS: now.over_tls,
+        **{word: getattr(now.counts, name) for name, word in _COUNTS.items()},
         Statistic.INNER_MTU: now.standing.mtu,
         Statistic.CIPHER_KEY_BYTES: _key_bytes(now.standing.suite),
         Statistic.CIPHER_CHACHA20: int("CHACHA20" in now.standing.suite),

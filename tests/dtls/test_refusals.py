@@ -232,7 +232,7 @@ def test_a_server_without_dtls(lab: Topology) -> None:
         assert tunnel.info.dtls == ""
         assert not tunnel.info.marked
         lab.client.run(["ping", "-c", "2", "-i", "0.05", "-W", "5", server.inner4])
-        assert tunnel.wait_for(lambda counts: counts.over_tls >= 4).standing.state is State.TLS
+        assert tunnel.wait_for(lambda now: now.counts.packets_over_tls >= 4).standing.state is State.TLS
     assert tunnel.error is None
 
 
@@ -244,7 +244,7 @@ def test_a_path_without_udp_is_a_tunnel_over_tls(lab: Topology, server: Ocserv) 
             assert tunnel.info.dtls == ""
             assert not tunnel.info.marked
             lab.client.run(["ping", "-c", "2", "-i", "0.05", "-W", "5", server.inner4])
-            assert tunnel.wait_for(lambda counts: counts.over_tls >= 4).standing.state is State.TLS
+            assert tunnel.wait_for(lambda now: now.counts.packets_over_tls >= 4).standing.state is State.TLS
     finally:
         lab.router.run(["nft", "delete table inet t"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from qosctl.bpf.flow_page.statistics import page_words, write_suite
+from qosctl.bpf.flow_page.page import page_words, write_suite
 from qosctl.dtls.record.handshake import SUITES
 
 from tests.lab import Namespace

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import EF, Dscp
-from qosctl.bpf.flow_page.statistics import Statistic, statistics_in
+from qosctl.bpf.flow_page.page import statistics_in
+from qosctl.bpf.flow_page.statistics import Statistic
 from qosctl.bpf.kernel import bpffs, syscall
 from qosctl.bpf.maps import namespace_maps
 from qosctl.bpf.maps.device_pins import pins_of

@@ -14,7 +14,8 @@ import pytest
 from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import EF
 from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued, backlog_word, write_classes
-from qosctl.bpf.flow_page.statistics import Statistic, statistics_in
+from qosctl.bpf.flow_page.page import statistics_in
+from qosctl.bpf.flow_page.statistics import Statistic
 
 from tests.lab import LabError, Namespace, Qosctl, end
 from tests.lab.exporter import PATIENCE, Answer, Exporter

@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 from qosctl.bpf.dscp import Dscp
+from qosctl.bpf.flow_page.statistics import RECONNECTS, cases_of
 from qosctl.bpf.outcome import Outcome
-from qosctl.supervisor.output.json_documents import RECONNECTS
 
 from tests.lab.inside import Inside
 from tests.lab.testbed import TUNNEL, Line
@@ -38,7 +38,7 @@ FLOW = {
     "state_since_unix_s": int,
     "channel": (str, type(None)),
     "cipher": (str, type(None)),
-    "reconnects": dict.fromkeys(RECONNECTS, int),
+    "reconnects": dict.fromkeys(cases_of(RECONNECTS), int),
     "classes": {str: CLASS},
     "statistics": {str: int},
 }

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from qosctl.bpf.flow_page.by_dscp import ClassUse
-from qosctl.bpf.flow_page.statistics import Statistic, state_name
+from qosctl.bpf.flow_page.family import Family, Line
+from qosctl.bpf.flow_page.statistics import DROPPED, RECONNECTS, Statistic, cases_of, shown_in
+from qosctl.bpf.flow_page.tunnel_state import state_name
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.printable import one_line
 from qosctl.supervisor.devices.status import flows
 from qosctl.supervisor.output.exit_codes import Exit
-from qosctl.supervisor.output.json_documents import RECONNECTS, channel_of, document, flow_json, write_json
+from qosctl.supervisor.output.json_documents import channel_of, document, flow_json, write_json
 
 _NANOSECONDS = 1_000_000_000
-_DROPPED = [statistic for statistic in Statistic if statistic.name.startswith("DROPPED_")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,21 +63,14 @@ def _about(flow: Flow, now_s: int) -> Iterator[tuple[str, str]]:
         yield "channel", f"{channel.upper()}{marks}, {flow.suite or 'cipher unknown'}, packets up to {mtu:,} bytes"
     trip = said[Statistic.DPD_ROUND_TRIP_US]
     yield "round trip", f"{trip / 1000:,.1f} ms" if trip else "not measured yet"
-    yield "reconnects", _counted((reason, said[statistic]) for reason, statistic in RECONNECTS.items())
-    yield "dtls lost", f"{said[Statistic.DTLS_LOST]:,} times; black holes {said[Statistic.BLACK_HOLES]:,}"
-    seen = (
-        (Statistic.RECORDS_LOST, "lost"),
-        (Statistic.DROPPED_REPLAYED, "replayed"),
-        (Statistic.DROPPED_FORGED, "forged"),
-    )
-    yield "its records", _list(said, seen)
-    yield "dropped", _counted((each.label.removeprefix("dropped_"), said[each]) for each in _DROPPED)
+    yield "reconnects", _counted(said, RECONNECTS)
+    yield Line.DTLS.value, _list(said, Line.DTLS)
+    yield Line.ITS_RECORDS.value, _list(said, Line.ITS_RECORDS)
+    yield "dropped", _counted(said, DROPPED)
     yield "over TLS", f"{said[Statistic.PACKETS_OVER_TLS]:,} packets"
     mode = "replay-safe" if said[Statistic.NUMBERING_REPLAY_SAFE] else "plain: nothing overtakes"
-    gaps, suspected = said[Statistic.GAPS_USED], said[Statistic.REPLAY_LOSSES_SUSPECTED]
-    yield "numbering", f"{mode}; {gaps:,} gaps used, {suspected:,} replay losses suspected"
-    probes = ((Statistic.PROBES_SENT, "sent"), (Statistic.PROBES_ECHOED, "echoed"), (Statistic.PROBES_LOST, "lost"))
-    yield "probes", _list(said, probes)
+    yield Line.NUMBERING.value, f"{mode}; {_list(said, Line.NUMBERING)}"
+    yield Line.PROBES.value, _list(said, Line.PROBES)
 
 
 def _moment(unix_s: int) -> str:
@@ -86,13 +80,13 @@ def _moment(unix_s: int) -> str:
         return "no time there is"
 
 
-def _list(said: Sequence[int], words: Sequence[tuple[Statistic, str]]) -> str:
-    return ", ".join(f"{said[statistic]:,} {word}" for statistic, word in words)
+def _list(said: Sequence[int], line: Line) -> str:
+    return ", ".join(f"{said[statistic]:,} {statistic.word}" for statistic in shown_in(line))
 
 
-def _counted(counts: Iterator[tuple[str, int]]) -> str:
+def _counted(said: Sequence[int], family: Family) -> str:
     """Return the sum, and what it is made of."""
-    present = [(name, count) for name, count in counts if count]
+    present = [(case, said[statistic]) for case, statistic in cases_of(family).items() if said[statistic]]
     parts = ", ".join(f"{name} {count:,}" for name, count in present)
     return f"{sum(count for _, count in present):,}" + (f": {parts}" if parts else "")
 

@@ -153,7 +153,7 @@ def test_a_dtls_channel_that_is_closed_at_once_leaves_the_session_to_tls(
         while (record := server.receive_tls()) != encode_cstp(FrameKind.DPD_RESP, b"abc"):
             assert record, tunnel.error  # a packet: the device says things of its own in between
         assert tunnel.info.statistics().standing.state is State.TLS
-        assert tunnel.info.statistics().standing.dtls_lost == 1
+        assert tunnel.info.statistics().counts.dtls_lost == 1
 
 
 def test_what_is_too_large_for_dtls_does_not_pile_up_where_tls_is_full(tunnel: Tunnel, lab: Topology) -> None:

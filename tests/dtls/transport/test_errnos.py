@@ -86,7 +86,7 @@ def told(now):
 
 login = PasswordLogin("alice", lambda: "correct horse battery staple")
 final = connect(ConnectOptions(url, login, Pin.parse(pin)), stop, on_connected=connected, on_statistics=told)
-print(pinging[0].returncode, final.over_tls > 0)
+print(pinging[0].returncode, final.counts.packets_over_tls > 0)
 """
 
 

@@ -12,7 +12,9 @@ from subprocess import PIPE
 import pytest
 from qosctl.bpf.dscp import DF, EF
 from qosctl.bpf.flow_page import rtt_request
-from qosctl.bpf.flow_page.statistics import Statistic, TunnelState, statistics_in
+from qosctl.bpf.flow_page.page import statistics_in
+from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.flow_page.tunnel_state import TunnelState
 from qosctl.bpf.maps.namespace_maps import flow_pins, folder
 from qosctl.supervisor.devices.attach import attach
 from qosctl.supervisor.devices.status import flows

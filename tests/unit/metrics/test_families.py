@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,15 +12,18 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from qosctl.bpf.dscp import DF, EF
 from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued, backlog_word
+from qosctl.bpf.flow_page.family import Family
 from qosctl.bpf.flow_page.flow_pins import Owner
-from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.flow_page.page import STATISTICS_MAX
+from qosctl.bpf.flow_page.statistics import Statistic, by_family
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.flows import Flow
 from qosctl.metrics.collector import KernelCollector, registry_of
-from qosctl.metrics.tunnels import TUNNEL_METRICS, tunnel_families
+from qosctl.metrics.tunnels import tunnel_families
 
 from tests.lab.exporter import Answer
 
+INFO = "qosctl_tunnel_info"
 NOWHERE = Path("/nonexistent")
 
 
@@ -94,8 +98,31 @@ def test_an_unreadable_part_is_reported_with_its_reason() -> None:
 
 
 def test_every_statistic_of_a_client_is_in_exactly_one_metric() -> None:
-    used = [statistic for metric in TUNNEL_METRICS for statistic in metric.statistics.values()]
-    assert sorted(used) == sorted(Statistic)
+    """Each has a value of its own, in its metric's unit, and comes out once."""
+    said = tunnel([flow("tun0", **{each.label: 1000 + each for each in Statistic})])
+    ours = [sample.value for name, family in said.families.items() for sample in family.samples if name != INFO]
+    assert sorted(ours) == pytest.approx(sorted((1000 + each) * each.family.unit.base for each in Statistic))
+
+
+@pytest.mark.parametrize("family", by_family(), ids=[family.name for family in by_family()])
+def test_a_metric_is_named_by_its_unit_and_explained_in_a_cell(family: Family) -> None:
+    assert family.unit.word in family.name
+    assert not family.name.endswith("_total")
+    assert family.help.endswith(".")
+    assert family.use
+    assert not re.search(r"[|\n]|\.$", family.use)
+
+
+@pytest.mark.parametrize("statistic", Statistic, ids=[statistic.label for statistic in Statistic])
+def test_one_of_several_in_a_metric_says_which_and_what_that_means(statistic: Statistic) -> None:
+    assert bool(statistic.family.label) == bool(statistic.case) == bool(statistic.was)
+    assert not re.search(r"[|;\n]|\.$", statistic.was + statistic.watch)
+    assert bool(statistic.word) == bool(statistic.line.value.strip("-"))
+
+
+def test_the_words_of_statistics_are_numbered_one_after_the_other_and_fit() -> None:
+    assert list(Statistic) == list(range(len(Statistic)))
+    assert len(Statistic) <= STATISTICS_MAX
 
 
 @pytest.mark.parametrize(

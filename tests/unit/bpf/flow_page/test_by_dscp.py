@@ -18,16 +18,9 @@ from qosctl.bpf.flow_page.by_dscp import (
     classes_in,
     write_classes,
 )
-from qosctl.bpf.flow_page.statistics import (
-    Statistic,
-    TunnelState,
-    page_words,
-    state_name,
-    statistics_in,
-    statistics_of,
-    suite_in,
-    write_suite,
-)
+from qosctl.bpf.flow_page.page import page_words, statistics_in, statistics_of, suite_in, write_suite
+from qosctl.bpf.flow_page.statistics import Statistic
+from qosctl.bpf.flow_page.tunnel_state import TunnelState, state_name
 
 WORDS = st.integers(0, 2**64 - 1)
 BYTES = FLOW_INFO_WORDS * 8

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 from qosctl.bpf.abi import FLOW_INFO_WORDS
 from qosctl.bpf.dscp import DF
-from qosctl.bpf.flow_page.statistics import Statistic, page_words, statistics_of
+from qosctl.bpf.flow_page.page import page_words, statistics_of
+from qosctl.bpf.flow_page.statistics import Statistic
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
 from qosctl.dtls.record.protection import OpenCounts
