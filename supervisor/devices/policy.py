@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.errors import UsageError, kernel_errors
@@ -31,7 +31,7 @@ def change_policy(change: Callable[[Policy], Policy]) -> Policy:
     return new
 
 
-def parse_rules(words: list[str]) -> Mapping[Dscp, Rule]:
+def parse_rules(words: Sequence[str]) -> Mapping[Dscp, Rule]:
     """Read rules like EF=EF, AF41=AF31, CS6=leave, EF=EF,priority=6; UsageError says what is wrong with which."""
     rules: dict[Dscp, Rule] = {}
     for word in words:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import functools
 import os
 import re
 import stat
@@ -19,12 +20,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
-from qosctl.bpf.maps.folding import FOLDS, fold
 from qosctl.bpf.maps.policy import Policy
 from qosctl.metrics.hosts import parse_names
 from qosctl.metrics.listen import DEFAULT, Listen, parse_listen
 from qosctl.supervisor.devices.hooks import HookKind
-from qosctl.supervisor.devices.policy import parse_dscp, parse_rules
+from qosctl.supervisor.devices.policy_keywords import CONFIGURABLE, KEYWORDS
 from qosctl.supervisor.supervise.toml_lines import line_of
 
 T = TypeVar("T")
@@ -133,12 +133,14 @@ class _Reader:
 def _policy(reader: _Reader, top: Mapping[str, Any]) -> Policy | None:
     if "policy" not in top:
         return None
-    table = reader.table(("policy",), top["policy"], ("fold", "allow", "set"))
-    base = reader.read(("policy", "fold"), table, _fold, Policy.identity())
-    if "fold" in table and "allow" in table:
-        reader.read(("policy", "allow"), table, _not_with_fold, None)
-    base = reader.read(("policy", "allow"), table, _allow, base)
-    return reader.read(("policy", "set"), table, lambda words: base.replaced(parse_rules(_words(words))), base)
+    table = reader.table(("policy",), top["policy"], tuple(CONFIGURABLE))
+    policy, chosen = Policy.identity(), ""
+    for name, keyword in CONFIGURABLE.items():
+        against = chosen if keyword.whole else ""
+        policy = reader.read(("policy", name), table, functools.partial(_keyword, name, against, policy), policy)
+        if keyword.whole and name in table:
+            chosen = name
+    return policy
 
 
 def _listen(reader: _Reader, top: Mapping[str, Any]) -> Listen | None:
@@ -180,18 +182,19 @@ def _names(value: Any) -> frozenset[str]:
     return parse_names(_words(value))
 
 
-def _fold(value: Any) -> Policy:
-    if not isinstance(value, int) or isinstance(value, bool) or value not in FOLDS:
-        raise UsageError(f"{value!r} is not one of {', '.join(map(str, FOLDS))}", f"fold = {FOLDS[0]}")
-    return fold(value)
+def _keyword(name: str, against: str, before: Policy, value: Any) -> Policy:
+    """Return what the keyword makes of `before`; `against`, if not empty, names one that has said all already."""
+    if against:
+        raise UsageError(f"does not go with {against}", "one of the two, and `set` for exceptions")
+    numbers = KEYWORDS[name].numbers
+    words = [str(_one_of(name, numbers, value))] if numbers else _words(value)
+    return KEYWORDS[name].change(words)(before)
 
 
-def _allow(value: Any) -> Policy:
-    return Policy.allow(*(parse_dscp(word) for word in _words(value)))
-
-
-def _not_with_fold(_: Any) -> None:
-    raise UsageError("does not go with fold", "one of the two, and `set` for exceptions")
+def _one_of(name: str, numbers: Sequence[int], value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value not in numbers:
+        raise UsageError(f"{value!r} is not one of {', '.join(map(str, numbers))}", f"{name} = {numbers[0]}")
+    return value
 
 
 def _boolean(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""`qosctl policy [set|allow|fold|reset]`."""
+"""`qosctl policy [KEYWORD ...]`: the keywords are in devices/policy_keywords.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 from typing import TextIO
 
 from qosctl.bpf.dscp import Dscp
-from qosctl.bpf.maps.folding import FOLDS, fold
 from qosctl.bpf.maps.policy import Policy, Rule
-from qosctl.supervisor.devices.policy import change_policy, parse_dscp, parse_rules, policy
+from qosctl.supervisor.devices.policy import change_policy, policy
+from qosctl.supervisor.devices.policy_keywords import KEYWORDS
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.json_documents import document, write_json
 
@@ -17,29 +17,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Take a verb, or nothing to show the table."""
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    change = verbs.add_parser("set", help="change the rules of some classes: EF=EF AF41=AF31 CS6=leave EF=EF,priority=6")
-    change.add_argument("rules", nargs="+", metavar="INNER=OUTER[,priority=N]", help="OUTER is a DSCP, or `leave`")
-    allow = verbs.add_parser("allow", help="mark these classes with their own DSCP and leave all others alone")
-    allow.add_argument("classes", nargs="+", metavar="DSCP")
-    folding = verbs.add_parser("fold", help="let only so many kinds of marks out, besides LE (RFC 5127)")
-    folding.add_argument("count", type=int, choices=FOLDS)
-    verbs.add_parser("reset", help="each class keeps its own DSCP")
+    for name, keyword in KEYWORDS.items():
+        verb = verbs.add_parser(name, help=keyword.help)
+        verb.set_defaults(words=[])
+        if keyword.numbers:
+            verb.add_argument("words", nargs=1, type=int, choices=keyword.numbers)
+        elif keyword.words:
+            verb.add_argument("words", nargs="+", metavar=keyword.words, help=keyword.words_help or None)
 
 
 def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Change the table, or show it."""
-    if arguments.verb == "set":
-        rules = parse_rules(arguments.rules)
-        table = change_policy(lambda before: before.replaced(rules))
-    elif arguments.verb == "allow":
-        allowed = [parse_dscp(name) for name in arguments.classes]
-        table = change_policy(lambda _: Policy.allow(*allowed))
-    elif arguments.verb == "fold":
-        table = change_policy(lambda _: fold(arguments.count))
-    elif arguments.verb == "reset":
-        table = change_policy(lambda _: Policy.identity())
-    else:
+    if arguments.verb is None:
         table = policy()
+    else:
+        table = change_policy(KEYWORDS[arguments.verb].change([str(word) for word in arguments.words]))
     if arguments.json:
         write_json(document(policy=[_rule_json(dscp, rule) for dscp, rule in table.items()]), out)
     elif arguments.verb is None:
