@@ -70,11 +70,9 @@ class Topology:
             (self.router, self.router_server_if, self._router_server4, self._router_server6),
             (self.server, self.server_if, self.server4, self.server6),
         ):
-            namespace.run(["ip", "addr", "add", f"{v4}/24", "dev", device])
-            namespace.run(["ip", "addr", "add", f"{v6}/64", "dev", device, "nodad"])
+            namespace.ip(f"addr add {v4}/24 dev {device}", f"addr add {v6}/64 dev {device} nodad")
         for namespace, gateway4, gateway6 in (
             (self.client, self._router_client4, self._router_client6),
             (self.server, self._router_server4, self._router_server6),
         ):
-            namespace.run(["ip", "route", "add", "default", "via", gateway4])
-            namespace.run(["ip", "route", "add", "default", "via", gateway6])
+            namespace.ip(f"route add default via {gateway4}", f"route add default via {gateway6}")

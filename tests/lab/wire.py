@@ -125,12 +125,14 @@ def wire(sender: Namespace, watcher: Namespace) -> Iterator[None]:
     with veth(sender, NEAR, watcher, FAR):
         for namespace, device, other, end in ((sender, NEAR, FAR, 0), (watcher, FAR, NEAR, 1)):
             there = watcher if namespace is sender else sender
-            lladdr = _json(there, ["ip", "-j", "link", "show", "dev", other])[0]["address"]
-            for pair, length in ((ADDRESSES[4], 24), (ADDRESSES[6], 64)):
-                namespace.run(
-                    ["ip", "address", "add", f"{pair[end]}/{length}", "dev", device, *(["nodad"] if length == 64 else [])]
-                )
-                namespace.run(["ip", "neigh", "replace", pair[1 - end], "lladdr", lladdr, "dev", device])
+            lladdr = json.loads(there.ip(f"link show dev {other}"))[0]["address"]
+            (near4, near6), (far4, far6) = ([pair[at] for pair in ADDRESSES.values()] for at in (end, 1 - end))
+            namespace.ip(
+                f"address add {near4}/24 dev {device}",
+                f"address add {near6}/64 dev {device} nodad",
+                f"neigh replace {far4} lladdr {lladdr} dev {device}",
+                f"neigh replace {far6} lladdr {lladdr} dev {device}",
+            )
         yield
 
 

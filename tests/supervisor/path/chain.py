@@ -30,8 +30,7 @@ class Chain:
 
     def restore(self) -> None:
         """Put the first wire back that was pulled: routes and IPv6 addresses went with it."""
-        self.start.run(["ip", "link", "set", "right", "up"])
-        self.start.run(["ip", "addr", "replace", "fd92:a0::1/64", "dev", "right", "nodad"])
+        self.start.ip("link set right up", "addr replace fd92:a0::1/64 dev right nodad")
         _route(self.start, 0)
 
     @staticmethod
@@ -65,10 +64,7 @@ def chain() -> Iterator[Chain]:
 
 
 def _number(node: Namespace, device: str, wire: int, end: int) -> None:
-    node.run(
-        ["ip", "-batch", "-"],
-        stdin=f"addr add 10.92.{wire}.{end}/24 dev {device}\naddr add fd92:a{wire}::{end}/64 dev {device} nodad\n",
-    )
+    node.ip(f"addr add 10.92.{wire}.{end}/24 dev {device}", f"addr add fd92:a{wire}::{end}/64 dev {device} nodad")
 
 
 def _route(node: Namespace, number: int) -> None:
@@ -82,4 +78,4 @@ def _route(node: Namespace, number: int) -> None:
             f"route add 10.92.{wire}.0/24 via 10.92.{number - 1}.1",
             f"route add fd92:a{wire}::/64 via fd92:a{number - 1}::1",
         ]
-    node.run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
+    node.ip(*lines)
