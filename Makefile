@@ -39,9 +39,9 @@ LEANING := $(addprefix tests/unit/dtls/record/test_,handshake.py keys.py protect
 # Compiled modules are kept, whatever the machine's habit: each of many processes of the tests would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Most tests wait for namespaces and servers: five at a time keep two cores busy. Who has nothing left to do takes over half
+# Most tests wait for namespaces and servers: six at a time keep two cores busy. Who has nothing left to do takes over half
 # of what another still has, so nobody works alone at the end.
-WORKERS := 5
+WORKERS := 6
 
 .PHONY: venv install endurance leaks demo test unit audit test-minima test-newest lock test-kernels check bench figures fuzz docs deb test-deb clean root system
 .NOTPARALLEL:
