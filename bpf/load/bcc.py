@@ -16,29 +16,46 @@ import sysconfig
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import syscall
 
-_SOURCES = Path(__file__).parent.parent / "program"
+SOURCES = Path(__file__).parent.parent / "program"
+"""The folder of the program, as it is installed."""
 _ENTRY = b"qosctl_egress"
 _KERNEL_SOURCE = "BCC_KERNEL_SOURCE"  # read by bcc when it compiles
 _STATE_MAPS, _DEVICE_MAPS = ("control", "policy", "flow_slots", "rings"), ("counters",)
 
 
-def load(state: Path, device: Path, *, ethernet: bool) -> int:
-    """Load the program for one device and return its descriptor.
+class BccLoader:
+    """Compiles the program where it is to run; see loader.Loader."""
 
-    `state` and `device` are the folders of pins that its maps are taken from; `ethernet` says whether packets there begin
-    with an Ethernet header. RefusedError where bcc or headers are missing, or the kernel's verifier says no.
-    """
-    if not Path("/usr/include/linux/bpf.h").exists():
-        raise RefusedError("the kernel's user-space headers are missing", "apt install linux-libc-dev")
-    pins = [state / name for name in _STATE_MAPS] + [device / name for name in _DEVICE_MAPS]
-    with ExitStack() as stack:
-        maps = dict(_opened(pins, stack))
-        return _compiled(_text(_SOURCES), tuple(maps), ethernet=ethernet).load(maps)
+    def __init__(self, sources: Path) -> None:
+        """`sources` is the folder with egress.c."""
+        self._sources = sources
+
+    def load(self, state: Path, device: Path, *, ethernet: bool) -> int:
+        """See loader.Loader.load. The sources are read each time, and compiled unless these very ones have been."""
+        if not Path("/usr/include/linux/bpf.h").exists():
+            raise RefusedError("the kernel's user-space headers are missing", "apt install linux-libc-dev")
+        pins = [state / name for name in _STATE_MAPS] + [device / name for name in _DEVICE_MAPS]
+        with ExitStack() as stack:
+            maps = dict(_opened(pins, stack))
+            return _compiled(_Sources.read(self._sources), tuple(maps), ethernet=ethernet).load(maps)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """A folder of sources: the same as another one whose files hold the same."""
+
+    folder: Path = field(compare=False)
+    text: bytes
+
+    @classmethod
+    def read(cls, folder: Path) -> _Sources:
+        return cls(folder, b"".join(path.read_bytes() for path in sorted(folder.glob("*.[ch]"))))
 
 
 class _Compiled:
@@ -48,7 +65,7 @@ class _Compiled:
     the device under it while the kernel takes the program.
     """
 
-    def __init__(self, names: Sequence[str], flags: Sequence[str]) -> None:
+    def __init__(self, sources: Path, names: Sequence[str], flags: Sequence[str]) -> None:
         try:
             from bcc import BPF  # noqa: PLC0415 - 100 MB that only the attaching process shall pay
         except ImportError as error:
@@ -61,8 +78,8 @@ class _Compiled:
             for number in self._numbers.values():
                 stack.callback(os.close, number)
             numbers = [f"-D{name.upper()}_MAP={number}" for name, number in self._numbers.items()]
-            with _kernel_source(), _refusing():
-                self._module = BPF(src_file=os.fsencode(_SOURCES / "egress.c"), cflags=[*flags, *numbers])
+            with _kernel_source(sources), _refusing():
+                self._module = BPF(src_file=os.fsencode(sources / "egress.c"), cflags=[*flags, *numbers])
             stack.callback(self._module.cleanup)
             weakref.finalize(self, stack.pop_all().close)
         self._kind = BPF.SCHED_CLS
@@ -82,16 +99,11 @@ class _Compiled:
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(text: bytes, names: tuple[str, ...], *, ethernet: bool) -> _Compiled:
+def _compiled(sources: _Sources, names: tuple[str, ...], *, ethernet: bool) -> _Compiled:
     """Compile the sources, unless these very ones have been."""
-    del text
     multiarch = sysconfig.get_config_var("MULTIARCH")
-    flags = [f"-DLINK_ETHERNET={int(ethernet)}", f"-I{_SOURCES}", "-I/usr/include", f"-I/usr/include/{multiarch}"]
-    return _Compiled(names, flags)
-
-
-def _text(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in sorted(folder.glob("*.[ch]")))
+    flags = [f"-DLINK_ETHERNET={int(ethernet)}", f"-I{sources.folder}", "-I/usr/include", f"-I/usr/include/{multiarch}"]
+    return _Compiled(sources.folder, names, flags)
 
 
 def _opened(pins: Sequence[Path], stack: ExitStack) -> Iterator[tuple[str, int]]:
@@ -112,9 +124,9 @@ def _refusing() -> Iterator[None]:
 
 
 @contextmanager
-def _kernel_source() -> Iterator[None]:
+def _kernel_source(sources: Path) -> Iterator[None]:
     before = os.environ.get(_KERNEL_SOURCE)
-    os.environ[_KERNEL_SOURCE] = str(_SOURCES)
+    os.environ[_KERNEL_SOURCE] = str(sources)
     try:
         yield
     finally:

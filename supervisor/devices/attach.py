@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
 from qosctl.bpf.kernel import bpffs, syscall
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.loader import LOADER, Loader
 from qosctl.bpf.maps.device_pins import DevicePins, pinned_devices, pins_of
 from qosctl.bpf.maps.namespace_maps import create_state, folder, open_state, release_state
 from qosctl.bpf.maps.policy import Policy
@@ -39,12 +39,14 @@ class Detached:
     gone: bool
 
 
-def attach(names: Sequence[str], hook: HookKind = HookKind.AUTO, *, keep_switch: bool = False) -> list[Attached]:
+def attach(
+    names: Sequence[str], hook: HookKind = HookKind.AUTO, *, keep_switch: bool = False, loader: Loader = LOADER
+) -> list[Attached]:
     """Attach the program to the egress of each device, or bring it up to date there.
 
     passtos stays as it is where something is attached already, and is off otherwise; `keep_switch` is for a supervisor,
     which attaches again what was lost: it stays as it is wherever there are maps. All names are checked before anything
-    is done. Raises RefusedError (no such device, the kernel or bcc says no) and NoPermissionError.
+    is done. Raises RefusedError (no such device, the kernel or the loader says no) and NoPermissionError.
     """
     devices = [interfaces.find(name) for name in names]
     bpffs.ensure_mounted()
@@ -53,7 +55,7 @@ def attach(names: Sequence[str], hook: HookKind = HookKind.AUTO, *, keep_switch:
         try:
             if not keep_switch:
                 _switch_off_if_first()
-            return _attach_each(devices, hook, obey_ctrl_c)
+            return _attach_each(devices, hook, loader, obey_ctrl_c)
         finally:
             release_state()
 
@@ -111,12 +113,14 @@ def _switch_off_if_first() -> None:
             state.control.passtos = False
 
 
-def _attach_each(devices: Sequence[Interface], kind: HookKind, obey_ctrl_c: Callable[[], None]) -> list[Attached]:
+def _attach_each(
+    devices: Sequence[Interface], kind: HookKind, loader: Loader, obey_ctrl_c: Callable[[], None]
+) -> list[Attached]:
     """Attach to all of them or to none: what this call attached goes again when a later device refuses, or at Ctrl-C."""
     done: list[Attached] = []
     try:
         for device in devices:
-            done.append(_attach_one(device, kind))
+            done.append(_attach_one(device, kind, loader))
             obey_ctrl_c()
     except BaseException:
         new = {result.device for result in done if result.change == "attached"}
@@ -125,22 +129,22 @@ def _attach_each(devices: Sequence[Interface], kind: HookKind, obey_ctrl_c: Call
     return done
 
 
-def _attach_one(device: Interface, kind: HookKind) -> Attached:
+def _attach_one(device: Interface, kind: HookKind, loader: Loader) -> Attached:
     _forget_gone(device.name)
     pins = pins_of(device.index)
     pins.create(device.name)
     try:
-        return _hook_up(device, kind, pins)
+        return _hook_up(device, kind, pins, loader)
     except BaseException:
         if hooks.present(pins) is None:
             _detach_one(pins)
         raise
 
 
-def _hook_up(device: Interface, kind: HookKind, pins: DevicePins) -> Attached:
+def _hook_up(device: Interface, kind: HookKind, pins: DevicePins, loader: Loader) -> Attached:
     before = hooks.present(pins)
     hook = before if before is not None and kind in (HookKind.AUTO, before.kind) else hooks.choose(kind, pins)
-    program = bcc.load(folder(), pins.path, ethernet=device.ethernet)
+    program = loader.load(folder(), pins.path, ethernet=device.ethernet)
     try:
         change = "attached" if before is None else "replaced"
         if _same_program(hook, pins, program):

@@ -16,7 +16,7 @@ from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import Dscp, Ecn, TrafficClass
 from qosctl.bpf.flow_page.flow_pins import Owner
 from qosctl.bpf.kernel import bpffs, syscall
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.loader import LOADER, Loader
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.namespace_maps import State, create_state, folder, open_state
@@ -46,7 +46,7 @@ class SelfTest:
     wrong: Sequence[str]
 
 
-def run() -> SelfTest:
+def run(loader: Loader = LOADER) -> SelfTest:
     """Compile, load and run the program. Only in a throw-away child: it mounts a file system over the pins."""
     mount("bpf", str(bpffs.MOUNT_POINT))
     bpffs.ROOT.mkdir(mode=0o700)
@@ -58,7 +58,7 @@ def run() -> SelfTest:
     with open_state() as state:
         _prepare(state, ring)
         for ethernet in (True, False):
-            program = bcc.load(folder(), pins.path, ethernet=ethernet)
+            program = loader.load(folder(), pins.path, ethernet=ethernet)
             tags.append(syscall.program_info(program).tag)
             for family in (4, 6):
                 found = list(_run_family(program, ring, family, ethernet=ethernet))

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.kernel import syscall
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.bcc import BccLoader
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.namespace_maps import folder
@@ -157,8 +157,8 @@ def _variants(loaded: Kernel) -> Iterator[dict[str, int]]:
 
 
 def _with_entry(entry: str) -> int:
-    with changed_sources(before=_RENAMED, after=entry):
-        return bcc.load(folder(), pins_of(1).path, ethernet=True)
+    with changed_sources(before=_RENAMED, after=entry) as sources:
+        return BccLoader(sources).load(folder(), pins_of(1).path, ethernet=True)
 
 
 def _looking_at_random(spread: int) -> int:
@@ -167,4 +167,4 @@ def _looking_at_random(spread: int) -> int:
         source = (sources / "mark.h").read_text()
         assert _LOOKUP in source
         (sources / "mark.h").write_text(source.replace(_LOOKUP, _RANDOM_LOOKUP))
-        return bcc.load(folder(), pins_of(1).path, ethernet=True)
+        return BccLoader(sources).load(folder(), pins_of(1).path, ethernet=True)

@@ -18,7 +18,8 @@ from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.flow_page.flow_pins import Owner
 from qosctl.bpf.kernel import bpffs, syscall
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.bcc import SOURCES
+from qosctl.bpf.load.loader import LOADER, Loader
 from qosctl.bpf.maps import counters
 from qosctl.bpf.maps.counters import DeviceCounters
 from qosctl.bpf.maps.device_pins import pins_of
@@ -100,14 +101,14 @@ def sk_buff(*, gso_size: int = 0, gso_segs: int = 0, wire_len: int = 0, priority
 
 
 @contextmanager
-def kernel() -> Iterator[Kernel]:
+def kernel(loader: Loader = LOADER) -> Iterator[Kernel]:
     """Load everything in a fresh namespace, with the flows FLOW4 and FLOW6 sharing one ring, switched on."""
     with Namespace("program") as namespace, namespace.entered():
         bpffs.ROOT.mkdir(exist_ok=True)
         create_state()
         pins = pins_of(1)
         pins.create("lo")
-        fds = {ethernet: bcc.load(folder(), pins.path, ethernet=ethernet) for ethernet in (True, False)}
+        fds = {ethernet: loader.load(folder(), pins.path, ethernet=ethernet) for ethernet in (True, False)}
         counters_fd = syscall.obj_get(str(pins.counters))
         ring = Ring(own("tun-test"))
         try:
@@ -130,19 +131,14 @@ def own(tunnel: str) -> Owner:
 
 @contextmanager
 def changed_sources(*, before: str = "", after: str = "") -> Iterator[Path]:
-    """Let the loader build another version of the program inside the block: egress.c with lines put before and after it.
+    """Yield a folder with another version of the program, for a BccLoader: egress.c with lines put before and after it.
 
-    Yields the folder that the loader then reads, for changes of other kinds.
+    Files in it may be changed in other ways besides.
     """
-    source = bcc._SOURCES
     with tempfile.TemporaryDirectory(prefix="qosctl-sources-") as name:
         folder = Path(name)
-        for path in source.glob("*.[ch]"):
+        for path in SOURCES.glob("*.[ch]"):
             (folder / path.name).write_text(path.read_text())
-        (folder / "include").symlink_to(source / "include")
-        (folder / "egress.c").write_text(f"{before}\n{(source / 'egress.c').read_text()}\n{after}\n")
-        bcc._SOURCES = folder
-        try:
-            yield folder
-        finally:
-            bcc._SOURCES = source
+        (folder / "include").symlink_to(SOURCES / "include")
+        (folder / "egress.c").write_text(f"{before}\n{(SOURCES / 'egress.c').read_text()}\n{after}\n")
+        yield folder

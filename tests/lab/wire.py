@@ -23,7 +23,7 @@ from qosctl.bpf.abi import RING_WORDS, mark_word
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.kernel import bpffs, syscall
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.bcc import BccLoader
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.namespace_maps import folder, open_state
 from qosctl.bpf.maps.ring import Ring
@@ -158,7 +158,7 @@ def foreign_program(ttl: int, verdict: int = -1) -> int:
             "int qosctl_egress(struct __sk_buff *skb) {\n"
             f"__u8 ttl = {ttl};\nbpf_skb_store_bytes(skb, 22, &ttl, 1, 0);\nreturn {verdict};\n}}\n"
         )
-        return bcc.load(sources, sources, ethernet=True)
+        return BccLoader(sources).load(sources, sources, ethernet=True)
 
 
 def pinned(program: int, name: str) -> Path:
@@ -181,14 +181,14 @@ def _json(namespace: Namespace, argv: list[str]) -> Any:
 
 
 @contextmanager
-def another_version() -> Iterator[None]:
-    """The next attach finds a program that differs from the one before."""
+def another_version() -> Iterator[BccLoader]:
+    """Yield what loads a program that differs from the installed one."""
     with changed_sources() as sources:
         source = (sources / "egress.c").read_text()
         (sources / "egress.c").write_text(
             source.replace("\tmark_and_count(skb);", "\tskb->tc_classid = 0;\n\tmark_and_count(skb);")
         )
-        yield
+        yield BccLoader(sources)
 
 
 def stamped(stand: Stand, count: int = 1) -> list[int]:

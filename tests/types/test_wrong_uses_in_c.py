@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import bpffs
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.bcc import BccLoader
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.namespace_maps import create_state, folder
 
@@ -30,8 +30,8 @@ def builds(use: str) -> None:
         create_state()
         pins_of(1).create("lo")
         try:
-            with changed_sources(after=f"static __always_inline int use(struct __sk_buff *skb) {{ {use} }}"):
-                bcc.load(folder(), pins_of(1).path, ethernet=True)
+            with changed_sources(after=f"static __always_inline int use(struct __sk_buff *skb) {{ {use} }}") as sources:
+                BccLoader(sources).load(folder(), pins_of(1).path, ethernet=True)
         finally:
             bpffs.remove_tree(folder())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from qosctl.bpf.kernel import bpffs, syscall
 from qosctl.bpf.load import bcc
+from qosctl.bpf.load.loader import LOADER
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.namespace_maps import create_state, folder
 
@@ -45,7 +46,7 @@ def open_maps() -> int:
 def test_each_device_gets_a_program_with_its_own_maps_and_they_are_the_same_program(devices: list[Path]) -> None:
     before = bcc._compiled.cache_info()
     open_before = open_maps()
-    programs = [bcc.load(folder(), device, ethernet=True) for device in devices]
+    programs = [LOADER.load(folder(), device, ethernet=True) for device in devices]
     try:
         for program, device in zip(programs, devices, strict=True):
             names = [*(folder() / name for name in bcc._STATE_MAPS), device / "counters"]
@@ -63,14 +64,14 @@ def test_what_was_compiled_is_not_taken_for_changed_sources(devices: list[Path])
     with changed_sources() as sources:
         for verdict in (0, 1, 2):
             (sources / "egress.c").write_text(f"int qosctl_egress(struct __sk_buff *skb) {{ return {verdict}; }}\n")
-            program = bcc.load(folder(), devices[0], ethernet=True)
+            program = bcc.BccLoader(sources).load(folder(), devices[0], ethernet=True)
             tags.add(syscall.program_info(program).tag)
             os.close(program)
     assert len(tags) == 3
 
 
 def test_links_with_and_without_ethernet_get_different_programs(devices: list[Path]) -> None:
-    programs = [bcc.load(folder(), devices[0], ethernet=ethernet) for ethernet in (True, False)]
+    programs = [LOADER.load(folder(), devices[0], ethernet=ethernet) for ethernet in (True, False)]
     assert len({syscall.program_info(program).tag for program in programs}) == 2
     for program in programs:
         os.close(program)

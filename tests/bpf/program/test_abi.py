@@ -11,13 +11,13 @@ from qosctl.bpf import abi
 from qosctl.bpf.abi import FlowState, PolicyAction
 from qosctl.bpf.dscp import DSCP_COUNT
 from qosctl.bpf.kernel import syscall
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.bcc import SOURCES, BccLoader
 from qosctl.bpf.outcome import Outcome
 
 from tests.lab import Namespace
 from tests.lab.program import changed_sources
 
-CONTRACT = (bcc._SOURCES / "abi.h").read_text()
+CONTRACT = (SOURCES / "abi.h").read_text()
 
 # Each struct, its fields in order, and the format that abi.py packs them with.
 STRUCTS = {
@@ -83,7 +83,7 @@ def compiled() -> dict[str, int]:
         (folder / "egress.c").write_text(
             f'#include "abi.h"\nint qosctl_egress(struct __sk_buff *skb) {{ __u64 value;\n{stores}\nreturn 0; }}\n'
         )
-        program = bcc.load(folder, folder, ethernet=True)
+        program = BccLoader(folder).load(folder, folder, ethernet=True)
         ran = syscall.program_test_run(program, bytes(packet))
         os.close(program)
     return dict(zip(expressions, struct.unpack(f"={len(expressions)}Q", ran.packet), strict=True))

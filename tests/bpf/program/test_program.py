@@ -10,6 +10,7 @@ import itertools
 import pytest
 from qosctl.bpf.abi import RING_WORDS
 from qosctl.bpf.dscp import DF, EF, LE, Dscp, Ecn, TrafficClass
+from qosctl.bpf.load.bcc import BccLoader
 from qosctl.bpf.maps.policy import Policy, Rule
 from qosctl.bpf.outcome import Outcome
 
@@ -289,8 +290,8 @@ def test_flows_are_found_among_many(program: Kernel) -> None:
 def test_a_header_that_the_kernel_will_not_make_writable_leaves_as_it_was() -> None:
     """Out of memory, in real life: here the helper is replaced by one that refuses."""
     with (
-        changed_sources(before="#define bpf_skb_store_bytes(skb, at, from, size, flags) (-12)"),
-        kernel() as refused,
+        changed_sources(before="#define bpf_skb_store_bytes(skb, at, from, size, flags) (-12)") as sources,
+        kernel(BccLoader(sources)) as refused,
     ):
         refused.mark(NUMBER, EF)
         for shape in (SHAPES["ipv4"], SHAPES["ipv6"]):

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qosctl.bpf.abi import mark_word
 from qosctl.bpf.dscp import EF, Dscp
+from qosctl.bpf.load.bcc import BccLoader
 from qosctl.bpf.outcome import Outcome
 
 from tests.bpf.program.differential import Context, Differential, DisagreementError, on_one_cpu
@@ -153,7 +154,7 @@ def test_a_program_that_is_wrong_is_found(mutant: tuple[str, str, str]) -> None:
         (folder / file).write_text(source.replace(right, wrong))
         with (
             on_one_cpu() as cpu,
-            kernel() as broken,
+            kernel(BccLoader(folder)) as broken,
             Differential(broken, cpu, [*crowd()]) as world,
             pytest.raises(DisagreementError),
         ):

@@ -110,8 +110,8 @@ def test_an_upgrade_keeps_switch_policy_flows_and_counters(stand: Stand, kind: H
     with stand.tunnel() as tunnel:
         tunnel.send(1)
         before = status()
-        with another_version():
-            assert [a.change for a in attach([NEAR], kind)] == ["replaced"]
+        with another_version() as loader:
+            assert [a.change for a in attach([NEAR], kind, loader=loader)] == ["replaced"]
         after = status()
         tunnel.send(2)
         last = status()

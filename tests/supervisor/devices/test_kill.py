@@ -14,6 +14,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from pyroute2 import IPRoute
 from qosctl.bpf.dscp import EF
 from qosctl.bpf.errors import NotAttachedError
 from qosctl.bpf.kernel import bpffs, netns, syscall
+from qosctl.bpf.load.bcc import BccLoader
 from qosctl.bpf.maps.device_pins import pinned_devices
 from qosctl.bpf.maps.namespace_maps import folder, open_state
 from qosctl.bpf.maps.policy import Policy, Rule
-from qosctl.supervisor.devices.attach import attach, detach, detach_all
+from qosctl.supervisor.devices.attach import Attached, detach, detach_all
+from qosctl.supervisor.devices.attach import attach as attach_by
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.passtos import passtos, set_passtos
 from qosctl.supervisor.devices.status import DeviceState, status
@@ -58,11 +61,19 @@ int qosctl_egress(struct __sk_buff *skb)
 """
 
 
-@pytest.fixture(autouse=True)
-def stand_in() -> Iterator[Path]:
+Attach = Callable[..., list[Attached]]
+
+
+@pytest.fixture(name="stand_in")
+def stand_in_fixture() -> Iterator[Path]:
     with changed_sources() as sources:
         (sources / "egress.c").write_text(_STAND_IN)
         yield sources
+
+
+@pytest.fixture(name="attach")
+def attach_fixture(stand_in: Path) -> Attach:
+    return partial(attach_by, loader=BccLoader(stand_in))
 
 
 def die_at(step: int, action: Callable[[], object]) -> bool:
@@ -139,7 +150,7 @@ def tells_the_truth(stand: Stand) -> bool:
 
 
 @both_hooks
-def test_attach(stand: Stand, kind: HookKind) -> None:
+def test_attach(stand: Stand, kind: HookKind, attach: Attach) -> None:
     seen = set()
     for step in each_death(lambda: attach([NEAR], kind)):
         seen.add(tells_the_truth(stand))
@@ -153,7 +164,7 @@ def test_attach(stand: Stand, kind: HookKind) -> None:
 
 
 @both_hooks
-def test_a_killed_attach_can_be_undone(stand: Stand, kind: HookKind) -> None:
+def test_a_killed_attach_can_be_undone(stand: Stand, kind: HookKind, attach: Attach) -> None:
     for step in each_death(lambda: attach([NEAR], kind)):
         if list(pinned_devices()):
             detach([NEAR])
@@ -164,7 +175,7 @@ def test_a_killed_attach_can_be_undone(stand: Stand, kind: HookKind) -> None:
 
 
 @both_hooks
-def test_upgrade(stand: Stand, kind: HookKind, stand_in: Path) -> None:
+def test_upgrade(stand: Stand, kind: HookKind, attach: Attach, stand_in: Path) -> None:
     """At no step is the device without a program, nor the state lost."""
     policy = Policy.identity().replaced({EF: Rule(EF, priority=3)})
 
@@ -193,7 +204,7 @@ def test_upgrade(stand: Stand, kind: HookKind, stand_in: Path) -> None:
 
 
 @both_hooks
-def test_change_of_hook(stand: Stand, kind: HookKind) -> None:
+def test_change_of_hook(stand: Stand, kind: HookKind, attach: Attach) -> None:
     (other,) = {HookKind.TCX, HookKind.CLSACT} - {kind}
     seen = set()
     for step in each_death(lambda: attach([NEAR], other), lambda: attach([NEAR], kind)):
@@ -207,7 +218,7 @@ def test_change_of_hook(stand: Stand, kind: HookKind) -> None:
     assert seen == {kind, other}
 
 
-def test_attach_of_two(stand: Stand) -> None:
+def test_attach_of_two(stand: Stand, attach: Attach) -> None:
     """Dying after the first and before the second: half of it is done, and the rest can be."""
     halves = 0
     for step in each_death(lambda: attach(["lo", NEAR], HookKind.TCX), first=9):  # the first steps are as with one
@@ -220,7 +231,7 @@ def test_attach_of_two(stand: Stand) -> None:
 
 
 @both_hooks
-def test_detach(stand: Stand, kind: HookKind) -> None:
+def test_detach(stand: Stand, kind: HookKind, attach: Attach) -> None:
     seen = set()
     for step in each_death(lambda: detach([NEAR]), lambda: attach([NEAR], kind)):
         seen.add(tells_the_truth(stand))
@@ -234,7 +245,7 @@ def test_detach(stand: Stand, kind: HookKind) -> None:
 
 
 @both_hooks
-def test_detach_all(stand: Stand, kind: HookKind) -> None:
+def test_detach_all(stand: Stand, kind: HookKind, attach: Attach) -> None:
     def prepare() -> None:
         attach([NEAR], kind)
         set_passtos(True)

@@ -13,7 +13,7 @@ import pytest
 from qosctl.bpf.abi import mark_word
 from qosctl.bpf.dscp import EF
 from qosctl.bpf.kernel import syscall
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.bcc import BccLoader
 from qosctl.bpf.maps.counters import DeviceCounters
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.flow_key import FlowKey
@@ -163,7 +163,7 @@ def test_an_offloaded_vlan_tag(stand: Stand) -> None:
         (sources / "egress.c").write_text(
             "int qosctl_egress(struct __sk_buff *skb) { bpf_skb_vlan_push(skb, bpf_htons(0x8100), 77); return -1; }\n"
         )
-        program = bcc.load(sources, sources, ethernet=True)
+        program = BccLoader(sources).load(sources, sources, ethernet=True)
     link = syscall.link_create_tcx_first(program, stand.index)
     with stand.tunnel() as tunnel, raw_socket(stand.watcher, FAR) as far:
         far.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
@@ -185,7 +185,7 @@ def test_a_clone_is_stamped_and_its_original_is_not(stand: Stand) -> None:
         with changed_sources() as sources:
             mirror = f"bpf_clone_redirect(skb, {stand.index}, 0); return -1;"
             (sources / "egress.c").write_text(f"int qosctl_egress(struct __sk_buff *skb) {{ {mirror} }}\n")
-            program = bcc.load(sources, sources, ethernet=True)
+            program = BccLoader(sources).load(sources, sources, ethernet=True)
         link = syscall.link_create_tcx_first(program, socket.if_nametoindex("side"))
         stand.sender.run(["ip", "route", "add", "203.0.113.9", "dev", "side", "src", ADDRESSES[4][0]])
         stand.sender.run(["ip", "neigh", "add", "203.0.113.9", "lladdr", "02:00:00:00:00:09", "dev", "side"])
@@ -223,7 +223,7 @@ def test_nobody_elses_packet_is_unshared_or_copied(stand: Stand) -> None:
             "unsigned char *data = (void *)(long)skb->data;\n"
             "if ((void *)(data + 1) <= (void *)(long)skb->data_end) *data = 2;\nreturn -1; }\n"
         )
-        program = bcc.load(sources, sources, ethernet=True)
+        program = BccLoader(sources).load(sources, sources, ethernet=True)
     path = pinned(program, "direct")
     assert "bpf_skb_pull_data" in stand.sender.run(["bpftool", "prog", "dump", "xlated", "pinned", str(path)]).stdout
     path.unlink()

@@ -7,11 +7,11 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-import pytest
-from qosctl.bpf.load import bcc
+from qosctl.bpf.load.loader import LOADER, Loader
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.namespace_maps import folder
 from qosctl.bpf.outcome import Outcome
@@ -26,17 +26,24 @@ from tests.lab.wire import NEAR, PORTS, Stand, Tunnel, another_version, both_hoo
 UPGRADES = 100
 
 
+class InTurn:
+    """A loader of programs that are in the kernel already."""
+
+    def __init__(self, programs: Sequence[int]) -> None:
+        self._turns = itertools.cycle(programs)
+
+    def load(self, state: Path, device: Path, *, ethernet: bool) -> int:  # noqa: ARG002  (they are loaded)
+        return os.dup(next(self._turns))
+
+
 @contextmanager
-def versions_in_turn(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compile two versions of the program once, and let each attach find the other one."""
+def versions_in_turn(stand: Stand) -> Iterator[Loader]:
+    """Compile two versions of the program once, and yield what loads the other one each time."""
     pins = pins_of(stand.index)
-    one = bcc.load(folder(), pins.path, ethernet=True)
-    with another_version():
-        other = bcc.load(folder(), pins.path, ethernet=True)
-    turns = itertools.cycle((other, one))
-    monkeypatch.setattr(bcc, "load", lambda *_args, **_named: os.dup(next(turns)))
-    yield
-    monkeypatch.undo()
+    one = LOADER.load(folder(), pins.path, ethernet=True)
+    with another_version() as loader:
+        other = loader.load(folder(), pins.path, ethernet=True)
+    yield InTurn((other, one))
     os.close(one)
     os.close(other)
 
@@ -83,15 +90,15 @@ def counted(namespace: Namespace) -> tuple[int, int]:
 
 
 @both_hooks
-def test_a_hundred_upgrades_leave_no_packet_unmarked(stand: Stand, kind: HookKind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_upgrades_leave_no_packet_unmarked(stand: Stand, kind: HookKind) -> None:
     attach([NEAR], kind)
     set_passtos(True)
-    with stand.tunnel() as tunnel, versions_in_turn(stand, monkeypatch), counting(stand.watcher):
+    with stand.tunnel() as tunnel, versions_in_turn(stand) as loader, counting(stand.watcher):
         tags = set()
         with load(tunnel):
             for _ in range(UPGRADES):
                 before = counted(stand.watcher)[0]
-                assert attach([NEAR], kind)[0].change == "replaced"
+                assert attach([NEAR], kind, loader=loader)[0].change == "replaced"
                 tags.add(tag())
                 while counted(stand.watcher)[0] == before:  # every version sees traffic
                     time.sleep(0.001)
@@ -103,14 +110,14 @@ def test_a_hundred_upgrades_leave_no_packet_unmarked(stand: Stand, kind: HookKin
     assert outcomes[Outcome.STAMPED] == packets
 
 
-def test_changing_the_hook_leaves_no_packet_unmarked(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changing_the_hook_leaves_no_packet_unmarked(stand: Stand) -> None:
     """Either way: the new hook has the program before the old one loses it."""
     attach([NEAR], HookKind.TCX)
     set_passtos(True)
-    with stand.tunnel() as tunnel, versions_in_turn(stand, monkeypatch), counting(stand.watcher):
+    with stand.tunnel() as tunnel, versions_in_turn(stand) as loader, counting(stand.watcher):
         with load(tunnel):
             for kind in [HookKind.CLSACT, HookKind.TCX] * (UPGRADES // 4):
-                attach([NEAR], kind)
+                attach([NEAR], kind, loader=loader)
         packets, marked = counted(stand.watcher)
     assert packets > UPGRADES
     assert packets - marked == 0
