@@ -1,7 +1,7 @@
 """The ear of a numbering that wants to know where the receiver is: probes it asks for, and their echoes.
 
 A probe is a DPD request in the class it measures; the server echoes its payload. Here is only what the loop and such a
-numbering say to each other, and how a probe is told from a DPD request of the loop's own.
+numbering say to each other; session/dpd_payload.py has what a request carries.
 """
 
 from __future__ import annotations
@@ -11,10 +11,6 @@ from typing import Protocol, runtime_checkable
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.numbering.snapshot import Snapshot
-
-PROBE_ID_BYTES = 8
-"""Payload of a probe. The loop's own DPD requests have another length."""
-_ID_LIMIT = 1 << (8 * PROBE_ID_BYTES)
 
 
 @runtime_checkable
@@ -49,13 +45,3 @@ class ProbingNumbering(Protocol):
     def snapshot(self, now: float) -> Snapshot:
         """Return what it knows, for people and metrics."""
         ...
-
-
-def probe_payload(probe: int) -> bytes:
-    """Return the payload that carries a probe's id; it wraps at 64 bits."""
-    return (probe % _ID_LIMIT).to_bytes(PROBE_ID_BYTES)
-
-
-def probe_of(payload: bytes) -> int | None:
-    """Return the id in an echoed payload, None when it is no probe's. Total."""
-    return int.from_bytes(payload) if len(payload) == PROBE_ID_BYTES else None

@@ -14,16 +14,17 @@ from qosctl.bpf.dscp import DF, Dscp
 from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.plain import Numbering
-from qosctl.dtls.numbering.probe import ProbingNumbering, probe_of, probe_payload
+from qosctl.dtls.numbering.probe import ProbingNumbering
 from qosctl.dtls.numbering.switched import SwitchedNumbering
 from qosctl.dtls.record.handshake import Finished
 from qosctl.dtls.record.protection import ALERT, APPLICATION_DATA, RecordSealer
 from qosctl.dtls.session.dpd import DeadPeerDetection, Due
+from qosctl.dtls.session.dpd_payload import DpdPayload
 from qosctl.dtls.session.factories import Factories
 from qosctl.dtls.session.flow_entry import FlowEntry
 from qosctl.dtls.session.key_lifetime import KeyLife
-from qosctl.dtls.session.path_mtu import PROBE_BYTES_MIN, SMALL_BYTES, PathMtu
-from qosctl.dtls.session.rtt_responder import RTT_PROBE_BYTES, RttResponder
+from qosctl.dtls.session.path_mtu import PathMtu
+from qosctl.dtls.session.rtt_responder import RttResponder
 from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.transport.udp import UdpSocket
 from qosctl.dtls.vpn.frames import Frame, FrameKind
@@ -36,7 +37,6 @@ QUIET_S = 2.0
 """How long we speak without hearing anything before we ask; after PATIENCE requests without an answer TLS takes over."""
 PATIENCE = 8
 _FATAL = 2
-_DPD_ID_BYTES = 4  # unlike a probe's, which is echoed in the same kind of frame
 
 
 class DtlsLostError(NotAttachedError):
@@ -110,11 +110,13 @@ class DtlsChannel:
             self.path.hinted(self.udp.payload_mtu() - self._overhead, now)
         probe = self.path.due(now, said=self.life.said)
         if probe is not None:
-            said = self.life.said
-            self.udp.send_whole(self.uplink.seal_control(self._encode(FrameKind.DPD_OUT, probe.payload), DF, now))
-            self.udp.send(self.uplink.seal_control(self._encode(FrameKind.DPD_OUT, probe.small), DF, now))
+            # Not by `send`: a lost probe says nothing about the channel, so it is not a word of ours.
+            for send, payload in (
+                (self.udp.send_whole, DpdPayload.PATH_MTU.encode(probe.id, probe.size)),
+                (self.udp.send, DpdPayload.SMALL.encode(probe.id)),
+            ):
+                send(self.uplink.seal_control(self._encode(FrameKind.DPD_OUT, payload), DF, now))
             self._counters.count_control("dtls mtu probe sent")
-            self.life.said = said  # a lost probe says nothing about the channel
         if self.prober is not None and not self.prober.waits(now):
             self.probe(self.prober, now, ())
         return min(self.life.next_time(), self.path.next_time(), self._answer(now))
@@ -122,8 +124,7 @@ class DtlsChannel:
     def probe(self, prober: ProbingNumbering, now: float, present: Collection[Dscp]) -> None:
         """Send the probes that are due in front of packets of the classes `present`."""
         while (dscp := prober.probe_due(now, present)) is not None:
-            payload = probe_payload(prober.probe_sent(dscp, now))
-            self.send(FrameKind.DPD_OUT, payload, now, dscp)
+            self._request(DpdPayload.RECEIVER_POSITION, prober.probe_sent(dscp, now), now, dscp)
 
     def _adopt_memory(self) -> None:
         """Mark from now on, if the flow's ring has come."""
@@ -143,8 +144,8 @@ class DtlsChannel:
             return math.inf
         asked = self._rtt_responder.due(now)
         if asked is not None:
-            dscp, payload = asked
-            self.send(FrameKind.DPD_OUT, payload, now, dscp)
+            dscp, probe = asked
+            self._request(DpdPayload.ROUND_TRIP, probe, now, dscp)
         return self._rtt_responder.next_time()
 
     def take(self, content_type: int, plaintext: bytes, now: float) -> Frame | None:
@@ -200,20 +201,23 @@ class DtlsChannel:
     def _hand_over_counts(self, now: float) -> None:
         self._counters.absorb(self.opener, self.udp, None if self.prober is None else self.prober.snapshot(now))
 
+    def _request(self, kind: DpdPayload, number: int, now: float, dscp: Dscp = DF) -> None:
+        self.send(FrameKind.DPD_OUT, kind.encode(number), now, dscp)
+
     def _take_echo(self, payload: bytes, now: float) -> None:
-        probe = probe_of(payload)
-        if probe is not None:
-            if self.prober is not None:
-                self.prober.probe_echoed(probe, now)
-        elif len(payload) >= PROBE_BYTES_MIN:
-            self.path.echoed(payload, now)
-        elif len(payload) == RTT_PROBE_BYTES:
-            if self._rtt_responder is not None:
-                self._rtt_responder.echoed(payload, now)
-        elif len(payload) == SMALL_BYTES:
-            self.path.small_echoed(payload, now)
-        elif payload == self._dpd_id.to_bytes(_DPD_ID_BYTES):
-            self._counters.dpd_round_trip_s = now - self._dpd_asked
+        match DpdPayload.decode(payload):
+            case DpdPayload.RECEIVER_POSITION, probe:
+                if self.prober is not None:
+                    self.prober.probe_echoed(probe, now)
+            case DpdPayload.PATH_MTU, probe:
+                self.path.echoed(probe, len(payload), now)
+            case DpdPayload.SMALL, probe:
+                self.path.small_echoed(probe, now)
+            case DpdPayload.ROUND_TRIP, probe:
+                if self._rtt_responder is not None:
+                    self._rtt_responder.echoed(probe, now)
+            case DpdPayload.LIVENESS, self._dpd_id:
+                self._counters.dpd_round_trip_s = now - self._dpd_asked
 
     def _keep_alive(self, now: float) -> None:
         match self.life.due(now):
@@ -222,6 +226,6 @@ class DtlsChannel:
             case Due.DPD:
                 self._dpd_id = (self._dpd_id + 1) & 0xFFFF_FFFF
                 self._dpd_asked = now
-                self.send(FrameKind.DPD_OUT, self._dpd_id.to_bytes(_DPD_ID_BYTES), now)
+                self._request(DpdPayload.LIVENESS, self._dpd_id, now)
             case Due.KEEPALIVE:
                 self.send(FrameKind.KEEPALIVE, b"", now)

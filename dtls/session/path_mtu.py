@@ -42,29 +42,15 @@ HINT_PAUSE_S = 1.0
 CLOSE_ENOUGH = 8
 FLOOR_BYTES = 508
 """Fits every path that IPv4 promises (576 bytes, RFC 791) with UDP and a record around it."""
-_ID = 8
-SMALL_BYTES = 16
 _KEPT = 64
-PROBE_BYTES_MIN = 64
-"""Every size in question is above this, and the payloads of other DPD requests are below."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One to send: pad a DPD request so that it is as large as an inner packet of `size` bytes."""
+    """One to send: a DPD request as large as an inner packet of `size` bytes, and beside it a small one with its id."""
 
     id: int
     size: int
-
-    @property
-    def payload(self) -> bytes:
-        """The DPD request's payload."""
-        return self.id.to_bytes(_ID) + bytes(self.size - _ID)
-
-    @property
-    def small(self) -> bytes:
-        """The payload of the small one to send beside it."""
-        return self.id.to_bytes(SMALL_BYTES)
 
 
 class _Phase(enum.Enum):
@@ -132,21 +118,19 @@ class PathMtu:
         """Return when to ask `due` again."""
         return self._next
 
-    def small_echoed(self, payload: bytes, now: float) -> None:
-        """Take the payload of a small echo. Total."""
-        number = int.from_bytes(payload)
-        sent = self._small_sent.pop(number, None)
+    def small_echoed(self, probe: int, now: float) -> None:
+        """Learn that a small one is back, by its id. An id nobody sent changes nothing."""
+        sent = self._small_sent.pop(probe, None)
         if sent is None:
             return
         self._shortest_s = min(self._shortest_s, now - sent)
         unqueued = now - sent <= UNQUEUED_FACTOR * self._shortest_s + UNQUEUED_S
-        if self._trying and number >= self._round_from and unqueued:
+        if self._trying and probe >= self._round_from and unqueued:
             self._small_back += 1
 
-    def echoed(self, payload: bytes, now: float) -> None:
-        """Take the payload of an echo; what is none of ours changes nothing. Total."""
-        size = self._sent.pop(int.from_bytes(payload[:_ID]), None)
-        if size is None or size != len(payload):
+    def echoed(self, probe: int, size: int, now: float) -> None:
+        """Learn that a probe of `size` bytes is back, by its id; what is none of ours changes nothing."""
+        if self._sent.pop(probe, None) != size:
             return
         self.size = max(self.size, size)
         self.whole = self.size >= self._ceiling

@@ -16,9 +16,7 @@ from qosctl.dtls.session.marker import RttRequest, RttRequests
 PAUSE_S = 0.125
 LONGEST_S = 15.0
 """How long one request is answered at most."""
-_ID_BYTES, _NUMBER_BYTES = 8, 4
-RTT_PROBE_BYTES = _ID_BYTES + _NUMBER_BYTES
-"""Payload of such a probe. Other DPD requests have other lengths (probing.py, path_mtu.py)."""
+_NUMBER_BITS = 32
 
 
 class RttResponder:
@@ -32,8 +30,8 @@ class RttResponder:
         self._count = 0
         self._ends = self._next = -math.inf
 
-    def due(self, now: float) -> tuple[Dscp, bytes] | None:
-        """Return class and payload of a probe to send now, None where none is due."""
+    def due(self, now: float) -> tuple[Dscp, int] | None:
+        """Return class and id of a probe to send now, None where none is due."""
         if self._requests.current_id() != self._id:
             self._begin(now)
         request = self._request
@@ -47,17 +45,17 @@ class RttResponder:
         self._next = now + PAUSE_S
         self._open[number] = dscp, now
         self._requests.probe_sent(number, dscp)
-        return dscp, request.id.to_bytes(_ID_BYTES) + number.to_bytes(_NUMBER_BYTES)
+        return dscp, request.id << _NUMBER_BITS | number
 
     def next_time(self) -> float:
         """Return when `due` may have something to say next; infinite where nothing is asked."""
         return math.inf if self._request is None else self._next
 
-    def echoed(self, payload: bytes, now: float) -> None:
-        """Learn that RTT_PROBE_BYTES came back; what answers no open probe changes nothing."""
-        if int.from_bytes(payload[:_ID_BYTES]) != self._id:
+    def echoed(self, probe: int, now: float) -> None:
+        """Learn that a probe came back, by its id; one that answers no open probe changes nothing."""
+        if probe >> _NUMBER_BITS != self._id:
             return
-        number = int.from_bytes(payload[_ID_BYTES:])
+        number = probe & ((1 << _NUMBER_BITS) - 1)
         if number in self._open:
             dscp, sent = self._open.pop(number)
             self._requests.probe_echoed(number, dscp, now - sent)

@@ -21,11 +21,11 @@ from qosctl.dtls.anyconnect.connect_response import parse_session
 from qosctl.dtls.anyconnect.frames import CstpDecoder, decode_dtls, encode_cstp, encode_dtls
 from qosctl.dtls.anyconnect.login import Login
 from qosctl.dtls.numbering.plain import FIRST_NUMBER
-from qosctl.dtls.numbering.probe import probe_of
 from qosctl.dtls.packets.ecn import combine
 from qosctl.dtls.packets.inner_header import dscp_of
 from qosctl.dtls.record.keys import Cipher
 from qosctl.dtls.record.protection import APPLICATION_DATA, RecordOpener, RecordSealer
+from qosctl.dtls.session.dpd_payload import DpdPayload
 from qosctl.dtls.session.path_mtu import PathMtu
 from qosctl.dtls.vpn.credentials import CookieLogin, PasswordLogin
 from qosctl.dtls.vpn.frames import FrameKind
@@ -93,8 +93,8 @@ def _cstp(data: bytes, chance: random.Random) -> None:
 
 def _dtls(data: bytes, _: random.Random) -> None:
     decode_dtls(data)
-    probe_of(data)
-    _PATH.echoed(data, 0.0)
+    if (found := DpdPayload.decode(data)) is not None:
+        _PATH.echoed(found[1], len(data), 0.0)
 
 
 def _inner(data: bytes, chance: random.Random) -> None:

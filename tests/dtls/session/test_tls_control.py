@@ -14,9 +14,9 @@ from qosctl.bpf.errors import QosctlError
 from qosctl.dtls.anyconnect.frames import encode_cstp, encode_dtls
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.plain import PlainNumbering
-from qosctl.dtls.numbering.probe import PROBE_ID_BYTES
 from qosctl.dtls.numbering.snapshot import Snapshot
 from qosctl.dtls.options import ConnectOptions
+from qosctl.dtls.session.dpd_payload import DpdPayload
 from qosctl.dtls.session.session_stats import State
 from qosctl.dtls.session.tls_control import SessionEndedError
 from qosctl.dtls.transport.certificate_check import Pin
@@ -273,7 +273,7 @@ def test_a_curious_numbering_gets_its_probes_out_and_their_echoes_back(
     with Tunnel(lab.client, dataclasses.replace(options(lab, server, identity), numbering=numbering)):
         server.wait_until_ready()
         for expected in (2**64 - 1, 3, 5):
-            while len(payload := receive(server, FrameKind.DPD_OUT)) != PROBE_ID_BYTES:
+            while len(payload := receive(server, FrameKind.DPD_OUT)) != DpdPayload.RECEIVER_POSITION.value:
                 pass  # one that asks how much the path takes
             assert payload == expected.to_bytes(8)
             server.send_dtls(encode_dtls(FrameKind.DPD_RESP, payload))

@@ -105,7 +105,7 @@ def test_a_path_is_small_until_its_largest_packet_has_passed_again(small: Stage)
     failover, dtls = small.failover, small.channel(3600.0)
     failover.tend(3600.0)
     assert failover.too_small  # small ones, such as a handshake's, prove nothing
-    dtls.path.echoed((1).to_bytes(8) + bytes(SESSION.mtu - 8), 3600.1)
+    dtls.path.echoed(1, SESSION.mtu, 3600.1)
     failover.tend(3600.2)
     assert not failover.too_small
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qosctl.dtls.session.path_mtu import CLOSE_ENOUGH, FLOOR_BYTES, SMALL_BYTES, PathMtu
+from qosctl.dtls.session.path_mtu import CLOSE_ENOUGH, FLOOR_BYTES, PathMtu, Probe
 
 CEILING = 1434
 
@@ -22,7 +22,7 @@ class Path:
         self.now = 0.0
         self.mtu = PathMtu(CEILING, 0.0)
         self._chance = random.Random(seed)
-        self._echoes: list[tuple[float, bytes]] = []
+        self._echoes: list[tuple[float, Probe, bool]] = []
         self.probes = 0
 
     def run(self, seconds: float, *, busy: bool = True) -> None:
@@ -31,17 +31,18 @@ class Path:
             probe = self.mtu.due(self.now, said=self.now if busy else -1e9)
             if probe is not None:
                 self.probes += 1
-                assert len(probe.payload) == probe.size <= CEILING
+                assert probe.size <= CEILING
                 if probe.size <= self.takes and self._chance.random() >= self.loss:
-                    self._echoes.append((self.now + self.delay_s, probe.payload))
+                    self._echoes.append((self.now + self.delay_s, probe, False))
                 if self._chance.random() >= self.small_loss:
-                    self._echoes.append((self.now + self.delay_s, probe.small))
+                    self._echoes.append((self.now + self.delay_s, probe, True))
             for echo in [each for each in self._echoes if each[0] <= self.now]:
                 self._echoes.remove(echo)
-                if len(echo[1]) == SMALL_BYTES:
-                    self.mtu.small_echoed(echo[1], self.now)
+                _, back, small = echo
+                if small:
+                    self.mtu.small_echoed(back.id, self.now)
                 else:
-                    self.mtu.echoed(echo[1], self.now)
+                    self.mtu.echoed(back.id, back.size, self.now)
             self.now += 0.01
 
 
@@ -166,12 +167,12 @@ def test_silence_is_no_black_hole() -> None:
     assert (mtu.size, mtu.black_holes) == (CEILING, 0)
 
 
-@given(st.lists(st.binary(max_size=2000)))
-def test_echoes_of_nobodys_probes_change_nothing(payloads: list[bytes]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(64, 2000))))
+def test_echoes_of_nobodys_probes_change_nothing(echoes: list[tuple[int, int]]) -> None:
     mtu = PathMtu(CEILING, 0.0)
     mtu.due(0.0, said=0.0)
-    for payload in payloads:
-        mtu.echoed(payload, 0.0)
+    for probe, size in echoes:
+        mtu.echoed(probe, size, 0.0)
     assert mtu.size == CEILING
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.bpf.flow_page import rtt_request
 from qosctl.bpf.flow_page.rtt_request import PROBES_MAX, RoundTrip, RttRequest, RttRequestWords
-from qosctl.dtls.session.rtt_responder import LONGEST_S, PAUSE_S, RTT_PROBE_BYTES, RttResponder
+from qosctl.dtls.session.dpd_payload import DpdPayload
+from qosctl.dtls.session.rtt_responder import LONGEST_S, PAUSE_S, RttResponder
 
 FOREVER = 2**64 - 1
 TEND_S = 0.01
@@ -21,7 +22,7 @@ def fresh() -> memoryview:
     return memoryview(bytearray(8 * rtt_request.REQUEST_WORDS)).cast("Q")
 
 
-def tended(asked: RttResponder, start: float, end: float) -> list[tuple[float, Dscp, bytes]]:
+def tended(asked: RttResponder, start: float, end: float) -> list[tuple[float, Dscp, int]]:
     """What leaves while `due` is asked as often as a busy client does."""
     sent = []
     for tick in range(round(start / TEND_S), round(end / TEND_S)):
@@ -43,7 +44,8 @@ def test_the_classes_take_turns_at_their_pace_and_echoes_become_round_trips() ->
     rtt_request.ask(words, RttRequest(9, (DF, EF), FOREVER))
     sent = tended(asked, 0, 1)
     assert [dscp for _, dscp, _ in sent] == [DF, EF] * 4
-    assert all(len(payload) == RTT_PROBE_BYTES for _, _, payload in sent)
+    assert all(len(DpdPayload.ROUND_TRIP.encode(probe)) == 12 for _, _, probe in sent)
+    assert len({probe for _, _, probe in sent}) == len(sent)
     assert min(b[0] - a[0] for a, b in itertools.pairwise(sent)) >= PAUSE_S - TEND_S / 2
     asked.echoed(sent[1][2], sent[1][0] + 0.0005)
     assert rtt_request.answer(words, 9) == [
@@ -55,13 +57,13 @@ def test_an_echo_counts_once_and_only_for_the_request_at_hand() -> None:
     words = fresh()
     asked = RttResponder(RttRequestWords(words))
     rtt_request.ask(words, RttRequest(9, (EF,), FOREVER))
-    ((_, _, payload), *_) = tended(asked, 0, 0.05)
-    asked.echoed(payload, 0.02)
-    asked.echoed(payload, 5.0)
+    ((_, _, probe), *_) = tended(asked, 0, 0.05)
+    asked.echoed(probe, 0.02)
+    asked.echoed(probe, 5.0)
     assert rtt_request.answer(words, 9) == [RoundTrip(EF, 20000)]
     rtt_request.ask(words, RttRequest(10, (EF,), FOREVER))
     tended(asked, 1, 1.01)
-    asked.echoed(payload, 1.5)
+    asked.echoed(probe, 1.5)
     assert rtt_request.answer(words, 10) == [RoundTrip(EF, None)]
 
 
@@ -91,8 +93,8 @@ def test_withdrawn_is_over() -> None:
     assert tended(asked, 1, 2) == []
 
 
-@given(st.lists(st.lists(st.integers(0, 2**64 - 1), min_size=5, max_size=5), min_size=1, max_size=30), st.binary())
-def test_whatever_is_written_there_no_more_leaves_than_the_pace_allows(writes: list[list[int]], echo: bytes) -> None:
+@given(st.lists(st.lists(st.integers(0, 2**64 - 1), min_size=5, max_size=5), min_size=1, max_size=30), st.integers(0))
+def test_whatever_is_written_there_no_more_leaves_than_the_pace_allows(writes: list[list[int]], echo: int) -> None:
     words = fresh()
     asked = RttResponder(RttRequestWords(words))
     sent = 0
