@@ -28,6 +28,7 @@ from qosctl.dtls.session.loop import Loop
 from qosctl.dtls.session.marker import Marker
 from qosctl.dtls.session.monitor import PathShrunkError, SessionMonitor
 from qosctl.dtls.session.reconnect import Hurry, Reason, Recovery
+from qosctl.dtls.session.session_parts import SessionParts
 from qosctl.dtls.session.session_stats import SessionCounters, State, Statistics
 from qosctl.dtls.session.setup import Opened, open_session
 from qosctl.dtls.session.tls_control import TlsControl
@@ -36,6 +37,7 @@ from qosctl.dtls.transport.netdev import DeviceKeeper, check_name
 from qosctl.dtls.transport.network_monitor import NetworkMonitor, source_towards
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.stop import Stop, StopRequestedError, wait
+from qosctl.dtls.transport.tun import Tun
 from qosctl.dtls.tunnel_device import Device
 from qosctl.dtls.vpn.account import Account
 from qosctl.dtls.vpn.errors import PasswordUnansweredError
@@ -61,7 +63,7 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     on_connected: Callable[[ConnectedInfo], None] = lambda _: None,
     on_statistics: Callable[[Statistics], None] | None = None,
     on_event: Say = lambda _severity, _line: None,
-    parts: Factories = PLAIN,
+    factories: Factories = PLAIN,
 ) -> Statistics:
     """Connect, and carry packets until `stop.request()` is called (from a signal handler, say) or nothing helps any more.
 
@@ -71,7 +73,7 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
     `on_connected` is called once, when packets can pass; without a marker, or where it cannot mark, the tunnel works
     unmarked. `on_statistics` is called about once a second as long as there is traffic, and when
     the state changes; it must not block. `on_event` gets a line for people when the channel or the session changes.
-    `parts` may be packet_log.traced(...), which tells of each packet. Returns what was counted after a stop, which the
+    `factories` may be packet_log.traced(...), which tells of each packet. Returns what was counted after a stop, which the
     server is told of.
 
     UsageError for options that make no sense, RefusedError when the server or the kernel refuses (LoginRefusedError,
@@ -89,7 +91,14 @@ def connect(  # noqa: PLR0913  (what to do, and whom to tell)
         reporter = Reporter(counters, device, on_connected=on_connected, on_statistics=on_statistics, on_event=on_event)
         with contextlib.suppress(StopRequestedError):
             client = _Client(
-                options, stop, device=device, counters=counters, reporter=reporter, parts=parts, net=net, sockets=sockets
+                options,
+                stop,
+                device=device,
+                counters=counters,
+                reporter=reporter,
+                factories=factories,
+                net=net,
+                sockets=sockets,
             )
             client.run()
         return reporter.statistics()
@@ -106,7 +115,7 @@ class _Client:
         device: Device,
         counters: SessionCounters,
         reporter: Reporter,
-        parts: Factories,
+        factories: Factories,
         net: NetworkMonitor,
         sockets: OuterSockets,
     ) -> None:
@@ -115,7 +124,7 @@ class _Client:
         self._device = device
         self._counters = counters
         self._reporter = reporter
-        self._parts = parts
+        self._factories = factories
         self._net = net
         self._sockets = sockets
         self._gateway = Gateway.parse(options.url)
@@ -187,47 +196,13 @@ class _Client:
             if had_ipv6 and not self._device.carries_ipv6:
                 why = "the server gives no address for it"
                 self._reporter.say(Severity.WARNING, f"the tunnel carries no IPv6 any more: {why}")
-            poll = session.enter_context(select.epoll())
             now = time.monotonic()
-            name = str(self._gateway)
-            control = self._parts.control(
-                name=name,
-                channel=opened.channel,
-                protocol=opened.protocol,
-                session=opened.session,
-                addresses=tun.addresses,
-                counters=self._counters,
-                now=now,
-            )
-            failover = Failover(
-                opened=opened,
-                numbering=self._options.numbering,
-                entry=self._device.entry,
-                counters=self._counters,
-                poll=poll,
-                parts=self._parts,
-                changed=lambda state, why: self._changed(opened, control, state, why),
-                now=now,
-                key_life=self._options.key_life,
-            )
-            self._reporter.follow(opened, failover)
-            watch = SessionMonitor(name, opened, control, failover, key_life=self._options.key_life, now=now)
-            loop = Loop(
-                stop=self._stop,
-                opened=opened,
-                tun=tun,
-                failover=failover,
-                control=control,
-                watch=watch,
-                net=self._net,
-                poll=poll,
-                counters=self._counters,
-                report=self._reporter.report if self._reporter.wants_reports else None,
-                decoder=self._parts.decoder(opened.protocol),
-            )
+            parts = self._assemble(opened, tun, session.enter_context(select.epoll()), now)
+            self._reporter.follow(opened, parts.failover)
+            failover = parts.failover
             goodbye = False
             try:
-                loop.run(now + (0.0 if opened.too_small or opened.session.no_dtls else self._hold_s))
+                Loop(parts).run(now + (0.0 if opened.too_small or opened.session.no_dtls else self._hold_s))
                 goodbye = True
             finally:
                 if opened.too_small and not failover.too_small:
@@ -236,7 +211,44 @@ class _Client:
                 self._over_tls = failover.dtls is None
                 failover.close(time.monotonic(), goodbye=goodbye)
                 if goodbye:
-                    control.say_goodbye()
+                    parts.control.say_goodbye()
+
+    def _assemble(self, opened: Opened, tun: Tun, poll: select.epoll, now: float) -> SessionParts:
+        """Make what carries packets through this session. `failover` is to be closed."""
+        name, counters, factories, key_life = str(self._gateway), self._counters, self._factories, self._options.key_life
+        control = factories.control(
+            name=name,
+            channel=opened.channel,
+            protocol=opened.protocol,
+            session=opened.session,
+            addresses=tun.addresses,
+            counters=counters,
+            now=now,
+        )
+        failover = Failover(
+            opened=opened,
+            numbering=self._options.numbering,
+            entry=self._device.entry,
+            counters=counters,
+            poll=poll,
+            factories=factories,
+            changed=lambda state, why: self._changed(opened, control, state, why),
+            now=now,
+            key_life=key_life,
+        )
+        return SessionParts(
+            stop=self._stop,
+            net=self._net,
+            tun=tun,
+            poll=poll,
+            counters=counters,
+            opened=opened,
+            decoder=factories.decoder(opened.protocol),
+            control=control,
+            failover=failover,
+            monitor=SessionMonitor(name, opened, control, failover, key_life=key_life, now=now),
+            report=self._reporter.report if self._reporter.wants_reports else None,
+        )
 
     def _changed(self, opened: Opened, control: TlsControl, state: State, why: str) -> None:
         """The packets have another channel, or one again."""

@@ -57,7 +57,7 @@ class DtlsChannel:
         session: Session,
         outer: IPv4Address | IPv6Address,
         counters: SessionCounters,
-        parts: Factories,
+        factories: Factories,
         now: float,
         path: PathMtu | None = None,
     ) -> None:
@@ -70,8 +70,8 @@ class DtlsChannel:
         self.udp = udp
         self.descriptor = udp.fileno()
         self.suite = finished.suite
-        self.opener = parts.opener(keys.cipher, keys.server_key, keys.server_iv)
-        self.uplink = parts.uplink(sealer, numbering, None, data_byte=protocol.data_byte, sent=counters.sent)
+        self.opener = factories.opener(keys.cipher, keys.server_key, keys.server_iv)
+        self.uplink = factories.uplink(sealer, numbering, None, data_byte=protocol.data_byte, sent=counters.sent)
         self.prober = numbering if isinstance(numbering, ProbingNumbering) else None
         self._switched = numbering if isinstance(numbering, SwitchedNumbering) else None
         self._entry = entry

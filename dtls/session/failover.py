@@ -67,7 +67,7 @@ class Failover:
         entry: FlowEntry,
         counters: SessionCounters,
         poll: select.epoll,
-        parts: Factories,
+        factories: Factories,
         changed: Callable[[State, str], None],
         now: float,
         key_life: KeyLife = KEY_LIFE,
@@ -78,7 +78,7 @@ class Failover:
         self._entry = entry
         self._counters = counters
         self._poll = poll
-        self._parts = parts
+        self._factories = factories
         self._changed = changed
         self._key_life = key_life
         self.dtls: DtlsChannel | None = None
@@ -253,7 +253,7 @@ class Failover:
             session=session,
             outer=self._opened.outer,
             counters=self._counters,
-            parts=self._parts,
+            factories=self._factories,
             now=now,
             path=None if before is None or before.suite != finished.suite else before.path,
         )

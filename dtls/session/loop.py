@@ -7,8 +7,8 @@
 Nothing waits for a batch to fill. What the UDP socket has no room for waits in `send_queue`. When TLS carries and is full,
 the TUN is left alone, and the kernel drops as it would for any other link.
 
-Everything but the packets' own way is a chore (`_tend`) and waits for a pause: the answer to what has just been sent may
-be on its way, and it would wait for the chores.
+Everything but the packets' own way is a chore (`_do_chores`) and waits for a pause: the answer to what has just been sent
+may be on its way, and it would wait for the chores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from qosctl.bpf.dscp import Ecn
 from qosctl.dtls.drop_reason import DropReason
@@ -25,17 +26,12 @@ from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPT
 from qosctl.dtls.packets.read_budget import ReadBudget
 from qosctl.dtls.record.protection import APPLICATION_DATA
 from qosctl.dtls.session.dtls_channel import DtlsChannel, DtlsLostError
-from qosctl.dtls.session.failover import Failover
-from qosctl.dtls.session.monitor import SessionMonitor
 from qosctl.dtls.session.send_queue import SendQueue
-from qosctl.dtls.session.session_stats import SessionCounters
-from qosctl.dtls.session.setup import Opened
-from qosctl.dtls.session.tls_control import TlsControl
-from qosctl.dtls.transport.network_monitor import NetworkMonitor, SleepWatch
-from qosctl.dtls.transport.stop import Stop
-from qosctl.dtls.transport.tun import READ_LIMIT, Tun
+from qosctl.dtls.session.session_parts import SessionParts
+from qosctl.dtls.transport.network_monitor import SleepWatch
+from qosctl.dtls.transport.tun import READ_LIMIT
 from qosctl.dtls.transport.udp import RECEIVE_READS, Arrival
-from qosctl.dtls.vpn.frames import FrameKind, StreamDecoder
+from qosctl.dtls.vpn.frames import FrameKind
 
 REPORT_S = 1.0
 PAUSE_S = 0.001
@@ -53,54 +49,48 @@ MOST_EVENTS = 8
 _NOT_ECT = Ecn.NOT_ECT  # every packet asks for it
 
 
+class _Watched(NamedTuple):
+    """What is waited for at each descriptor: epoll's events."""
+
+    tun: int
+    channel: int
+    udp: int
+
+
+_READING = _Watched(select.EPOLLIN, select.EPOLLIN, select.EPOLLIN)
+"""Mostly so: nothing that we send waits, and nothing that we are sent."""
+
+
 class Loop:
     """Moves packets until the stop is requested or the session ends. It owns nothing it is given."""
 
-    def __init__(  # noqa: PLR0913  (each is one part of the picture above)
-        self,
-        *,
-        stop: Stop,
-        opened: Opened,
-        tun: Tun,
-        failover: Failover,
-        control: TlsControl,
-        watch: SessionMonitor,
-        net: NetworkMonitor,
-        poll: select.epoll,
-        counters: SessionCounters,
-        report: Callable[[], None] | None,
-        decoder: StreamDecoder,
-    ) -> None:
-        """`report` is called about once a second while things move."""
-        self._stop = stop
-        self._channel = opened.channel
-        self._early = opened.early
-        self._data_byte = opened.protocol.data_byte
-        self._tun = tun
-        self._failover = failover
-        self._control = control
-        self._watch = watch
-        self._net = net
-        self._poll = poll
-        self._counters = counters
-        self._report = report
-        self._next_report = math.inf
-        self._tended = self._due = -math.inf
-        self._pause_at = math.inf
-        self._take_over_at = math.inf
-        self._undecided = True
-        self._unsettled = True
+    def __init__(self, parts: SessionParts) -> None:
+        self._stop = parts.stop
+        self._channel = parts.opened.channel
+        self._early = parts.opened.early
+        self._data_byte = parts.opened.protocol.data_byte
+        self._tun = parts.tun
+        self._failover = parts.failover
+        self._control = parts.control
+        self._monitor = parts.monitor
+        self._net = parts.net
+        self._poll = parts.poll
+        self._counters = parts.counters
+        self._report = parts.report
+        self._decoder = parts.decoder
+        self._chores_at = self._chores_done_at = -math.inf
+        self._pause_at = math.inf  # when chores may be done, because nothing more has come; infinity if nothing has at all
+        self._report_at = math.inf
+        self._tls_takes_over_at: float | None = None  # until then packets wait for DTLS; None once it is decided
         self._sleep = SleepWatch()
         self._tun_burst, self._udp_burst = ReadBudget(READ_LIMIT), ReadBudget(RECEIVE_READS)
-        self._decoder = decoder
-        self._sender = SendQueue(counters, time.monotonic)
-        self._tun_descriptor = tun.fileno()
-        self._others = frozenset({each.fileno() for each in (opened.channel, stop, net)})  # neither TUN nor UDP
-        self._channel_events = self._udp_events = select.EPOLLIN
-        self._tun_events = 0
+        self._sender = SendQueue(parts.counters, time.monotonic)
+        self._tun_descriptor = parts.tun.fileno()
+        self._not_udp = frozenset({each.fileno() for each in (parts.tun, parts.opened.channel, parts.stop, parts.net)})
+        self._watched = _READING._replace(tun=0)
 
-    def run(self, take_over_at: float) -> None:
-        """Run until the stop. Packets wait for DTLS until `take_over_at`, then TLS carries them.
+    def run(self, tls_takes_over_at: float) -> None:
+        """Run until the stop. Packets wait for DTLS until `tls_takes_over_at`, then TLS carries them.
 
         SessionEndedError, SilentError, ConnectionLostError, FrameError, and SessionMonitor's errors say how the session
         ended; NotAttachedError when the device is gone.
@@ -111,31 +101,30 @@ class Loop:
         now = time.monotonic()
         self._take_stream(self._early, now)
         self._read_channel(now)  # what TLS holds already, no socket will announce
-        self._take_over_at = take_over_at
+        self._tls_takes_over_at = tls_takes_over_at
         clock, poll, serve = time.monotonic, self._poll.poll, self._serve
         now = clock()
-        self._tend(now)
+        self._do_chores(now)
         while not self._stop.requested:
-            if self._sender.stuck or self._channel.unsent or self._unsettled:
-                self._want()
-            ready = poll(max(0.0, min(self._due, self._pause_at) - now), MOST_EVENTS)
+            if self._sender.stuck or self._channel.unsent or self._watched is not _READING:
+                self._watch()
+            ready = poll(max(0.0, min(self._chores_at, self._pause_at) - now), MOST_EVENTS)
             now = clock()
             if ready:
                 serve(ready, now)
-                self._pause_at = max(now + PAUSE_S, self._tended + TEND_S)
-            if not ready or now >= self._due or now >= self._tended + TEND_AT_LEAST_S:
-                self._tend(now)
+                self._pause_at = max(now + PAUSE_S, self._chores_done_at + TEND_S)
+            if not ready or now >= self._chores_at or now >= self._chores_done_at + TEND_AT_LEAST_S:
+                self._do_chores(now)
 
-    def _tend(self, now: float) -> None:
+    def _do_chores(self, now: float) -> None:
         """Let every part do what is due, and note when something is next."""
-        self._tended = now
-        if self._pause_at < math.inf and self._next_report == math.inf and self._report is not None:
-            self._next_report = now + REPORT_S  # something has moved
+        self._chores_done_at = now
+        if self._something_has_come and self._report_at == math.inf and self._report is not None:
+            self._report_at = now + REPORT_S
         self._pause_at = math.inf
-        due = min(self._watch.tend(now), self._failover.tend(now), self._control.tend(now), now + LOOK_S)
-        if self._undecided:
-            self._decide(now)
-            due = min(due, self._take_over_at) if self._undecided else due
+        due = min(self._monitor.tend(now), self._failover.tend(now), self._control.tend(now), now + LOOK_S)
+        if self._tls_takes_over_at is not None:
+            due = min(due, self._decide(now, self._tls_takes_over_at))
         dtls = self._failover.dtls
         if dtls is not None:
             self._tun.fit(dtls.path.size)
@@ -148,40 +137,44 @@ class Loop:
                 due = min(due, now + RETRY_S) if self._sender.stuck else due
         elif packets := self._sender.give_back():
             self._send_over_tls(packets, beside_dtls=True)
-        if now >= self._next_report and self._report is not None:
+        if now >= self._report_at and self._report is not None:
             self._report()
-            self._next_report = math.inf
-        self._due = min(due, self._next_report)
-        if self._sleep.slept(now, self._due):
-            self._watch.woke(now)
-            self._due = now
+            self._report_at = math.inf
+        self._chores_at = min(due, self._report_at)
+        if self._sleep.slept(now, self._chores_at):
+            self._monitor.woke(now)
+            self._chores_at = now
 
-    def _decide(self, now: float) -> None:
-        """Let packets wait for DTLS no longer, once it is there or has taken too long."""
-        if self._failover.dtls is not None:
-            self._undecided = False
-        elif now >= self._take_over_at:
-            self._undecided = False
+    @property
+    def _something_has_come(self) -> bool:
+        """Whether any descriptor was ready since the last chores."""
+        return self._pause_at < math.inf
+
+    def _decide(self, now: float, takes_over_at: float) -> float:
+        """Let packets wait no longer once DTLS is there or has taken too long; return when to look again."""
+        if self._failover.dtls is None:
+            if now < takes_over_at:
+                return takes_over_at
             self._failover.take_over()
+        self._tls_takes_over_at = None
+        return math.inf
 
-    def _want(self) -> None:
+    def _watch(self) -> None:
         """Watch each descriptor for what can be done with it now."""
-        dtls = self._failover.dtls
-        full = dtls is None and self._control.congested
-        tun = 0 if full or self._undecided else select.EPOLLIN
-        channel = select.EPOLLIN | (select.EPOLLOUT if self._channel.unsent else 0)
-        udp = select.EPOLLIN | (select.EPOLLOUT if self._sender.stuck else 0)
-        if tun != self._tun_events:
-            self._tun_events = tun
-            self._poll.modify(self._tun.fileno(), tun)
-        if channel != self._channel_events:
-            self._channel_events = channel
-            self._poll.modify(self._channel.fileno(), channel)
-        if udp != self._udp_events:
-            self._udp_events = udp
-            if dtls is not None:
-                self._poll.modify(dtls.udp.fileno(), udp)
-        self._unsettled = not tun or channel != select.EPOLLIN or udp != select.EPOLLIN
+        dtls, watched = self._failover.dtls, self._watched
+        waits = self._tls_takes_over_at is not None or (dtls is None and self._control.congested)
+        wanted = _Watched(
+            tun=0 if waits else select.EPOLLIN,
+            channel=select.EPOLLIN | (select.EPOLLOUT if self._channel.unsent else 0),
+            udp=select.EPOLLIN | (select.EPOLLOUT if self._sender.stuck else 0),
+        )
+        if wanted.tun != watched.tun:
+            self._poll.modify(self._tun.fileno(), wanted.tun)
+        if wanted.channel != watched.channel:
+            self._poll.modify(self._channel.fileno(), wanted.channel)
+        if wanted.udp != watched.udp and dtls is not None:
+            self._poll.modify(dtls.udp.fileno(), wanted.udp)
+        self._watched = _READING if wanted == _READING else wanted
 
     def _serve(self, ready: list[tuple[int, int]], now: float) -> None:
         packets = False
@@ -190,14 +183,14 @@ class Loop:
         for descriptor, events in ready:
             if descriptor == self._tun_descriptor:
                 packets = True
-            elif descriptor not in self._others:
+            elif descriptor not in self._not_udp:  # of a channel, or of a handshake under way
                 self._serve_udp(descriptor, events, now, len(ready))
             elif descriptor == self._channel.fileno():
                 self._read_channel(now)
             elif descriptor == self._net.fileno():
                 self._net.drain()
-                self._watch.news(now)
-                self._due = now
+                self._monitor.news(now)
+                self._chores_at = now
         if packets:  # last: the echoes that have come tell which numbers they need
             self._read_tun(now, len(ready))
 
@@ -208,7 +201,7 @@ class Loop:
             return
         if dtls is None or descriptor != dtls.descriptor:
             self._failover.go_on(now)
-            self._due = now
+            self._chores_at = now
             return
         if events & ~select.EPOLLOUT:
             arrivals = dtls.udp.arrivals(self._udp_burst.limit)
@@ -221,7 +214,7 @@ class Loop:
 
     def _read_tun(self, now: float, ready: int) -> None:
         burst = self._tun_burst
-        packets = self._tun.read_dry(burst.limit)
+        packets = self._tun.read(burst.limit)
         burst.came(len(packets), now, ready)
         if not packets:
             return
@@ -241,7 +234,7 @@ class Loop:
         else:
             self._sender.send(dtls, packets, now)
         if self._sender.stuck:
-            self._due = min(self._due, now + RETRY_S)
+            self._chores_at = min(self._chores_at, now + RETRY_S)
 
     def _send_over_tls(self, packets: Sequence[bytes], *, beside_dtls: bool = False) -> None:
         if beside_dtls and self._control.congested:  # the device is not left alone for TLS while DTLS has room
@@ -277,7 +270,7 @@ class Loop:
                                 self._control.judge(frame)
         except DtlsLostError as error:
             self._failover.lost(dtls, str(error), now)
-            self._due = now
+            self._chores_at = now
 
     def _read_channel(self, now: float) -> None:
         if self._channel.unsent:

@@ -14,7 +14,7 @@ from qosctl.bpf.errors import NotAttachedError
 from qosctl.dtls.transport.netdev import MAX_MTU, MIN_MTU, MIN_MTU_IPV6, DeviceKeeper, Interface, NetDevice
 
 READ_LIMIT = 128
-"""Packets of one `read_dry` at the most: long batches even of several classes, yet the downlink waits for 0.4 ms only."""
+"""Packets of one `read` at the most: long batches even of several classes, yet the downlink waits for 0.4 ms only."""
 _GONE = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO})
 _NO_MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
 
@@ -53,7 +53,7 @@ class Tun:
         """Return the descriptor, for a selector; -1 after `close`."""
         return self._descriptor
 
-    def read_dry(self, limit: int = READ_LIMIT) -> list[bytes]:
+    def read(self, limit: int = READ_LIMIT) -> list[bytes]:
         """Return the packets that wait, `limit` at most, in order; empty when there are none.
 
         NotAttachedError when the device is gone.

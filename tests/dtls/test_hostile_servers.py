@@ -63,10 +63,10 @@ def options(lab: Topology, port: int, identity: Ocserv, **more: object) -> Conne
     return dataclasses.replace(plain, **more)  # type: ignore[arg-type]  # the test names fields that exist
 
 
-def overheard(lab: Topology, port: int, identity: Ocserv, said: Said, parts: Factories = PLAIN) -> Tunnel:
+def overheard(lab: Topology, port: int, identity: Ocserv, said: Said, factories: Factories = PLAIN) -> Tunnel:
     """A tunnel whose lines go into `said`."""
     wanted = options(lab, port, identity)
-    return Tunnel(lab.client, wanted, on_event=lambda severity, line: said.append((severity, line)), parts=parts)
+    return Tunnel(lab.client, wanted, on_event=lambda severity, line: said.append((severity, line)), factories=factories)
 
 
 class Alerting(ScriptedServer):

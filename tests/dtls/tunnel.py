@@ -31,13 +31,13 @@ class Tunnel:
         *,
         marker: Marker | None = None,
         on_event: Say = lambda _severity, _line: None,
-        parts: Factories = PLAIN,
+        factories: Factories = PLAIN,
     ) -> None:
         self._namespace = namespace
         self._options = options
         self._marker = marker
         self._on_event = on_event
-        self._parts = parts
+        self._factories = factories
         self._stop = Stop()
         self._connected = threading.Event()
         self._thread = threading.Thread(target=self._run, name="client", daemon=True)
@@ -98,7 +98,7 @@ class Tunnel:
                     marker=self._marker,
                     on_connected=self._note,
                     on_event=self._on_event,
-                    parts=self._parts,
+                    factories=self._factories,
                 )
         except QosctlError as error:
             self.error = error

@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
             on_connected=lambda info: None if arguments.quiet else _say_connected(info, out),
             on_statistics=place.marker.publish,
             on_event=log.say,
-            parts=_parts(arguments, log),
+            factories=_factories(arguments, log),
         )
     return Exit.FINE
 
@@ -161,7 +161,7 @@ def _least(arguments: argparse.Namespace) -> Severity:
     return Severity.WARNING if arguments.quiet else Severity.NOTICE
 
 
-def _parts(arguments: argparse.Namespace, log: Log) -> Factories:
+def _factories(arguments: argparse.Namespace, log: Log) -> Factories:
     if not arguments.debug:
         return PLAIN
     from qosctl.dtls.packet_log import traced  # noqa: PLC0415 - for those who look on

@@ -39,12 +39,12 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.now = 0.0
-        self.parts: Factories = traced(self.lines.append, lambda: self.now, ANYCONNECT)
+        self.factories: Factories = traced(self.lines.append, lambda: self.now, ANYCONNECT)
 
     def uplink(self, *, ring: bool = True) -> Batcher:
         words = memoryview(bytearray(8 * RING_WORDS)).cast("Q") if ring else None
         sealer = RecordSealer(Cipher.AES_128_GCM, KEY, IV)
-        return self.parts.uplink(sealer, PlainNumbering(FIRST), words, data_byte=DATA_BYTE, batch_s=math.inf)
+        return self.factories.uplink(sealer, PlainNumbering(FIRST), words, data_byte=DATA_BYTE, batch_s=math.inf)
 
     def seal(self, packets: list[bytes], *, ring: bool = True) -> list[memoryview]:
         uplink = self.uplink(ring=ring)
@@ -77,7 +77,7 @@ def test_without_a_ring_no_mark_is_claimed() -> None:
 def test_what_comes_is_told_with_its_record() -> None:
     told = Told()
     records = Told().seal([ipv4(EF, 50)])
-    opener = told.parts.opener(Cipher.AES_128_GCM, KEY, IV)
+    opener = told.factories.opener(Cipher.AES_128_GCM, KEY, IV)
     assert len(opener.open(records[0])) == 1
     assert opener.open(records[0]) == []  # a replay is no packet
     assert told.lines == ["in  IPv4 ESP EF ECT_1 39 bytes, record 1.16"]
@@ -85,9 +85,13 @@ def test_what_comes_is_told_with_its_record() -> None:
 
 def test_frames_that_are_no_packets_are_told_by_kind_and_length() -> None:
     told = Told()
-    uplink = told.parts.uplink(RecordSealer(Cipher.AES_128_GCM, KEY, IV), PlainNumbering(FIRST), None, data_byte=DATA_BYTE)
+    uplink = told.factories.uplink(
+        RecordSealer(Cipher.AES_128_GCM, KEY, IV), PlainNumbering(FIRST), None, data_byte=DATA_BYTE
+    )
     uplink.seal_control(encode_dtls(FrameKind.DPD_OUT, SECRET), EF, 0.0)
-    told.parts.decoder(ANYCONNECT).feed(encode_cstp(FrameKind.DATA, ipv4(EF, 6)) + encode_cstp(FrameKind.DISCONN, SECRET))
+    told.factories.decoder(ANYCONNECT).feed(
+        encode_cstp(FrameKind.DATA, ipv4(EF, 6)) + encode_cstp(FrameKind.DISCONN, SECRET)
+    )
     assert told.lines == [
         "out DPD_OUT 19 bytes, record 1.16, no mark",
         "in  IPv4 TCP EF ECT_1 39 bytes, TLS",

@@ -51,7 +51,7 @@ class Stage:
             entry=FlowEntry(None, ""),
             counters=SessionCounters(),
             poll=self._poll,
-            parts=PLAIN,
+            factories=PLAIN,
             changed=lambda _state, why: self.why.append(why),
             now=0.0,
         )
@@ -70,7 +70,7 @@ class Stage:
             session=SESSION,
             outer=ip_address("127.0.0.1"),
             counters=SessionCounters(),
-            parts=PLAIN,
+            factories=PLAIN,
             now=now,
         )
         return self.failover.dtls
