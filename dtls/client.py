@@ -200,18 +200,18 @@ class _Client:
             parts = self._assemble(opened, tun, session.enter_context(select.epoll()), now)
             self._reporter.follow(opened, parts.failover)
             failover = parts.failover
-            goodbye = False
+            asked = False  # whether the end is ours
             try:
                 Loop(parts).run(now + (0.0 if opened.too_small or opened.session.no_dtls else self._hold_s))
-                goodbye = True
+                asked = True
             finally:
                 if opened.too_small and not failover.too_small:
                     self._path_mtu = LINK_MTU_MAX
                 self._too_small = failover.too_small
                 self._over_tls = failover.dtls is None
-                failover.close(time.monotonic(), goodbye=goodbye)
-                if goodbye:
-                    parts.control.say_goodbye()
+                failover.close(time.monotonic(), tell_server=asked)
+                if asked:
+                    parts.control.send_disconnect()
 
     def _assemble(self, opened: Opened, tun: Tun, poll: select.epoll, now: float) -> SessionParts:
         """Make what carries packets through this session. `failover` is to be closed."""

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qosctl.bpf.dscp import Dscp
+from qosctl.dtls.ip_sizes import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES
 from qosctl.dtls.numbering.plain import Numbering
 from qosctl.dtls.packets.batch import Batch, Batcher
-from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, traffic_class_of
+from qosctl.dtls.packets.inner_header import traffic_class_of
 from qosctl.dtls.record.keys import Cipher
 from qosctl.dtls.record.protection import APPLICATION_DATA, OpenedRecord, RecordOpener, RecordSealer
 from qosctl.dtls.session.factories import Factories

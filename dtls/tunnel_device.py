@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 
 from qosctl.dtls.host_config import Following, HostConfigurator
+from qosctl.dtls.ip_sizes import IPV6_MTU_MIN
 from qosctl.dtls.session.flow_entry import FlowEntry
 from qosctl.dtls.session.marker import Marker
 from qosctl.dtls.session.setup import Opened
 from qosctl.dtls.transport.netdev import DeviceKeeper
 from qosctl.dtls.transport.stop import Stop
 from qosctl.dtls.transport.tun import Tun
-from qosctl.dtls.vpn.session import IPV6_MTU_MIN, RECORD_OVERHEAD
+from qosctl.dtls.vpn.session import RECORD_OVERHEAD
 
 
 class Device:

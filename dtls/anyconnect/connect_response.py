@@ -10,11 +10,12 @@ from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.printable import short_line
 from qosctl.dtls.anyconnect.login import SESSION_COOKIE, common_fields
 from qosctl.dtls.anyconnect.network_fields import parse_network
+from qosctl.dtls.ip_sizes import IPV6_MTU_MIN
 from qosctl.dtls.vpn.credentials import CookieLogin
 from qosctl.dtls.vpn.errors import CookieRefusedError
 from qosctl.dtls.vpn.http import Response, request
 from qosctl.dtls.vpn.server_url import Gateway
-from qosctl.dtls.vpn.session import ADDRESSES_MAX, IPV6_MTU_MIN, TUNNEL_MTU_MIN, Interface, Session, Timers, is_tunnels
+from qosctl.dtls.vpn.session import ADDRESSES_MAX, TUNNEL_MTU_MIN, Interface, Session, Timers, is_tunnels
 
 APP_ID_BYTES = 32
 REKEY_MIN_S = 5

@@ -49,6 +49,6 @@ ANYCONNECT = VpnProtocol(
     packet_to_stream=encode_cstp_packet,
     encode_stream=encode_cstp,
     stream_decoder=CstpDecoder,
-    goodbye=DISCONNECT,
+    disconnect=DISCONNECT,
     end_message=end_message,
 )

@@ -15,7 +15,7 @@ DSCP is ignored (RFC 2983: anyone on the path could have set it). Never raises: 
 from __future__ import annotations
 
 from qosctl.bpf.dscp import Ecn
-from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES
+from qosctl.dtls.ip_sizes import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES
 
 _ECN = tuple(Ecn(value) for value in range(4))
 _CHECKSUM = slice(10, 12)

@@ -12,9 +12,8 @@ inside the tunnel counts by its own outer header.
 from __future__ import annotations
 
 from qosctl.bpf.dscp import Dscp, TrafficClass
+from qosctl.dtls.ip_sizes import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES
 
-IPV4_HEADER_BYTES = 20
-IPV6_HEADER_BYTES = 40
 IPV4_WITHOUT_OPTIONS = 0x45
 """The first byte of nearly every packet: the second one is the traffic class then."""
 

@@ -13,13 +13,13 @@ import socket
 import sys
 from ipaddress import IPv4Address, IPv6Address
 
+from qosctl.dtls.ip_sizes import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, IPV6_MTU_MIN, MTU_OPTION, TCP_HEADER_BYTES
 from qosctl.dtls.transport.outer_sockets import way_to
 from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 from qosctl.dtls.transport.tls_channel import TlsChannel
-from qosctl.dtls.vpn.session import IPV6_MTU_MIN, LINK_MTU_MAX, RECORD_OVERHEAD, TUNNEL_MTU_MIN, outer_headers
+from qosctl.dtls.vpn.session import LINK_MTU_MAX, RECORD_OVERHEAD, TUNNEL_MTU_MIN, outer_headers
 
-_IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h
-_TCP_HEADER_BYTES, _TIMESTAMPS_BYTES = 20, 12
+_TIMESTAMPS_BYTES = 12
 _TCPI_OPT_TIMESTAMPS = 1
 
 
@@ -61,15 +61,14 @@ def _by_segment(channel: TlsChannel) -> int:
     segment = int.from_bytes(channel.socket_option(socket.IPPROTO_TCP, socket.TCP_MAXSEG), sys.byteorder)
     options = channel.socket_option(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5]
     timestamps = _TIMESTAMPS_BYTES if options & _TCPI_OPT_TIMESTAMPS else 0
-    return segment + timestamps + _TCP_HEADER_BYTES + (20 if channel.peer[0] == socket.AF_INET else 40)
+    ip_header = IPV4_HEADER_BYTES if channel.peer[0] == socket.AF_INET else IPV6_HEADER_BYTES
+    return segment + timestamps + TCP_HEADER_BYTES + ip_header
 
 
 def _believed(channel: TlsChannel) -> int:
     """Return what the kernel believes of the path, rumours included."""
-    ipv4 = channel.peer[0] == socket.AF_INET
-    level, option = (socket.IPPROTO_IP, _IP_MTU) if ipv4 else (socket.IPPROTO_IPV6, _IPV6_MTU)
     try:
-        return int.from_bytes(channel.socket_option(level, option), sys.byteorder)
+        return int.from_bytes(channel.socket_option(*MTU_OPTION[channel.peer[0]]), sys.byteorder)
     except OSError as error:
         if error.errno != errno.ENOTCONN:
             raise

@@ -4,7 +4,8 @@ A peer answers DPD_OUT with DPD_RESP. The server counts only what it hears on th
 TLS channel is silent for three times its DPD however busy DTLS is. So this asks after `dpd` seconds in which either
 side was silent, and gives up after twice `dpd` seconds in which nothing at all was heard.
 
-Other things make it ask sooner, every DOUBT_EVERY_S, and give up after `patience` requests in a row without an answer:
+Other things make it ask sooner, every DOUBT_EVERY_S, and give up after `unanswered_limit` requests in a row without an
+answer:
 
 - a peer that says nothing although we have spoken for `quiet` seconds;
 - `doubt`, when the network has changed or time has jumped. It begins anew with each doubt, for DOUBT_RENEWED_S at the most:
@@ -12,7 +13,7 @@ Other things make it ask sooner, every DOUBT_EVERY_S, and give up after `patienc
 - a peer that was busy and has said nothing for `quiet` seconds: a client that only receives cannot tell silence from a
   dead path;
 - what we send, if no request has been answered for PROOF_S: packets from the peer do not prove that ours arrive. Here it
-  takes `proof` requests, because the channel does carry something, and a request may wait in a long queue.
+  takes `unproven_limit` requests, because the channel does carry something, and a request may wait in a long queue.
 
 The last two are for a peer that has answered a request before.
 """
@@ -43,26 +44,39 @@ class Due(enum.Enum):
 
 
 class DeadPeerDetection:
-    """The quiet times of one channel. Store the current time in `heard` and `said` as frames come and go.
+    """The quiet times of one channel. Store the current time in `last_rx` and `last_tx` as frames come and go.
 
     With an infinite `quiet` only time and `doubt` count, as is right where the transport itself finds out what is lost.
     """
 
     __slots__ = (
-        "_answered", "_asked", "_doubted", "_dpd", "_keepalive", "_patience", "_proof", "_quiet", "_unanswered",
-        "_unproven", "_wondering", "heard", "said",
+        "_answered",
+        "_asked",
+        "_doubted",
+        "_dpd",
+        "_keepalive",
+        "_quiet",
+        "_unanswered",
+        "_unanswered_limit",
+        "_unproven",
+        "_unproven_limit",
+        "_wondering",
+        "last_rx",
+        "last_tx",
     )  # fmt: skip
 
-    heard: float
-    said: float
+    last_rx: float
+    last_tx: float
 
-    def __init__(self, timers: Timers, now: float, *, quiet: float = math.inf, patience: int = 8, proof: int = 16) -> None:
+    def __init__(
+        self, timers: Timers, now: float, *, quiet: float = math.inf, unanswered_limit: int = 8, unproven_limit: int = 16
+    ) -> None:
         self._dpd = float(timers.dpd) if timers.dpd else math.inf
         self._keepalive = float(timers.keepalive) if timers.keepalive else math.inf
         self._quiet = quiet
-        self._patience = patience
-        self._proof = proof
-        self.heard = self.said = now
+        self._unanswered_limit = unanswered_limit
+        self._unproven_limit = unproven_limit
+        self.last_rx = self.last_tx = now
         self._asked = self._doubted = self._wondering = -math.inf
         self._answered = math.inf  # nothing is to be proven before the first answer
         self._unanswered = self._unproven = 0
@@ -75,23 +89,23 @@ class DeadPeerDetection:
 
     def due(self, now: float) -> Due:
         """Say what is due, and take it as done: a DPD or a keepalive asked for here counts as said now."""
-        if self._asked <= self.heard:
+        if self._asked <= self.last_rx:
             self._unanswered = 0
-        if now >= self.heard + 2 * self._dpd or (now >= self._asked + DOUBT_EVERY_S and self._given_up(now)):
+        if now >= self.last_rx + 2 * self._dpd or (now >= self._asked + DOUBT_EVERY_S and self._given_up(now)):
             return Due.DEAD
         if now >= self._next_request():
-            self._asked = self.said = now
+            self._asked = self.last_tx = now
             self._unanswered += 1
             self._unproven += 1
             return Due.DPD
-        if now >= self.said + self._keepalive:
-            self.said = now
+        if now >= self.last_tx + self._keepalive:
+            self.last_tx = now
             return Due.KEEPALIVE
         return Due.NOTHING
 
     def doubt(self, now: float) -> None:
         """Ask at once, and go on asking until something is heard."""
-        if self._doubted <= self.heard:
+        if self._doubted <= self.last_rx:
             self._wondering = now  # since when, without a word
         elif now >= self._wondering + DOUBT_RENEWED_S:
             return
@@ -100,20 +114,22 @@ class DeadPeerDetection:
 
     def next_time(self) -> float:
         """Return when `due` next has something to say, if nothing is heard or said until then; may be infinite."""
-        return min(self.heard + 2 * self._dpd, self._next_request(), self.said + self._keepalive)
+        return min(self.last_rx + 2 * self._dpd, self._next_request(), self.last_tx + self._keepalive)
 
     def _given_up(self, now: float) -> bool:
-        silent = self._doubted > self.heard or (self.said > self.heard and now >= self.heard + self._quiet)
-        unheard = self.said > self._answered and now >= self._answered + PROOF_S
-        return (silent and self._unanswered >= self._patience) or (unheard and self._unproven >= self._proof)
+        silent = self._doubted > self.last_rx or (self.last_tx > self.last_rx and now >= self.last_rx + self._quiet)
+        unheard = self.last_tx > self._answered and now >= self._answered + PROOF_S
+        return (silent and self._unanswered >= self._unanswered_limit) or (
+            unheard and self._unproven >= self._unproven_limit
+        )
 
     def _next_request(self) -> float:
-        usual = max(min(self.heard, self.said) + self._dpd, self._asked + self._dpd / _REPEATS)
+        usual = max(min(self.last_rx, self.last_tx) + self._dpd, self._asked + self._dpd / _REPEATS)
         sooner = math.inf
-        if self._doubted > self.heard:
+        if self._doubted > self.last_rx:
             sooner = self._doubted
-        elif self.said > self.heard or self.heard > self._answered:
-            sooner = self.heard + self._quiet
-        if self.said > self._answered:
+        elif self.last_tx > self.last_rx or self.last_rx > self._answered:
+            sooner = self.last_rx + self._quiet
+        if self.last_tx > self._answered:
             sooner = min(sooner, self._answered + PROOF_S)
         return min(usual, max(sooner, self._asked + DOUBT_EVERY_S))

@@ -29,13 +29,13 @@ from qosctl.dtls.session.session_stats import SessionCounters
 from qosctl.dtls.transport.udp import UdpSocket
 from qosctl.dtls.vpn.frames import Frame, FrameKind
 from qosctl.dtls.vpn.protocol import VpnProtocol
-from qosctl.dtls.vpn.session import Session
+from qosctl.dtls.vpn.session import Session, outer_headers
 
 CLOSE_NOTIFY = b"\x01\x00"
 """Warning, close_notify (RFC 5246 section 7.2.1)."""
 QUIET_S = 2.0
-"""How long we speak without hearing anything before we ask; after PATIENCE requests without an answer TLS takes over."""
-PATIENCE = 8
+"""How long we speak without hearing anything before we ask; after UNANSWERED_LIMIT requests TLS takes over."""
+UNANSWERED_LIMIT = 8
 _FATAL = 2
 
 
@@ -44,7 +44,7 @@ class DtlsLostError(NotAttachedError):
 
 
 class DtlsChannel:
-    """One DTLS epoch. Store the time in `life.said` and `life.heard` as packets pass."""
+    """One DTLS epoch. Store the time in `life.last_tx` and `life.last_rx` as packets pass."""
 
     def __init__(  # noqa: PLR0913  (what it is made of)
         self,
@@ -78,11 +78,11 @@ class DtlsChannel:
         self._rtt_responder: RttResponder | None = None
         self._adopt_memory()
         self._follow_switch(now)
-        self.life = DeadPeerDetection(session.dtls, now, quiet=QUIET_S, patience=PATIENCE)
+        self.life = DeadPeerDetection(session.dtls, now, quiet=QUIET_S, unanswered_limit=UNANSWERED_LIMIT)
         self.path = path or PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
         self._encode, self._decode = protocol.encode_record, protocol.decode_record
-        self._headers = self._overhead + (20 if outer.version == 4 else 40) + 8
+        self._headers = outer_headers(outer, sealer.overhead)
         self._counters = counters
         self._retired = False
         self._sent_before = sum(counters.sent.packets)
@@ -108,7 +108,7 @@ class DtlsChannel:
         if self.udp.too_big:
             self.udp.too_big = False
             self.path.hinted(self.udp.payload_mtu() - self._overhead, now)
-        probe = self.path.due(now, said=self.life.said)
+        probe = self.path.due(now, last_tx=self.life.last_tx)
         if probe is not None:
             # Not by `send`: a lost probe says nothing about the channel, so it is not a word of ours.
             for send, payload in (
@@ -181,11 +181,11 @@ class DtlsChannel:
         self._counters.count_control(f"dtls {kind.name.lower()} sent")
         if not self.udp.send(self.uplink.seal_control(self._encode(kind, payload), dscp, now)):
             self._counters.drop(DropReason.CONTROL_WITHOUT_ROOM)  # whoever asked will ask again
-        self.life.said = now
+        self.life.last_tx = now
 
-    def close(self, now: float, *, goodbye: bool) -> None:
-        """Close the socket, say goodbye before if asked to, and hand over what was counted."""
-        if goodbye:
+    def close(self, now: float, *, tell_server: bool) -> None:
+        """Close the socket, send close_notify before if asked to, and hand over what was counted."""
+        if tell_server:
             with contextlib.suppress(RefusedError):  # no number is left to say it with
                 self.udp.send(self.uplink.seal_alert(CLOSE_NOTIFY, now))
         if not self._retired:

@@ -32,7 +32,7 @@ ENDINGS = tuple(_REASONS)
 def reason_of(error: QosctlError, session: Session, lasted_s: float) -> Reason:
     """Return the reason behind one of ENDINGS, when the session had lasted for `lasted_s` seconds."""
     reason = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
-    # No frame says that time was up: the server only closes, or says goodbye, about when it said it would.
+    # No frame says that time was up: the server only closes, or disconnects, about when it said it would.
     if session.timeout_s and lasted_s >= session.timeout_s - _TIMEOUT_SLACK_S and reason in _BY_SERVER:
         return Reason.SESSION_TIMEOUT
     return reason

@@ -165,7 +165,7 @@ class Failover:
         assert self.dtls is not None
         dtls, self.dtls = self.dtls, None
         self._poll.unregister(dtls.udp.fileno())
-        dtls.close(now, goodbye=False)
+        dtls.close(now, tell_server=False)
         self._counters.dtls_lost += 1
         if self._ring_by is None:  # else the entry is a new channel's already
             self._entry.move(self._opened.channel.fileno())
@@ -186,23 +186,23 @@ class Failover:
         elif self.attempt is None and not self.too_small and not self._opened.session.no_dtls:
             self._next_attempt = self._hurry.sooner(now, self._next_attempt)
 
-    def close(self, now: float, *, goodbye: bool) -> None:
+    def close(self, now: float, *, tell_server: bool) -> None:
         """Close what is open; the poll object may be closed before."""
         if self.attempt is not None:
             self.attempt.close()
             self.attempt = None
         if self.dtls is not None:
-            self.dtls.close(now, goodbye=goodbye)
+            self.dtls.close(now, tell_server=tell_server)
             self.dtls = None
         if self.retired is not None:
-            self.retired.close(now, goodbye=False)
+            self.retired.close(now, tell_server=False)
             self.retired = None
 
     def _let_go(self, now: float) -> None:
-        """Listen to the last channel no longer. No goodbye: the server would take it for the session's."""
+        """Listen to the last channel no longer. No close_notify: the server would take it for the session's."""
         if self.retired is not None:
             self._poll.unregister(self.retired.udp.fileno())
-            self.retired.close(now, goodbye=False)
+            self.retired.close(now, tell_server=False)
         self.retired, self._retired_until = None, math.inf
 
     def _schedule(self, now: float) -> None:

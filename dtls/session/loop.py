@@ -2,7 +2,7 @@
 
     TUN  --> Batcher --> UDP          UDP --> RecordOpener --> ECN --> TUN, or `dtls_channel`
       '----> frames --> TLS          TLS --> frames ----------------> TUN, or `tls_control`; its end is the session's end
-    stop --> goodbye                 netlink, clock --> are the channels still alive?
+    stop --> disconnect              netlink, clock --> are the channels still alive?
 
 Nothing waits for a batch to fill. What the UDP socket has no room for waits in `send_queue`. When TLS carries and is full,
 the TUN is left alone, and the kernel drops as it would for any other link.
@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from qosctl.bpf.dscp import Ecn
 from qosctl.dtls.drop_reason import DropReason
+from qosctl.dtls.ip_sizes import IPV4_HEADER_BYTES
 from qosctl.dtls.packets.ecn import combine
-from qosctl.dtls.packets.inner_header import IPV4_HEADER_BYTES, IPV4_WITHOUT_OPTIONS, dscp_of, traffic_class_of
+from qosctl.dtls.packets.inner_header import IPV4_WITHOUT_OPTIONS, dscp_of, traffic_class_of
 from qosctl.dtls.packets.read_budget import ReadBudget
 from qosctl.dtls.record.protection import APPLICATION_DATA
 from qosctl.dtls.session.dtls_channel import DtlsChannel, DtlsLostError
@@ -253,7 +254,7 @@ class Loop:
             for datagrams, ecn in arrivals:
                 for datagram in datagrams:
                     for _, content_type, plaintext in open_records(datagram):
-                        life.heard = now
+                        life.last_rx = now
                         if content_type == APPLICATION_DATA and plaintext and plaintext[0] == data_byte:
                             packet = plaintext[1:] if ecn is _NOT_ECT else combine(plaintext[1:], ecn)
                             if packet is None:
@@ -280,7 +281,7 @@ class Loop:
     def _take_stream(self, data: bytes, now: float) -> None:
         if not data:
             return
-        self._control.life.heard = now
+        self._control.life.last_rx = now
         for frame in self._decoder.feed(data):
             if frame.kind is not FrameKind.DATA:
                 self._control.take(frame, now)

@@ -74,7 +74,7 @@ class SessionMonitor:
             self._look_at = math.inf
             self._look(now)
         if now >= self._judge_at:
-            heard = max(self._control.life.heard, self._failover.dtls.life.heard if self._failover.dtls else -math.inf)
+            heard = max(self._control.life.last_rx, self._failover.dtls.life.last_rx if self._failover.dtls else -math.inf)
             judged, self._judge_at = self._judge_at, math.inf
             if heard < judged - ANSWER_S and not self._look(now):
                 raise AddressChangedError(f"{self._name}: our address has changed")

@@ -94,14 +94,14 @@ class PathMtu:
         self.whole = False
         """Whether a probe of the ceiling has passed: the path takes whatever may come."""
 
-    def due(self, now: float, *, said: float) -> Probe | None:
-        """Return the probe to send now, if any, with the small one beside it. `said` is when we last sent a packet."""
+    def due(self, now: float, *, last_tx: float) -> Probe | None:
+        """Return the probe to send now, if any, with the small one beside it. `last_tx` is when we last sent a packet."""
         if now < self._next:
             return None
         if self._trying and self._small_back >= _SMALL_ONES[self._phase]:
             self._take_loss(now)
         if not self._trying:
-            if not self._choose(now, said):
+            if not self._choose(now, last_tx):
                 self._next = now + CONFIRM_S
                 return None
             self._trying, self._round_from, self._small_back = True, self._last_id + 1, 0
@@ -150,7 +150,7 @@ class PathMtu:
             self._hint = max(1, size)
             self._next = now
 
-    def _choose(self, now: float, said: float) -> bool:
+    def _choose(self, now: float, last_tx: float) -> bool:
         """Choose what to probe next; False when nothing is worth a probe."""
         if self._phase is _Phase.SEARCH:
             self._target = self._guess()
@@ -158,7 +158,7 @@ class PathMtu:
             self._phase, self._target = _Phase.RAISE, self._ceiling
         else:
             self._phase, self._target = _Phase.CONFIRM, self.size
-            return self._hint > 0 or said > now - CONFIRM_S
+            return self._hint > 0 or last_tx > now - CONFIRM_S
         return True
 
     def _guess(self) -> int:

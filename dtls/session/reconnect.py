@@ -6,7 +6,7 @@
                           +-- no room at the server ---> wait longer and longer, attempt again with the same cookie
                           +-- cookie refused ----------> log in anew, if there is a password; else the end
                           +-- cookie refused at once
-                          |   after a goodbye ---------> somebody ended it on purpose: the end, with the server's words
+                          |   after a disconnect -------> somebody ended it on purpose: the end, with the server's words
                           +-- password refused --------> the end
                     +-- password not answered ---> wait for very long: it may count as refused
 

@@ -70,7 +70,7 @@ class SendQueue:
             self._out(dtls, batch.dscp, [batch], (packet,))
         elif not dtls.udp.send(batch):
             self._sealed.append(Waiting(dtls.udp, batch, (packet,), inf))
-        dtls.life.said = now
+        dtls.life.last_tx = now
 
     def catch_up(self, dtls: DtlsChannel, now: float) -> None:
         """Send what waits, as far as the socket has room."""
@@ -101,7 +101,7 @@ class SendQueue:
                 self._out(dtls, dscp, dtls.uplink.seal(dscp, part, now), part)
         if lost:
             self._counters.drop(DropReason.UDP_FULL, lost)
-        dtls.life.said = now
+        dtls.life.last_tx = now
 
     def _out(self, dtls: DtlsChannel, dscp: Dscp, batches: list[Batch], packets: Sequence[bytes]) -> None:
         """Send batches of one class, or let them wait; with other numbers if it took too long to come here."""

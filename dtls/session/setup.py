@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from qosctl.bpf.errors import LoginRefusedError, NoRoomError, NotAttachedError, RefusedError
+from qosctl.dtls.ip_sizes import IPV6_MTU_MIN
 from qosctl.dtls.record import openssl
 from qosctl.dtls.record.handshake import PreSharedKey
 from qosctl.dtls.session.base_mtu import base_for, device_mtu, fitting
@@ -26,7 +27,7 @@ from qosctl.dtls.vpn.errors import CookieRefusedError, PasswordUnansweredError
 from qosctl.dtls.vpn.http import Response, ResponseReader
 from qosctl.dtls.vpn.protocol import VpnProtocol
 from qosctl.dtls.vpn.server_url import Gateway
-from qosctl.dtls.vpn.session import IPV6_MTU_MIN, RECORD_OVERHEAD, Session, outer_headers
+from qosctl.dtls.vpn.session import RECORD_OVERHEAD, Session, outer_headers
 
 
 @dataclass(frozen=True, repr=False)

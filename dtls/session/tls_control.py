@@ -1,5 +1,5 @@
 """The conversation on the TLS channel, and what frames of either channel mean for the session. Nothing here waits,
-except for the goodbye, and time comes in.
+except to disconnect, and time comes in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qosctl.dtls.vpn.frames import Frame, FrameKind
 from qosctl.dtls.vpn.protocol import VpnProtocol
 from qosctl.dtls.vpn.session import Interface, Session
 
-_GOODBYE_S = 1.0
+_DISCONNECT_S = 1.0
 BACKLOG_BYTES = 64 << 10
 """What may wait for room in the TCP socket before the device is left alone."""
 
@@ -32,7 +32,7 @@ class SilentError(NotAttachedError):
 
 
 class TlsControl:
-    """The TLS channel's side of the session. Store the time in `life.heard` as bytes come."""
+    """The TLS channel's side of the session. Store the time in `life.last_rx` as bytes come."""
 
     def __init__(  # noqa: PLR0913  (what it speaks of)
         self,
@@ -78,7 +78,7 @@ class TlsControl:
         return min(self.life.next_time(), self.wakeup.next_time())
 
     def take(self, frame: Frame, now: float) -> None:
-        """Take a frame of TLS that is no packet. SessionEndedError when it is the server's goodbye."""
+        """Take a frame of TLS that is no packet. SessionEndedError when the server disconnects."""
         self._counters.count_control(f"tls {frame.kind.name.lower()} received")
         if frame.kind == FrameKind.DPD_OUT:
             self._answer(frame.payload, now)
@@ -86,7 +86,7 @@ class TlsControl:
             self.judge(frame)
 
     def judge(self, frame: Frame) -> None:
-        """Take a frame of either channel that is neither packet nor request. SessionEndedError when it is a goodbye."""
+        """Take a frame of either channel that is neither packet nor request. SessionEndedError when it is the end."""
         if frame.kind in {FrameKind.DISCONN, FrameKind.TERM_SERVER}:
             message = self._protocol.end_message(frame)
             raise SessionEndedError(f"{self._name}: the server ended the session{': ' if message else ''}{message}")
@@ -101,11 +101,11 @@ class TlsControl:
             return
         self._channel.send(frame)
 
-    def say_goodbye(self) -> None:
+    def send_disconnect(self) -> None:
         """Tell the server, which makes it forget the cookie. Best effort, and for a second at most."""
-        until = time.monotonic() + _GOODBYE_S
+        until = time.monotonic() + _DISCONNECT_S
         try:
-            self._channel.send(self._protocol.goodbye)
+            self._channel.send(self._protocol.disconnect)
             poll = select.poll()
             poll.register(self._channel.fileno(), select.POLLOUT)
             while self._channel.unsent and poll.poll(max(0.0, until - time.monotonic()) * 1000):
@@ -127,7 +127,7 @@ class TlsControl:
     def _send(self, kind: FrameKind, payload: bytes, now: float) -> None:
         if self.congested:  # whoever does not read hears no request either
             self._counters.drop(DropReason.CONTROL_WITHOUT_ROOM)
-            self.life.said = now
+            self.life.last_tx = now
             return
         self._counters.count_control(f"tls {kind.name.lower()} sent")
         frame = self._protocol.encode_stream(kind, payload)
@@ -135,4 +135,4 @@ class TlsControl:
             self._counters.drop(DropReason.CONTROL_TOO_LONG)  # one frame must be one record, and that none of ours could be
             return
         self._channel.send(frame)
-        self.life.said = now
+        self.life.last_tx = now

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from qosctl.bpf.errors import NotAttachedError
+from qosctl.dtls.ip_sizes import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, TCP_HEADER_BYTES
 from qosctl.dtls.transport.outer_sockets import PLAIN_SOCKETS, OuterSockets
 from qosctl.dtls.transport.stop import Stop, StopRequestedError, wait
 from qosctl.dtls.vpn.server_url import Gateway
@@ -79,7 +80,7 @@ def dial(  # noqa: PLR0913  (whom to reach, by what, and within what bounds)
                 answered = trying.pop(descriptor)
                 code = answered.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not code:
-                    # A keepalive or a goodbye must not wait for the acknowledgement of the one before.
+                    # A keepalive or a disconnect must not wait for the acknowledgement of the one before.
                     answered.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     return answered
                 answered.close()
@@ -157,7 +158,7 @@ def _begin(address: Address, mtu_max: int, sockets: OuterSockets) -> socket.sock
     family, where = address
     sock = sockets.open(family, socket.SOCK_STREAM)
     if mtu_max < LINK_MTU_MAX:
-        headers = (20 if family == socket.AF_INET else 40) + 20
+        headers = (IPV4_HEADER_BYTES if family == socket.AF_INET else IPV6_HEADER_BYTES) + TCP_HEADER_BYTES
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mtu_max - headers)
     code = sock.connect_ex(where)
     if code not in {0, errno.EINPROGRESS}:

@@ -17,6 +17,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Protocol
 
 from qosctl.bpf.errors import NoPermissionError, NotAttachedError, QosctlError, RefusedError, ShortageError, UsageError
+from qosctl.dtls.ip_sizes import IPV6_MTU_MIN
 from qosctl.dtls.transport import readdress
 from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 from qosctl.dtls.transport.rtnetlink import conversation
@@ -28,7 +29,6 @@ NAME = re.compile(r"(?![-.])[A-Za-z0-9_.-]{1,15}\Z")
 NAME_OR_EMPTY = re.compile(r"(?![-.])[A-Za-z0-9_.-]{0,15}\Z")
 """The same, or nothing before there is one."""
 MIN_MTU = 68  # RFC 791; the kernel refuses less
-MIN_MTU_IPV6 = 1280  # RFC 8200 section 5; the kernel takes IPv6 off a device with less
 MAX_MTU = (1 << 14) - 1  # a DTLS record less the type byte
 
 _CLONE_DEVICE = "/dev/net/tun"
@@ -110,10 +110,10 @@ class NetDevice:
     def _make_room_for_ipv6(self, ip: IPRoute) -> int:
         """Raise an MTU that was fitted to a path without room for IPv6: the kernel refuses its addresses until then."""
         (link,) = ip.get_links(self._index)
-        if link.get_attr("IFLA_MTU") >= MIN_MTU_IPV6:
+        if link.get_attr("IFLA_MTU") >= IPV6_MTU_MIN:
             return 0
-        ip.link("set", index=self._index, mtu=MIN_MTU_IPV6)
-        return MIN_MTU_IPV6
+        ip.link("set", index=self._index, mtu=IPV6_MTU_MIN)
+        return IPV6_MTU_MIN
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -145,7 +145,7 @@ def check_name(name: str | None) -> None:
 def check(name: str | None, mtu: int, addresses: Sequence[Interface]) -> None:
     """Raise UsageError for a name or an MTU that cannot be."""
     check_name(name)
-    least = MIN_MTU_IPV6 if any(address.version == 6 for address in addresses) else MIN_MTU
+    least = IPV6_MTU_MIN if any(address.version == 6 for address in addresses) else MIN_MTU
     if not least <= mtu <= MAX_MTU:
         raise UsageError(f"an MTU of {mtu} is out of range: {least} to {MAX_MTU}")
 

@@ -170,7 +170,7 @@ class TlsChannel:
         return self._tls.get_peer_certificate()
 
     def close(self) -> None:
-        """Say goodbye where the socket has room for it, and close."""
+        """Send close_notify where the socket has room for it, and close."""
         try:
             self._tls.shutdown()
             self.flush()

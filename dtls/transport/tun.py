@@ -11,7 +11,8 @@ import os
 from collections.abc import Sequence
 
 from qosctl.bpf.errors import NotAttachedError
-from qosctl.dtls.transport.netdev import MAX_MTU, MIN_MTU, MIN_MTU_IPV6, DeviceKeeper, Interface, NetDevice
+from qosctl.dtls.ip_sizes import IPV6_MTU_MIN
+from qosctl.dtls.transport.netdev import MAX_MTU, MIN_MTU, DeviceKeeper, Interface, NetDevice
 
 READ_LIMIT = 128
 """Packets of one `read` at the most: long batches even of several classes, yet the downlink waits for 0.4 ms only."""
@@ -101,7 +102,7 @@ class Tun:
         if size == self._fitted:
             return
         self._fitted = size
-        self.mtu = max(size, MIN_MTU_IPV6 if any(address.version == 6 for address in self._addresses) else MIN_MTU)
+        self.mtu = max(size, IPV6_MTU_MIN if any(address.version == 6 for address in self._addresses) else MIN_MTU)
         self._keeper.set_mtu(self.mtu)
 
     def readdress(self, addresses: Sequence[Interface]) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from qosctl.bpf.dscp import Ecn
 from qosctl.bpf.errors import QosctlError, RefusedError
+from qosctl.dtls.ip_sizes import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, MTU_OPTION, UDP_HEADER_BYTES
 from qosctl.dtls.packets.batch import Batch
 from qosctl.dtls.packets.ecn import ecn_of
 from qosctl.dtls.transport.addressing import resolve, widen
@@ -39,7 +40,6 @@ RECEIVE_READS = 32
 _BUFFER_BYTES = 4 * RECEIVE_BYTES
 
 _CONTROL_BYTES = 2 * socket.CMSG_SPACE(4)  # segment size, and the traffic class
-_IP_MTU, _IPV6_MTU = 14, 24
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _PMTUDISC_WANT, _PMTUDISC_PROBE = 1, 3
 _TRIES = 4
@@ -224,13 +224,12 @@ class UdpSocket:
 
         Between two routes it knows none (ENOTCONN): then what any datagram may hold.
         """
-        level, option, headers = socket.IPPROTO_IP, _IP_MTU, 20 + 8
-        if self._socket.family == socket.AF_INET6:
-            level, option, headers = socket.IPPROTO_IPV6, _IPV6_MTU, 40 + 8
+        family = self._socket.family
         try:
-            value = self._socket.getsockopt(level, option, 4)
+            value = self._socket.getsockopt(*MTU_OPTION[family], 4)
         except OSError:
             return RECEIVE_BYTES
+        headers = (IPV4_HEADER_BYTES if family == socket.AF_INET else IPV6_HEADER_BYTES) + UDP_HEADER_BYTES
         return int.from_bytes(value, sys.byteorder) - headers
 
     def _discover(self, mode: int) -> None:

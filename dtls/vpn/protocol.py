@@ -70,7 +70,7 @@ class VpnProtocol:
     """The same for any frame."""
     stream_decoder: Callable[[], StreamDecoder]
     """Make what reads such frames of one TLS channel."""
-    goodbye: bytes
+    disconnect: bytes
     """What to write to TLS to end the session for good."""
     end_message: Callable[[Frame], str]
     """The server's words, fit to be shown, in the frame by which it ends the session; possibly empty."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from qosctl.dtls.ip_sizes import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, UDP_HEADER_BYTES
 from qosctl.dtls.vpn.host_routes import Network
 
 Interface = IPv4Interface | IPv6Interface
@@ -12,8 +13,6 @@ Interface = IPv4Interface | IPv6Interface
 TUNNEL_MTU_MIN = 576
 RECORD_OVERHEAD = 37
 """Bytes that a record adds with the suite that servers choose, AES-GCM; for the MTU before there is a suite."""
-IPV6_MTU_MIN = 1280
-"""Below it a link carries no IPv6 (RFC 8200 section 5)."""
 LINK_MTU_MAX = 9000
 ADDRESSES_MAX = 8
 # A prefix as short as a default route would take the user's other traffic, which nobody asked for.
@@ -64,8 +63,8 @@ class Session:
 
 def outer_headers(outer: IPv4Address | IPv6Address, record_overhead: int) -> int:
     """Return the bytes around an inner packet on its way to `outer`, where a record adds `record_overhead`."""
-    ip_header, udp_header, type_byte = (20 if outer.version == 4 else 40), 8, 1
-    return ip_header + udp_header + record_overhead + type_byte
+    ip_header, type_byte = IPV4_HEADER_BYTES if outer.version == 4 else IPV6_HEADER_BYTES, 1
+    return ip_header + UDP_HEADER_BYTES + record_overhead + type_byte
 
 
 def is_tunnels(address: Interface) -> bool:

@@ -186,7 +186,7 @@ def test_a_channel_that_only_hears_still_speaks() -> None:
     life = DeadPeerDetection(Timers(dpd=20, keepalive=0), 0.0)
     asked = []
     for now in range(100):
-        life.heard = float(now)
+        life.last_rx = float(now)
         if life.due(float(now)) is Due.DPD:
             asked.append(now)
     assert asked == [20, 40, 60, 80]
@@ -195,7 +195,7 @@ def test_a_channel_that_only_hears_still_speaks() -> None:
 def test_a_busy_channel_is_left_in_peace() -> None:
     life = DeadPeerDetection(Timers(dpd=20, keepalive=30), 0.0)
     for now in range(100):
-        life.heard = life.said = float(now)
+        life.last_rx = life.last_tx = float(now)
         assert life.due(float(now)) is Due.NOTHING
     assert life.next_time() == 99 + 20
 
@@ -223,19 +223,19 @@ def test_nothing_is_due_before_the_next_time(dpd: int, keepalive: int, steps: li
         if due is Due.DEAD:
             return
         if heard:
-            life.heard = now
+            life.last_rx = now
         if said:
-            life.said = now
+            life.last_tx = now
 
 
 def test_a_peer_that_says_nothing_while_we_speak_is_asked_soon_and_given_up() -> None:
-    life = DeadPeerDetection(Timers(dpd=90, keepalive=0), 0.0, quiet=2.0, patience=4)
+    life = DeadPeerDetection(Timers(dpd=90, keepalive=0), 0.0, quiet=2.0, unanswered_limit=4)
     asked: list[float] = []
     now = 0.0
     while (due := life.due(now)) is not Due.DEAD:
         if due is Due.DPD:
             asked.append(now)
-        life.said = now
+        life.last_tx = now
         now += 0.05
     assert len(asked) == 4
     assert asked[0] == pytest.approx(2.0, abs=0.1)
@@ -248,13 +248,13 @@ def test_doubt_is_ended_by_any_word() -> None:
     assert life.due(10) is Due.NOTHING
     life.doubt(10)
     assert life.due(10) is Due.DPD
-    life.heard = 10.1
+    life.last_rx = 10.1
     assert life.due(20) is Due.NOTHING
     assert life.next_time() > 60
 
 
 def test_doubt_without_a_word_is_the_end() -> None:
-    life = DeadPeerDetection(Timers(dpd=0, keepalive=0), 0.0, patience=3)
+    life = DeadPeerDetection(Timers(dpd=0, keepalive=0), 0.0, unanswered_limit=3)
     life.doubt(10)
     found = [life.due(10 + tenth / 10) for tenth in range(60)]
     assert found.count(Due.DPD) == 3

@@ -55,7 +55,7 @@ class Stage:
             changed=lambda _state, why: self.why.append(why),
             now=0.0,
         )
-        stack.callback(lambda: self.failover.close(0.0, goodbye=False))
+        stack.callback(lambda: self.failover.close(0.0, tell_server=False))
 
     def channel(self, now: float) -> DtlsChannel:
         """Let a handshake have finished."""

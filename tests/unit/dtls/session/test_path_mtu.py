@@ -28,7 +28,7 @@ class Path:
     def run(self, seconds: float, *, busy: bool = True) -> None:
         end = self.now + seconds
         while self.now < end:
-            probe = self.mtu.due(self.now, said=self.now if busy else -1e9)
+            probe = self.mtu.due(self.now, last_tx=self.now if busy else -1e9)
             if probe is not None:
                 self.probes += 1
                 assert probe.size <= CEILING
@@ -162,7 +162,7 @@ def test_silence_is_no_black_hole() -> None:
     mtu = PathMtu(CEILING, 0.0)
     now = 0.0
     while now < 60:
-        mtu.due(now, said=now)
+        mtu.due(now, last_tx=now)
         now += 0.05
     assert (mtu.size, mtu.black_holes) == (CEILING, 0)
 
@@ -170,7 +170,7 @@ def test_silence_is_no_black_hole() -> None:
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(64, 2000))))
 def test_echoes_of_nobodys_probes_change_nothing(echoes: list[tuple[int, int]]) -> None:
     mtu = PathMtu(CEILING, 0.0)
-    mtu.due(0.0, said=0.0)
+    mtu.due(0.0, last_tx=0.0)
     for probe, size in echoes:
         mtu.echoed(probe, size, 0.0)
     assert mtu.size == CEILING
@@ -181,7 +181,7 @@ def test_any_ceiling_works(ceiling: int) -> None:
     mtu = PathMtu(ceiling, 0.0)
     now = 0.0
     while now < 30:
-        probe = mtu.due(now, said=now)
+        probe = mtu.due(now, last_tx=now)
         assert probe is None or probe.size <= ceiling
         now += 0.05
     assert min(FLOOR_BYTES, ceiling) <= mtu.size <= ceiling

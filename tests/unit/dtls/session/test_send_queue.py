@@ -40,7 +40,7 @@ def counters() -> SessionCounters:
 def dtls(counters: SessionCounters) -> Any:
     sealer = RecordSealer(Cipher.AES_128_GCM, bytes(16), bytes(4))
     uplink = Batcher(sealer, PlainNumbering(), None, data_byte=ANYCONNECT.data_byte, sent=counters.sent)
-    return SimpleNamespace(udp=FullSocket(), uplink=uplink, prober=None, life=SimpleNamespace(said=0.0))
+    return SimpleNamespace(udp=FullSocket(), uplink=uplink, prober=None, life=SimpleNamespace(last_tx=0.0))
 
 
 @pytest.fixture
