@@ -22,7 +22,7 @@ class Pattern(enum.Enum):
     REMARKED = "re-marked"
 
 
-class Standing(enum.Enum):
+class MarkState(enum.Enum):
     """How a hop's mark stands to what was sent and to what the hops before it received."""
 
     KEPT = "kept"
@@ -81,18 +81,18 @@ def changes(found: Trace) -> Iterator[Change]:
         last = hop
 
 
-def standings(found: Trace) -> list[Standing]:
+def mark_states(found: Trace) -> list[MarkState]:
     """Return how each hop stands, in order."""
     seen = {change.seen_at.number for change in changes(found)}
-    return [_standing(hop, hop.number in seen, found.mark) for hop in found.hops]
+    return [_mark_state(hop, hop.number in seen, found.mark) for hop in found.hops]
 
 
-def _standing(hop: Hop, changed: bool, mark: Dscp) -> Standing:
+def _mark_state(hop: Hop, changed: bool, mark: Dscp) -> MarkState:
     if hop.arrived is None:
-        return Standing.SILENT
+        return MarkState.SILENT
     if changed:
-        return Standing.CHANGED_HERE
-    return Standing.KEPT if hop.arrived.dscp is mark else Standing.CHANGED_BEFORE
+        return MarkState.CHANGED_HERE
+    return MarkState.KEPT if hop.arrived.dscp is mark else MarkState.CHANGED_BEFORE
 
 
 def ecn_changes(found: Trace) -> Iterator[str]:

@@ -18,7 +18,7 @@ from qosctl.supervisor.output.json_documents import Json, document, write_json
 from qosctl.supervisor.path.rtt import DscpTimes
 from qosctl.supervisor.path.traceroute import Hop, Trace, trace
 from qosctl.supervisor.path.tunnel import Comparison, Echo, compare
-from qosctl.supervisor.path.verdict import Change, Standing, changes, ecn_changes, standings, summary
+from qosctl.supervisor.path.verdict import Change, MarkState, changes, ecn_changes, mark_states, summary
 
 _HTTPS = 443  # where AnyConnect's DTLS listens unless told otherwise
 _PORT_MAX = 65535
@@ -84,8 +84,8 @@ def _compare(tunnel: Flow | None, mark: Dscp) -> Comparison | None:
 
 
 def _print(found: Trace, compared: Comparison | None, out: TextIO) -> None:
-    for hop, standing in zip(found.hops, standings(found), strict=True):
-        print(_line(hop, standing), file=out)
+    for hop, state in zip(found.hops, mark_states(found), strict=True):
+        print(_line(hop, state), file=out)
     print(file=out)
     print(summary(found), file=out)
     for sentence in ecn_changes(found):
@@ -111,12 +111,12 @@ def _times(times: DscpTimes) -> str:
     return f"{times.median_ms:.1f} ms median, {least:.1f} to {most:.1f}, {times.lost} lost"
 
 
-def _line(hop: Hop, standing: Standing) -> str:
+def _line(hop: Hop, state: MarkState) -> str:
     if hop.arrived is None or hop.round_trip_ms is None:
         return f"{hop.number:>3}  *"
     end = f" ({hop.end})" if hop.end else ""
     what = f"{hop.arrived.dscp.name:<6}{hop.arrived.ecn.name:<8}"
-    return f"{hop.number:>3}  {hop.address:<40}{hop.round_trip_ms:>8.1f} ms  {what}  {standing.value}{end}"
+    return f"{hop.number:>3}  {hop.address:<40}{hop.round_trip_ms:>8.1f} ms  {what}  {state.value}{end}"
 
 
 def _json(host: str, found: Trace, compared: Comparison | None) -> Json:
@@ -128,7 +128,7 @@ def _json(host: str, found: Trace, compared: Comparison | None) -> Json:
         reached=found.reached,
         summary=summary(found),
         silent_hops=found.silent,
-        hops=[_hop_json(hop, standing) for hop, standing in zip(found.hops, standings(found), strict=True)],
+        hops=[_hop_json(hop, state) for hop, state in zip(found.hops, mark_states(found), strict=True)],
         changes=[_change_json(change) for change in changes(found)],
         ecn=list(ecn_changes(found)),
         tunnel=_comparison_json(compared) if compared is not None else None,
@@ -148,14 +148,14 @@ def _comparison_json(compared: Comparison) -> Json:
     }
 
 
-def _hop_json(hop: Hop, standing: Standing) -> Json:
+def _hop_json(hop: Hop, state: MarkState) -> Json:
     return {
         "hop": hop.number,
         "address": hop.address,
         "round_trip_ms": hop.round_trip_ms,
         "sent": _class_json(hop.sent),
         "arrived": _class_json(hop.arrived),
-        "standing": standing.value,
+        "standing": state.value,
         "end": hop.end or None,
     }
 
