@@ -69,7 +69,7 @@ test: root $(VENV)/project
 
 # Fewer examples of each property than `make test` tries, so that one runs it after every change.
 unit: $(VENV)/project
-	@$(PYTHON) -m pytest -n 2 --hypothesis-profile=quick tests/unit
+	@$(PYTHON) -m pytest -n 2 --dist worksteal --hypothesis-profile=quick tests/unit
 
 audit: root $(VENV)/project
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m audit
