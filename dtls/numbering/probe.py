@@ -12,6 +12,10 @@ from typing import Protocol, runtime_checkable
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.numbering.snapshot import Snapshot
 
+PROBES_AT_ONCE = 8
+"""Asked for in front of the same packets, at the most: one for each queue that a network has for classes (CS0 to CS7). What
+is due beyond it is due before the next packets, too, and those that are read now do not wait for it."""
+
 
 @runtime_checkable
 class ProbingNumbering(Protocol):

@@ -14,7 +14,7 @@ from qosctl.bpf.dscp import DF, Dscp
 from qosctl.bpf.errors import NotAttachedError, RefusedError
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.plain import Numbering
-from qosctl.dtls.numbering.probe import ProbingNumbering
+from qosctl.dtls.numbering.probe import PROBES_AT_ONCE, ProbingNumbering
 from qosctl.dtls.numbering.switched import SwitchedNumbering
 from qosctl.dtls.record.handshake import Finished
 from qosctl.dtls.record.protection import ALERT, APPLICATION_DATA, RecordSealer
@@ -123,7 +123,10 @@ class DtlsChannel:
 
     def probe(self, prober: ProbingNumbering, now: float, present: Collection[Dscp]) -> None:
         """Send the probes that are due in front of packets of the classes `present`."""
-        while (dscp := prober.probe_due(now, present)) is not None:
+        for _ in range(PROBES_AT_ONCE):
+            dscp = prober.probe_due(now, present)
+            if dscp is None:
+                return
             self._request(DpdPayload.RECEIVER_POSITION, prober.probe_sent(dscp, now), now, dscp)
 
     def _adopt_memory(self) -> None:

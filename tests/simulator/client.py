@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.numbering.plain import PlainNumbering
-from qosctl.dtls.numbering.probe import ProbingNumbering
+from qosctl.dtls.numbering.probe import PROBES_AT_ONCE, ProbingNumbering
 from qosctl.dtls.urgency import rank
 
 from tests.simulator.case import Machine
@@ -136,7 +136,12 @@ class Client:
     def _probe(self, present: Collection[Dscp], now: float) -> None:
         """Send the probes that are due before packets of these classes."""
         numbering = self.numbering
-        while not numbering.waits(now) and (dscp := numbering.probe_due(now, present)) is not None:
+        if numbering.waits(now):
+            return
+        for _ in range(PROBES_AT_ONCE):
+            dscp = numbering.probe_due(now, present)
+            if dscp is None:
+                return
             probe = numbering.probe_sent(dscp, now)
             (number,) = self._take(dscp, 1, now)
             (plain,) = self._plain.take(dscp, 1, now)
