@@ -1,19 +1,22 @@
 """Counts what the receiver has dropped for its number, as far as echoes tell: the one place that does.
 
-The receiver moved from one probe that came back to the next, evenly, through what was sent between. It dropped what was a
-window or more below a number that had overtaken it by then. Of the records between two probes
+Probes are a sample of their class: each stands for the records since the one before it, and for itself. A probe is missing
+if a younger one of its class came back, or if it is overdue by far. It was
 
-    both came back                as many as were too low by then, but none if the later probe was, and came back
-    the later one did not, and    the same, but for the share that is lost on the way: as many as of those probes that
-      was too low, or was not       nothing had overtaken
+    dropped for its number   if a number a window above may have arrived before it: so are the records it stands for
+    lost on the way          if none may: this tells which share of the others is lost so, and not dropped for the number
 
-Of probes that are only overdue, silence tells: they are dropped if a number a window above has come back by now. Records
-with low numbers are few, and judged one by one: when a number a window above comes back while they cannot have arrived yet,
-they are dropped.
+Between two probes that came back some records may be, in a burst above all, of which probes see the ends. The receiver
+moved from one probe that came back to the next, evenly, through what was sent between; it dropped what was a window or more
+below a number that had overtaken it by then. If probes come back that were too low, the window is wider than we know, or we
+err of the times: then so much less of this is suspected.
 
-If probes come back that were too low, the window is wider than we know, or we err of the times: then so much less is
-suspected. Nothing tells a probe that was dropped from one that was lost where both could be, and nothing at all is known
-where no echo comes.
+Records with low numbers are few, and judged one by one: when a number a window above comes back while they cannot have
+arrived yet, they are dropped.
+
+Nothing tells a probe that was dropped from one that was lost where both could be: a class that starves in a queue that
+drops it, or whose small probes find room where its packets do not, is taken for one that arrives and is dropped. And
+nothing at all is known where no echo comes.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ class ReplayLosses:
         self._paths = paths
         self.window = window
         self._counted = 0.0
+        self._between = 0.0  # the same of what is between probes that were not dropped
         self._right = self._wrong = 0  # probes that were too low, and did not, or did, come back
         self._low: deque[LowRecords] = deque()
 
@@ -74,31 +78,27 @@ class ReplayLosses:
 
     def settled(self, path: ClassPath, answered: Answered, now: float) -> None:
         """Count what an echo shows to be dropped of its own class: it settles all older probes."""
+        for each in answered.missed:
+            if self._overtaken(path, each.number, path.heard_at):
+                self._right += 1
+                self._counted += _stands_for(each) * path.arrived
+            else:
+                path.arrived *= MEMORY
+        path.arrived += (1 - path.arrived) * (1 - MEMORY)
         before, probe = answered.before, answered.probe
-        if before is None:
+        if before is None or answered.missed:
             return
         heard = min(before.sent + answered.before_rtt, now)
         pace = (now - heard) / max(1, probe.records - before.records)
         arrivals = _Arrivals(heard - pace * before.records, pace)
-        for each in (*answered.missed, probe):
-            self._segment(path, before, each, arrivals, now, came=each is probe)
-            before = each
-
-    def _segment(  # noqa: PLR0913  (two probes, and how the records between them arrived)
-        self, path: ClassPath, before: Probe, probe: Probe, arrivals: _Arrivals, now: float, *, came: bool
-    ) -> None:
-        """Count what was dropped between two probes, and the later one."""
-        time = max(probe.sent + path.min_rtt, arrivals.at(probe.records))
-        dropped = self._dropped(path, probe.number, min(now, time), now)
-        if not dropped:
-            path.arrived += (came - path.arrived) * (1 - MEMORY)
-        if came and dropped:
+        if self._overtaken(path, probe.number, min(now, max(probe.sent + path.min_rtt, arrivals.at(probe.records)))):
             self._wrong += 1
-            return
-        self._right += dropped
-        self._counted += dropped
+        elif not probe.behind:
+            self._count_between(path, before, probe, arrivals, now)
+
+    def _count_between(self, path: ClassPath, before: Probe, probe: Probe, arrivals: _Arrivals, now: float) -> None:
         records, numbers = probe.records - before.records, probe.number - before.number
-        if probe.behind or records <= 0 or numbers <= 0:
+        if records <= 0 or numbers <= 0:
             return
         steps = max(1, min(MOST_STEPS, records // STEP_RECORDS))
         too_low = 0
@@ -106,9 +106,8 @@ class ReplayLosses:
             share = (step + 0.5) / steps
             number = before.number + int(share * numbers)
             earliest = path.history.sent_beyond(number - 1) + path.min_rtt
-            time = min(now, max(earliest, arrivals.at(before.records + share * records)))
-            too_low += self._dropped(path, number, time, now)
-        self._counted += too_low / steps * records * path.arrived
+            too_low += self._overtaken(path, number, min(now, max(earliest, arrivals.at(before.records + share * records))))
+        self._between += too_low / steps * records * path.arrived
 
     def overtaken(self, path: ClassPath, probe: Probe, now: float) -> set[ClassPath]:
         """Count what was not there yet when `probe` arrived, and too low then. Return the classes that lost something."""
@@ -124,25 +123,27 @@ class ReplayLosses:
 
     def suspected(self, now: float) -> int:
         """Return how many records were dropped, those included of which only silence tells."""
-        silent = [self._silent(path, now) for path in self._paths]
-        right = self._right + 1 + sum(probes for _, probes in silent)
-        return round((self._counted + sum(records for records, _ in silent)) * right / (right + self._wrong))
+        between = self._between * (self._right + 1) / (self._right + 1 + self._wrong)
+        return round(self._counted + between + sum(self._silent(path, now) for path in self._paths))
 
-    def _silent(self, path: ClassPath, now: float) -> tuple[float, int]:
-        """Return records, and probes, that are overdue, and were overtaken by more urgent ones: others may starve."""
+    def _silent(self, path: ClassPath, now: float) -> float:
+        """Return the records that are overdue, and were overtaken by more urgent ones: others may starve."""
         overdue = now - path.longest_rtt - OVERDUE_S
-        probes = [
-            probe
+        return path.arrived * sum(
+            _stands_for(probe)
             for probe in path.unanswered
-            if probe.sent < overdue and self._dropped(path, probe.number, now, now, urgent=True)
-        ]
-        records = sum(0 if probe.behind else probe.records - probe.records_before for probe in probes)
-        return records * path.arrived + len(probes), len(probes)
+            if probe.sent < overdue and self._overtaken(path, probe.number, now, urgent=True)
+        )
 
-    def _dropped(self, path: ClassPath, number: int, time: float, now: float, *, urgent: bool = False) -> bool:
+    def _overtaken(self, path: ClassPath, number: int, time: float, *, urgent: bool = False) -> bool:
         """Tell whether a number a window above this one had arrived in another class, with what came back at `time`."""
         return any(
-            other.history.highest_at(time - other.rtt_at_most(now, 0)) - self.window >= number
+            other.history.highest_at(time - other.rtt) - self.window >= number
             for other in self._paths
-            if other is not path and other.last is not None and not (urgent and other.less_urgent_than(path))
+            if other is not path and other.rtt is not None and not (urgent and other.less_urgent_than(path))
         )
+
+
+def _stands_for(probe: Probe) -> int:
+    """Return the records whose fate is that of a probe. Those of a class with low numbers are judged one by one."""
+    return 1 if probe.behind else 1 + probe.records - probe.records_before
