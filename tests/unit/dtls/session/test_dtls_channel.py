@@ -62,11 +62,11 @@ def test_probes_never_keep_packets_waiting_for_long_whatever_the_numbering_asks_
             session=SESSION,
             outer=ip_address("127.0.0.1"),
             counters=SessionCounters(),
-            parts=PLAIN,
+            factories=PLAIN,
             now=0.0,
         )
         channel.probe(numbering, 0.0, (EF,))
         server.setblocking(False)
         assert len([server.recv(2048) for _ in range(PROBES_AT_ONCE)]) == PROBES_AT_ONCE
         assert numbering.sent == PROBES_AT_ONCE
-        channel.close(0.0, goodbye=False)
+        channel.close(0.0, tell_server=False)
