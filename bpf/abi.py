@@ -21,6 +21,9 @@ FLOW_HASH_SECOND = 0xC2B2AE3D27D4EB4F
 RING_WORDS = 8192
 FLOW_INFO_WORDS = 512
 OUTCOME_SLOTS = 48
+FOLLOW_PATTERNS = 32
+QUEUE_ENTRIES = 64
+QUEUES = 4096
 
 WORD = struct.Struct("=Q")
 CONTROL = struct.Struct("=IIII")  # layout, passtos, policy_bank, generation
@@ -47,6 +50,9 @@ class FlowState(enum.IntEnum):
 
 # outcome slots, then (packets, bytes) for each outer DSCP
 DEVICE_COUNTERS = struct.Struct(f"={OUTCOME_SLOTS}Q{2 * DSCP_COUNT}Q")
+FOLLOW_PATTERN = struct.Struct("=2Q2QII")  # name, mask, since, reserved
+FOLLOW_COUNTERS = struct.Struct("=4Q")  # reads, batches, forgotten, passed_over
+READ_QUEUE = struct.Struct(f"=Q18IQ{QUEUE_ENTRIES}Q")  # of the kernel alone: start_time to last, packets
 
 
 def mark_word(number: int, dscp: Dscp) -> int:

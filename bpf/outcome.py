@@ -93,6 +93,14 @@ class Outcome(enum.IntEnum):
     WRITE_FAILED = _Row(
         16, Fate.MISSED, "right, but the kernel would not make its header writable", "at all: the machine is out of memory"
     )
+    UNMATCHED = _Row(
+        17, Fate.NO_RECORD, "a program's that is followed, and fits no packet that it has read: its own talk, mostly",
+        "with the tunnel's traffic: another thread sends, or the cipher is none that is known",
+    )  # fmt: skip
+    AMBIGUOUS = _Row(
+        18, Fate.MISSED, "a program's that is followed, and may be one of several packets that it has read",
+        "beyond some after `follow`, or after a turn over TLS",
+    )  # fmt: skip
 
     @property
     def label(self) -> str:

@@ -17,10 +17,11 @@ _SYSCALL_NUMBER = {"x86_64": 321, "aarch64": 280, "armv7l": 386, "riscv64": 280,
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE = range(4)
 _OBJ_PIN, _OBJ_GET = 6, 7
 _PROG_TEST_RUN = 10
+_RAW_TRACEPOINT_OPEN = 17
 _PROG_FD_BY_ID, _INFO_BY_FD, _PROG_QUERY = 13, 15, 16
 _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 
-MAP_TYPE_ARRAY, MAP_TYPE_PERCPU_ARRAY, MAP_TYPE_ARRAY_OF_MAPS, MAP_TYPE_DEVMAP = 2, 6, 12, 14
+MAP_TYPE_ARRAY, MAP_TYPE_PERCPU_ARRAY, MAP_TYPE_LRU_HASH, MAP_TYPE_ARRAY_OF_MAPS, MAP_TYPE_DEVMAP = 2, 6, 9, 12, 14
 F_MMAPABLE = 1 << 10
 F_RDONLY = 1 << 3
 TCX_EGRESS = 47
@@ -223,7 +224,7 @@ def program_maps(fd: int) -> frozenset[int]:
 
 
 def link_info(fd: int) -> LinkInfo:
-    """Describe a TCX link."""
+    """Describe a link; `ifindex` is that of a TCX link."""
     _type, link_id, program_id, ifindex = struct.unpack_from("=III4xI", _info(fd))
     return LinkInfo(link_id, program_id, ifindex)
 
@@ -231,6 +232,12 @@ def link_info(fd: int) -> LinkInfo:
 def link_create_tcx_first(program_fd: int, ifindex: int) -> int:
     """Attach at the head of the device's TCX egress hook; the link lives as long as a descriptor or a pin."""
     return _bpf(_LINK_CREATE, struct.pack("=IIIIIIQ", program_fd, ifindex, TCX_EGRESS, F_BEFORE, 0, 0, 0))
+
+
+def raw_tracepoint_open(name: str, program_fd: int) -> int:
+    """Let the program run at a tracepoint, from now on and for as long as the returned link has a descriptor or a pin."""
+    name_buffer = ctypes.create_string_buffer(name.encode("ascii"))
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QI4x", _address(name_buffer), program_fd))
 
 
 def link_update(link_fd: int, program_fd: int) -> None:

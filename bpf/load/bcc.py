@@ -1,4 +1,4 @@
-"""Compiling and loading egress.c. The only module that imports bcc, and only the attaching process calls it.
+"""Compiling and loading the programs. The only module that imports bcc, and only the attaching process calls it.
 
 bcc wants the running kernel's headers; the small tree in program/include/ stands in for the few it really needs, and the
 rest comes from linux-libc-dev. bcc itself is the distribution's package (python3-bpfcc).
@@ -21,29 +21,48 @@ from pathlib import Path
 
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import syscall
+from qosctl.bpf.load import kernel_layout
+from qosctl.bpf.load.programs import EGRESS, TUN_READS, Program
 
 SOURCES = Path(__file__).parent.parent / "program"
-"""The folder of the program, as it is installed."""
-_ENTRY = b"qosctl_egress"
+"""The folder of the programs, as it is installed."""
 _KERNEL_SOURCE = "BCC_KERNEL_SOURCE"  # read by bcc when it compiles
 _STATE_MAPS, _DEVICE_MAPS = ("control", "policy", "flow_slots", "rings"), ("counters",)
+_FOLLOW_MAPS = ("patterns", "queues", "empty_queue", "reads")
 
 
 class BccLoader:
     """Compiles the program where it is to run; see loader.Loader."""
 
     def __init__(self, sources: Path) -> None:
-        """`sources` is the folder with egress.c."""
+        """`sources` is the folder with the programs."""
         self._sources = sources
 
     def load(self, state: Path, device: Path, *, ethernet: bool) -> int:
         """See loader.Loader.load. The sources are read each time, and compiled unless these very ones have been."""
+        pins = [state / name for name in _STATE_MAPS] + [device / name for name in _DEVICE_MAPS]
+        flags = [f"-DLINK_ETHERNET={int(ethernet)}"]
+        follow = state / "follow"
+        if follow.exists():
+            pins += [follow / name for name in _FOLLOW_MAPS]
+            flags += ["-DFOLLOWING", *_constants()]
+        return self._load(EGRESS, pins, flags)
+
+    def load_tun_reads(self, state: Path, namespace: int) -> int:
+        """See loader.Loader.load_tun_reads."""
+        pins = [state / "control", *(state / "follow" / name for name in _FOLLOW_MAPS)]
+        return self._load(TUN_READS, pins, [f"-DNAMESPACE={namespace}ULL", *_constants()])
+
+    def _load(self, program: Program, pins: Sequence[Path], flags: Sequence[str]) -> int:
         if not Path("/usr/include/linux/bpf.h").exists():
             raise RefusedError("the kernel's user-space headers are missing", "apt install linux-libc-dev")
-        pins = [state / name for name in _STATE_MAPS] + [device / name for name in _DEVICE_MAPS]
         with ExitStack() as stack:
             maps = dict(_opened(pins, stack))
-            return _compiled(_Sources.read(self._sources), tuple(maps), ethernet=ethernet).load(maps)
+            return _compiled(program, _Sources.read(self._sources), tuple(maps), tuple(flags)).load(maps)
+
+
+def _constants() -> list[str]:
+    return [f"-D{name}={value}" for name, value in kernel_layout.following().items()]
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,7 @@ class _Compiled:
     the device under it while the kernel takes the program.
     """
 
-    def __init__(self, sources: Path, names: Sequence[str], flags: Sequence[str]) -> None:
+    def __init__(self, program: Program, sources: Path, names: Sequence[str], flags: Sequence[str]) -> None:
         try:
             from bcc import BPF  # noqa: PLC0415 - 100 MB that only the attaching process shall pay
         except ImportError as error:
@@ -79,10 +98,11 @@ class _Compiled:
                 stack.callback(os.close, number)
             numbers = [f"-D{name.upper()}_MAP={number}" for name, number in self._numbers.items()]
             with _kernel_source(sources), _refusing():
-                self._module = BPF(src_file=os.fsencode(sources / "egress.c"), cflags=[*flags, *numbers])
+                self._module = BPF(src_file=os.fsencode(sources / program.source), cflags=[*flags, *numbers])
             stack.callback(self._module.cleanup)
             weakref.finalize(self, stack.pop_all().close)
-        self._kind = BPF.SCHED_CLS
+        self._entry = program.entry.encode()
+        self._kind: int = getattr(BPF, program.kind.value)
 
     def load(self, maps: Mapping[str, int]) -> int:
         """Let the kernel take the program with these maps, by name, and return its descriptor."""
@@ -90,20 +110,20 @@ class _Compiled:
             for name, number in self._numbers.items():
                 os.dup2(maps[name], number, inheritable=False)
             with _refusing():
-                self._module.load_func(_ENTRY, self._kind)
+                self._module.load_func(self._entry, self._kind)
         finally:
             for number in self._numbers.values():
                 os.dup2(self._nothing, number, inheritable=False)
-        descriptor: int = self._module.funcs.pop(_ENTRY).fd  # bcc would give the same one again
+        descriptor: int = self._module.funcs.pop(self._entry).fd  # bcc would give the same one again
         return descriptor
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(sources: _Sources, names: tuple[str, ...], *, ethernet: bool) -> _Compiled:
+def _compiled(program: Program, sources: _Sources, names: tuple[str, ...], flags: tuple[str, ...]) -> _Compiled:
     """Compile the sources, unless these very ones have been."""
     multiarch = sysconfig.get_config_var("MULTIARCH")
-    flags = [f"-DLINK_ETHERNET={int(ethernet)}", f"-I{sources.folder}", "-I/usr/include", f"-I/usr/include/{multiarch}"]
-    return _Compiled(sources.folder, names, flags)
+    paths = [f"-I{sources.folder}", "-I/usr/include", f"-I/usr/include/{multiarch}"]
+    return _Compiled(program, sources.folder, names, [*flags, *paths])
 
 
 def _opened(pins: Sequence[Path], stack: ExitStack) -> Iterator[tuple[str, int]]:

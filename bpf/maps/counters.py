@@ -35,7 +35,7 @@ def read(fd: int) -> DeviceCounters:
     """Sum the per-CPU counters behind `fd`."""
     if syscall.map_info(fd).shape != SHAPE:
         raise RefusedError("the counters were made by a qosctl of another layout", "qosctl detach --all, then attach again")
-    cpus = _possible_cpus()
+    cpus = possible_cpus()
     raw = syscall.map_lookup(fd, bytes(4), DEVICE_COUNTERS.size * cpus)
     if raw is None:
         raise OSError(2, "the counters map has no entry")
@@ -47,7 +47,7 @@ def read(fd: int) -> DeviceCounters:
     )
 
 
-def _possible_cpus() -> int:
+def possible_cpus() -> int:
     """Return how many values a per-CPU lookup yields."""
     ranges = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
     return int(ranges.rpartition(",")[2].rpartition("-")[2]) + 1

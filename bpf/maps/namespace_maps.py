@@ -1,7 +1,7 @@
 """One network namespace's maps: made once, whole or not at all, and removed when they are no longer used.
 
 `attach` or a client makes them, whichever comes first, so marking starts as soon as both are there. They stay while a
-device is attached, a flow exists, or the operator has set a policy of their own.
+device is attached, a flow exists, a tunnel of another program is followed, or the operator has set a policy of their own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from qosctl.bpf.maps.switch import Control, SwitchReader
 CONTROL_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, CONTROL.size, 1, syscall.F_MMAPABLE)
 POLICY_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, POLICY_ENTRY.size, POLICY_BANKS * DSCP_COUNT, syscall.F_MMAPABLE)
 _SHAPES = {"control": CONTROL_SHAPE, "policy": POLICY_SHAPE, "flow_slots": SLOTS_SHAPE, "rings": RINGS_SHAPE}
+FOLLOW = "follow"
+"""The folder in a namespace's state that is there while tunnels of others are followed (following.py)."""
 
 
 def folder() -> Path:
@@ -103,7 +105,8 @@ def release_state() -> bool:
         return True
     with open_state() as state:
         state.flows.reap()
-        in_use = any(path.glob("devices/[0-9]*")) or any(state.flows.keys()) or state.policy.read() != Policy.identity()
+        used = any(path.glob("devices/[0-9]*")) or any(state.flows.keys()) or (path / FOLLOW).exists()
+        in_use = used or state.policy.read() != Policy.identity()
     if not in_use:
         bpffs.discard(path)
     return not in_use

@@ -14,6 +14,7 @@ from typing import Self
 
 from qosctl.bpf.abi import CONTROL, LAYOUT_VERSION
 from qosctl.bpf.kernel import syscall
+from qosctl.bpf.maps.ticks import ticks_now
 
 _LAYOUT, _PASSTOS, _POLICY_BANK, _GENERATION = range(4)  # places of the fields of struct control, 32 bits each
 
@@ -42,7 +43,7 @@ class Control:
     @passtos.setter
     def passtos(self, on: bool) -> None:
         if self.passtos != on:
-            self._fields[_PASSTOS] = int(on)
+            self._fields[_PASSTOS] = ticks_now() if on else 0
             self._fields[_GENERATION] = (self._fields[_GENERATION] + 1) & 0xFFFFFFFF
 
     @property

@@ -28,7 +28,7 @@
 /* The one entry of `control`. Each field is stored and read as a whole, so no lock is needed to switch off. */
 struct control {
 	__u32 layout;	   /* LAYOUT_VERSION of whoever made the maps */
-	__u32 passtos;	   /* 0: leave every packet alone */
+	__u32 passtos;	   /* 0: leave every packet alone; else since when, in ticks of the monotonic clock */
 	__u32 policy_bank; /* which half of `policy` counts: 0 or 1 */
 	__u32 generation;  /* raised at each change of the switch or the policy */
 };
@@ -98,6 +98,8 @@ enum outcome {
 	OUTCOME_UNCHANGED = 14,
 	OUTCOME_STAMPED = 15,
 	OUTCOME_WRITE_FAILED = 16,
+	OUTCOME_UNMATCHED = 17,
+	OUTCOME_AMBIGUOUS = 18,
 };
 
 struct class_counter {
@@ -109,6 +111,66 @@ struct class_counter {
 struct device_counters {
 	__u64 outcomes[OUTCOME_SLOTS];
 	struct class_counter outer[DSCP_COUNT]; /* stamped or unchanged, by outer DSCP */
+};
+
+/*
+ * Tunnels that programs of others run over TUN devices: follow.h says how their packets are known.
+ */
+
+/* Which devices are followed, by name: bytes that `mask` has are those of `name`. Each word is stored as a whole. */
+struct follow_pattern {
+	__u64 name[2];
+	__u64 mask[2];
+	__u32 since; /* in ticks of the monotonic clock; 0: not in use */
+	__u32 reserved;
+};
+
+#define FOLLOW_PATTERNS 32
+/* Packets read and not sent yet, a task; openconnect reads 32 at most before it sends. A power of two. */
+#define QUEUE_ENTRIES 64
+/* Tasks; the least recently used one goes when there are more. */
+#define QUEUES 4096
+
+struct read_packet {
+	__u32 length;
+	__u16 tick; /* the low bits */
+	__u8 dscp;
+	__u8 reserved;
+};
+
+/* What a task has read and not sent yet. Of the kernel alone: user space knows its size. */
+struct read_queue {
+	__u64 start_time; /* of the task */
+	__u32 passtos;	  /* control.passtos at the first read */
+	__u32 pattern;
+	__u32 since;
+	__u32 trusted_from; /* in ticks */
+	__u32 formats;	    /* that the task's datagrams may have; 0: not known yet */
+	__u32 misfits;
+	__u32 sends; /* since the queue was empty */
+	__u32 doubt; /* whether an entry may be of a packet that left in another way */
+	__u32 first;
+	__u32 count;
+	/* Of the search for one datagram's packet. */
+	__u32 found; /* its place, counted from 1 */
+	__u32 several;
+	__u32 fits;
+	__u32 dscp;
+	__u32 ip;
+	__u32 version;
+	/* Of the datagram before: what tells it from others, and what became of it (enum outcome). */
+	__u32 answer;
+	__u32 reserved;
+	__u64 last;
+	struct read_packet packets[QUEUE_ENTRIES];
+};
+
+/* Per CPU and pattern. */
+struct follow_counters {
+	__u64 reads;
+	__u64 batches;	   /* reads that held more than one packet */
+	__u64 forgotten;   /* entries that made room for others */
+	__u64 passed_over; /* entries whose packets left in another way, or not at all */
 };
 
 #endif

@@ -13,26 +13,17 @@
 #include "flow_table.h"
 #include "parse.h"
 #include "stamp.h"
+#ifdef FOLLOWING
+#include "follow.h"
+#endif
 
-/*
- * From the UDP header on. Told of each IP version apart, so that `version`, and with it the way the packet is written, is a
- * constant: one body for both keeps more alive than the processor has registers, which costs a hit 2 ns.
- */
-static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct control *now, struct cursor *at,
-						  union flow_slot *key, __u8 version, struct dscp *outer)
+/* The class that the client of a flow of ours has noted for the record in this datagram; in `dscp` if the answer is PARSED. */
+static __always_inline enum outcome class_by_record(struct __sk_buff *skb, struct cursor *at, void *ring, __u32 *dscp)
 {
-	struct policy_entry *entry;
 	enum outcome result;
 	__u64 number, word, *mark;
 	__u32 payload;
-	void *ring;
 
-	result = parse_ports(skb, at, key);
-	if (result != PARSED)
-		return result;
-	ring = ring_of(key);
-	if (!ring)
-		return OUTCOME_NO_FLOW;
 	result = check_lengths(skb, at, &payload);
 	if (result != PARSED)
 		return result;
@@ -46,7 +37,16 @@ static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct 
 	/* word = (low 56 bits of the number) << 8 | inner DSCP; 0 was never written */
 	if (!word || (word ^ (number << 8)) >= DSCP_COUNT)
 		return OUTCOME_NO_MARK;
-	entry = policy_for(now->policy_bank, word & (DSCP_COUNT - 1));
+	*dscp = word;
+	return PARSED;
+}
+
+/* What the policy makes of an inner class. `version` is a constant, and with it the way the packet is written. */
+static __always_inline enum outcome apply_policy(struct __sk_buff *skb, struct control *now, struct cursor *at,
+						 __u8 version, __u32 dscp, struct dscp *outer)
+{
+	struct policy_entry *entry = policy_for(now->policy_bank, dscp & (DSCP_COUNT - 1));
+
 	if (!entry || entry->action != POLICY_STAMP)
 		return OUTCOME_POLICY_LEAVE;
 	outer->value = entry->outer_dscp & (DSCP_COUNT - 1);
@@ -54,6 +54,45 @@ static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct 
 		skb->priority = entry->priority;
 	return version == 4 ? stamp_ipv4(skb, at->ip, *outer) : stamp_ipv6(skb, at->ip, *outer);
 }
+
+/*
+ * From the UDP header on. Told of each IP version apart: one body for both keeps more alive than the processor has
+ * registers, which costs a hit 2 ns.
+ */
+static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct control *now, struct cursor *at,
+						  union flow_slot *key, __u8 version, struct dscp *outer)
+{
+	enum outcome result;
+	__u32 dscp;
+	void *ring;
+
+	result = parse_ports(skb, at, key);
+	if (result != PARSED)
+		return result;
+	ring = ring_of(key);
+	if (!ring)
+		return OUTCOME_NO_FLOW;
+	result = class_by_record(skb, at, ring, &dscp);
+	return result != PARSED ? result : apply_policy(skb, now, at, version, dscp, outer);
+}
+
+#ifdef FOLLOWING
+/* The second look at what is no datagram of a flow: for both IP versions at once, since there is enough of it. */
+static __always_inline enum outcome mark_followed(struct __sk_buff *skb, struct control *now, struct cursor *at,
+						  enum outcome result, struct dscp *outer)
+{
+	__u32 dscp;
+
+	if (result == OUTCOME_NOT_UDP || result == OUTCOME_FRAGMENT)
+		doubt_sender(now);
+	if (result != OUTCOME_NO_FLOW)
+		return result;
+	result = class_by_read(skb, now, at, &dscp);
+	if (result != PARSED)
+		return result;
+	return at->version == 4 ? apply_policy(skb, now, at, 4, dscp, outer) : apply_policy(skb, now, at, 6, dscp, outer);
+}
+#endif
 
 /* `outer` is what the packet carries now, if the answer is OUTCOME_STAMPED or OUTCOME_UNCHANGED. */
 static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *now, struct dscp *outer)
@@ -67,10 +106,17 @@ static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *
 		return result;
 	if (at.version == 4) {
 		result = parse_ipv4(skb, &at, &key);
-		return result != PARSED ? result : mark_datagram(skb, now, &at, &key, 4, outer);
+		if (result == PARSED)
+			result = mark_datagram(skb, now, &at, &key, 4, outer);
+	} else {
+		result = parse_ipv6(skb, &at, &key);
+		if (result == PARSED)
+			result = mark_datagram(skb, now, &at, &key, 6, outer);
 	}
-	result = parse_ipv6(skb, &at, &key);
-	return result != PARSED ? result : mark_datagram(skb, now, &at, &key, 6, outer);
+#ifdef FOLLOWING
+	result = mark_followed(skb, now, &at, result, outer);
+#endif
+	return result;
 }
 
 static __always_inline void mark_and_count(struct __sk_buff *skb)

@@ -76,6 +76,10 @@ struct cursor {
 
 static __always_inline const void *header(struct __sk_buff *skb, __u32 offset, void *copy, __u32 size)
 {
+#ifdef FOLLOWING
+	/* Else the compiler keeps the addresses of these fields in a program of this length: the verifier wants them fresh. */
+	asm volatile("" : "+r"(skb));
+#endif
 	void *data = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
 

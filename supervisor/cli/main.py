@@ -28,6 +28,8 @@ COMMANDS: dict[str, str] = {
     "detach": "take it off again",
     "passtos": "switch the copying of marks on or off, or ask",
     "policy": "show or change what becomes of each inner class",
+    "follow": "mark the outer packets of tunnels that other programs run",
+    "unfollow": "leave them alone again",
     "connect": "open a DTLS tunnel whose records are marked",
     "unblock": "let out again what a tunnel that died has left blocked",
     "status": "what is attached, whether it is on, what it did",

@@ -13,8 +13,15 @@ _MARKED = outcomes_of(Fate.MARKED)
 def glance(now: Status) -> str:
     """Return the worst that is to be said, or that all is well."""
     attached = [device for device in now.devices if device.state is DeviceState.ATTACHED]
+    if now.following.patterns and not now.following.running:
+        again = " ".join(followed.pattern for followed in now.following.patterns)
+        return f"NOT MARKING what is followed: our program is gone (try: qosctl follow {again})"
+    return _of_attached(now, attached)
+
+
+def _of_attached(now: Status, attached: Sequence[DeviceStatus]) -> str:
     lost = [device for device in now.devices if device.state is DeviceState.DETACHED]
-    tunnels = sum(flow.alive for flow in now.flows)
+    tunnels = sum(flow.alive for flow in now.flows) + len(now.following.tunnels)
     if lost:
         return f"NOT MARKING on {_names(lost)}: our program is gone (try: qosctl attach {' '.join(d.name for d in lost)})"
     if not attached:

@@ -14,9 +14,10 @@ from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
 from qosctl.bpf.kernel import bpffs, syscall
 from qosctl.bpf.load.loader import LOADER, Loader
 from qosctl.bpf.maps.device_pins import DevicePins, pinned_devices, pins_of
+from qosctl.bpf.maps.following import follow_pins
 from qosctl.bpf.maps.namespace_maps import create_state, folder, open_state, release_state
 from qosctl.bpf.maps.policy import Policy
-from qosctl.supervisor.devices import hooks, interfaces
+from qosctl.supervisor.devices import hooks, interfaces, tun_reads
 from qosctl.supervisor.devices.hooks import Hook, HookKind
 from qosctl.supervisor.devices.interfaces import Interface
 from qosctl.supervisor.process import interrupts
@@ -55,7 +56,10 @@ def attach(
         try:
             if not keep_switch:
                 _switch_off_if_first()
-            return _attach_each(devices, hook, loader, obey_ctrl_c)
+            tun_reads.renew_outdated_maps()
+            done = _attach_each(devices, hook, loader, obey_ctrl_c)
+            tun_reads.bring_up_to_date(loader)
+            return done
         finally:
             release_state()
 
@@ -72,7 +76,7 @@ def detach(names: Sequence[str]) -> list[Detached]:
 
 
 def detach_all() -> list[Detached]:
-    """Take the program off all devices of this namespace, switch off and forget the policy.
+    """Take the program off all devices of this namespace, switch off, and forget the policy and what is followed.
 
     The maps stay while a tunnel is up, so that it is marked again after the next attach; maps of another layout go at once.
     """
@@ -90,12 +94,22 @@ def detach_all() -> list[Detached]:
         return done
 
 
+def bring_all_up_to_date(loader: Loader) -> None:
+    """Give each device that has a program of ours today's, where it stands. Callers hold the lock."""
+    for pins in list(pinned_devices()):
+        name = interfaces.name_of(pins.index)
+        hook = hooks.present(pins) if name is not None else None
+        if name is not None and hook is not None:
+            _hook_up(interfaces.find(name), hook.kind, pins, loader)
+
+
 def _reset() -> bool:
     """Switch off and forget the policy; False where the maps are of another layout."""
     try:
         with open_state() as state:
             state.control.passtos = False
             state.policy.write(Policy.identity())
+        follow_pins().remove()
     except RefusedError:
         return False
     return True

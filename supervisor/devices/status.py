@@ -16,6 +16,7 @@ from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.namespace_maps import folder, open_state
 from qosctl.bpf.maps.policy import Policy
 from qosctl.supervisor.devices import hooks, interfaces
+from qosctl.supervisor.devices.follow import NOTHING_FOLLOWED, Following, following
 from qosctl.supervisor.devices.hooks import HookKind
 
 _SECOND_LOOK_AFTER_S = 0.01  # a command takes its pins away in less
@@ -50,6 +51,7 @@ class Status:
     policy: Policy
     devices: Sequence[DeviceStatus]
     flows: Sequence[Flow]
+    following: Following = NOTHING_FOLLOWED
 
 
 def status() -> Status:
@@ -64,7 +66,7 @@ def status() -> Status:
         devices = tuple(device for pins in pinned_devices() if (device := _device_or_none(pins)) is not None)
         try:
             with open_state() as state:
-                return Status(state.control.passtos, state.policy.read(), devices, tuple(state.flows))
+                return Status(state.control.passtos, state.policy.read(), devices, tuple(state.flows), following())
         except NotAttachedError:  # the last was detached while we looked
             return nothing
 

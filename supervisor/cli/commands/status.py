@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TextIO
 
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.printable import one_line
 from qosctl.supervisor.cli.summary import glance
+from qosctl.supervisor.devices.follow import Followed
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.json_documents import Json, counters_json, document, write_json
 from qosctl.supervisor.process.locked_file import TABLE_FILES, any_file
+
+_READS = {"packets": "packets read", "batches": "in batches", "forgotten": "never sent", "passed_over": "sent otherwise"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +51,21 @@ def _json(now: Status) -> Json:
         policy_is_default=now.policy == Policy.identity(),
         devices=[_device_json(device) for device in now.devices],
         flows=len(now.flows),
+        following={
+            "running": now.following.running,
+            "patterns": [_followed_json(followed) for followed in now.following.patterns],
+        },
     )
+
+
+def _followed_json(followed: Followed) -> Json:
+    return {
+        "pattern": followed.pattern,
+        "devices": [
+            {"device": device.name, "kind": device.kind, "refusal": device.refusal or None} for device in followed.devices
+        ],
+        "reads": asdict(followed.reads),
+    }
 
 
 def _device_json(device: DeviceStatus) -> Json:
@@ -66,6 +84,8 @@ def _device_json(device: DeviceStatus) -> Json:
 def _print(now: Status, out: TextIO) -> None:
     if not now.devices:
         print("nothing is attached (try: qosctl attach IFACE)", file=out)
+        for followed in now.following.patterns:
+            _print_followed(followed, out)
         return
     print(one_line(glance(now)), file=out)
     alive = sum(flow.alive for flow in now.flows)
@@ -74,6 +94,20 @@ def _print(now: Status, out: TextIO) -> None:
     for device in now.devices:
         print(file=out)
         _print_device(device, out)
+    for followed in now.following.patterns:
+        print(file=out)
+        _print_followed(followed, out)
+
+
+def _print_followed(followed: Followed, out: TextIO) -> None:
+    names = [device.name for device in followed.devices if not device.refusal]
+    print(one_line(f"following {followed.pattern}: {', '.join(names) or 'no such device now'}"), file=out)
+    for device in followed.devices:
+        if device.refusal:
+            print(one_line(f"    {device.name}: not followed: {device.refusal}"), file=out)
+    for what, count in asdict(followed.reads).items():
+        if count or what == "packets":
+            print(f"    {_READS[what]:<18}{count:>14,}", file=out)
 
 
 def _print_device(device: DeviceStatus, out: TextIO) -> None:

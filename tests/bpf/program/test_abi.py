@@ -19,6 +19,11 @@ from tests.lab.program import changed_sources
 
 CONTRACT = (SOURCES / "abi.h").read_text()
 
+_QUEUE_FIELDS = (
+    "start_time", "passtos", "pattern", "since", "trusted_from", "formats", "misfits", "sends", "doubt", "first", "count",
+    "found", "several", "fits", "dscp", "ip", "version", "answer", "reserved", "last",
+)  # fmt: skip
+
 # Each struct, its fields in order, and the format that abi.py packs them with.
 STRUCTS = {
     "struct control": (abi.CONTROL, ("layout", "passtos", "policy_bank", "generation")),
@@ -27,6 +32,10 @@ STRUCTS = {
         ("source", "destination", "source_port", "destination_port", "state"),
     ),
     "struct policy_entry": (abi.POLICY_ENTRY, ("action", "outer_dscp", "set_priority", "reserved", "priority")),
+    "struct follow_pattern": (abi.FOLLOW_PATTERN, ("name[0]", "name[1]", "mask[0]", "mask[1]", "since", "reserved")),
+    "struct follow_counters": (abi.FOLLOW_COUNTERS, ("reads", "batches", "forgotten", "passed_over")),
+    "struct read_packet": (struct.Struct("=IHBB"), ("length", "tick", "dscp", "reserved")),
+    "struct read_queue": (abi.READ_QUEUE, (*_QUEUE_FIELDS, *(f"packets[{n}]" for n in range(abi.QUEUE_ENTRIES)))),
     "struct class_counter": (struct.Struct("=QQ"), ("packets", "bytes")),
     "struct device_counters": (
         abi.DEVICE_COUNTERS,
@@ -52,6 +61,9 @@ def expectations() -> dict[str, int]:
         "RING_WORDS": abi.RING_WORDS,
         "FLOW_INFO_WORDS": abi.FLOW_INFO_WORDS,
         "OUTCOME_SLOTS": abi.OUTCOME_SLOTS,
+        "FOLLOW_PATTERNS": abi.FOLLOW_PATTERNS,
+        "QUEUE_ENTRIES": abi.QUEUE_ENTRIES,
+        "QUEUES": abi.QUEUES,
         "sizeof(__u64)": abi.WORD.size,
     }
     wanted |= {f"OUTCOME_{outcome.name}": outcome.value for outcome in Outcome}

@@ -36,7 +36,9 @@ from qosctl.supervisor.devices.status import DeviceState, status
 from tests.lab.program import changed_sources
 from tests.lab.wire import NEAR, Stand, both_hooks, devices, stamped
 
-_CHANGING = frozenset({2, 3, 6, 28, 29, 34})  # bpf(2): update, delete, pin, create, update and detach a link
+_CHANGING = frozenset(
+    {2, 3, 6, 17, 28, 29, 34}
+)  # bpf(2): update, delete, pin, open a tracepoint, create, update, detach a link
 _ENOUGH = 60  # steps; more means that a loop has gone wild
 
 _STAND_IN = """

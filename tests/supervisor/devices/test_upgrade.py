@@ -35,6 +35,9 @@ class InTurn:
     def load(self, state: Path, device: Path, *, ethernet: bool) -> int:  # noqa: ARG002  (they are loaded)
         return os.dup(next(self._turns))
 
+    def load_tun_reads(self, state: Path, namespace: int) -> int:
+        raise AssertionError(f"nothing is followed here: {state}, {namespace}")
+
 
 @contextmanager
 def versions_in_turn(stand: Stand) -> Iterator[Loader]:

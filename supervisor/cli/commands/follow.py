@@ -1,0 +1,49 @@
+"""`qosctl follow DEV...`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TextIO
+
+from qosctl.bpf.printable import one_line
+from qosctl.supervisor.devices.follow import Followed, follow, following
+from qosctl.supervisor.devices.status import status
+from qosctl.supervisor.output.exit_codes import Exit
+from qosctl.supervisor.output.log import Log
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take names and patterns."""
+    parser.add_argument(
+        "device",
+        nargs="+",
+        metavar="DEV|PATTERN",
+        help="the tunnel's device, or how the names of such devices begin, those to come included: 'vpns*'",
+    )
+
+
+def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
+    """Follow and say what came of it."""
+    new = follow(arguments.device)
+    now = {followed.pattern: followed for followed in following().patterns}
+    for pattern, is_new in zip(arguments.device, new, strict=True):
+        print(one_line(f"{pattern}: {'followed' if is_new else 'followed already'}{_by_now(now[pattern])}"), file=out)
+        for device in now[pattern].devices:
+            if device.refusal:
+                hint = f" (try: {device.hint})" if device.hint else ""
+                Log(sys.stderr, os.environ).warning(f"{device.name}: not followed: {device.refusal}{hint}")
+    present = status()
+    if not present.devices:
+        print("nothing is attached: nothing is marked until `qosctl attach IFACE`, where the outer packets leave", file=out)
+    elif not present.passtos:
+        print("passtos is off: nothing is marked until `qosctl passtos on`", file=out)
+    return Exit.FINE
+
+
+def _by_now(followed: Followed) -> str:
+    if not followed.pattern.endswith("*"):
+        return ""
+    usable = [device.name for device in followed.devices if not device.refusal]
+    return f", now {', '.join(usable)}" if usable else ", no such device yet"

@@ -1,0 +1,95 @@
+"""What stands at the tracepoint of reads, machine-wide, for the TUN devices of one network namespace.
+
+There is no device in this attach point: the program looks at the device of each read. A link holds it there, pinned, so
+that it outlives us. It cannot be given another program, as a TCX link can: so each queue begins anew with a new program,
+and what is read before that has seen enough is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qosctl.bpf.kernel import netns, syscall
+from qosctl.bpf.load.loader import Loader
+from qosctl.bpf.load.programs import TUN_READS_TRACEPOINT
+from qosctl.bpf.maps.following import FollowPins, follow_pins, open_patterns
+from qosctl.bpf.maps.namespace_maps import folder
+
+
+def standing() -> int | None:
+    """Return the id of the program at the tracepoint, None where there is none."""
+    try:
+        fd = syscall.obj_get(str(follow_pins().link))
+    except FileNotFoundError:
+        return None
+    try:
+        return syscall.link_info(fd).program_id
+    finally:
+        os.close(fd)
+
+
+def renew_outdated_maps() -> None:
+    """Make the maps anew where they are another version's, or another program's; what is followed stays. Holds no lock."""
+    pins = follow_pins()
+    if pins.path.exists() and not pins.are_of_this_layout():
+        _begin_anew(pins)
+
+
+def bring_up_to_date(loader: Loader) -> bool:
+    """Let the tracepoint have today's program where something is followed; say whether it did not. Callers hold the lock.
+
+    RefusedError where the kernel does not take it.
+    """
+    pins = follow_pins()
+    if not pins.path.exists():
+        return False
+    program = loader.load_tun_reads(folder(), netns.cookie())
+    try:
+        if _same_program(pins, program):
+            return False
+        _begin_queues_anew(pins)  # before reads go by unseen, and once they do not any more
+        pins.link.unlink(missing_ok=True)
+        pins.program.unlink(missing_ok=True)
+        syscall.obj_pin(program, str(pins.program))
+        link = syscall.raw_tracepoint_open(TUN_READS_TRACEPOINT, program)
+        try:
+            _begin_queues_anew(pins)
+            syscall.obj_pin(link, str(pins.link))
+        finally:
+            os.close(link)
+    finally:
+        os.close(program)
+    return True
+
+
+def _begin_queues_anew(pins: FollowPins) -> None:
+    with open_patterns(pins) as patterns:
+        patterns.begin_anew()
+
+
+def _same_program(pins: FollowPins, program: int) -> bool:
+    standing_id = standing()
+    if standing_id is None:
+        return False
+    try:
+        fd = syscall.obj_get(str(pins.program))
+    except FileNotFoundError:
+        return False
+    try:
+        old, new = syscall.program_info(fd), syscall.program_info(program)
+        return old.id == standing_id and old.tag == new.tag and syscall.program_maps(fd) == syscall.program_maps(program)
+    finally:
+        os.close(fd)
+
+
+def _begin_anew(pins: FollowPins) -> None:
+    try:
+        with open_patterns(pins) as patterns:
+            followed = list(patterns.all())
+    except (OSError, ValueError):
+        followed = []
+    pins.remove()
+    pins.create()
+    with open_patterns(pins) as patterns:
+        for pattern in followed:
+            patterns.add(pattern)
