@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.bpf.maps.counters import DeviceCounters
-from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.outcome import Fate, outcomes_of
+from qosctl.supervisor.devices.follow import Following
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
 from qosctl.supervisor.doctor import host_snapshot
 from qosctl.supervisor.doctor.finding import Finding, failed, passed, warned
@@ -55,7 +55,8 @@ def check(seen: Observation) -> Iterator[Finding]:
     yield from _ways_out(now)
     yield _switch(now)
     yield from _policy(now.policy)
-    yield from _flows(now.flows)
+    yield from _flows(now)
+    yield from _followed(now.following)
     yield from _counters(seen)
 
 
@@ -131,21 +132,37 @@ def _policy(policy: Policy) -> Iterator[Finding]:
         yield passed("policy", f"the policy marks {len(marked)} classes, EF as EF")
 
 
-def _flows(flows: Sequence[Flow]) -> Iterator[Finding]:
-    alive = [flow for flow in flows if flow.alive]
-    for flow in flows:
+def _flows(now: Status) -> Iterator[Finding]:
+    alive = [flow for flow in now.flows if flow.alive]
+    for flow in now.flows:
         if not flow.alive:
             yield warned(
                 "flows", f"{flow.owner.tunnel}: the client, pid {flow.owner.pid}, is dead",
                 "its entry marks nothing; the next attach or connect clears it", "qosctl connect https://HOST -u USER",
             )  # fmt: skip
-    if not alive:
+    if not alive and not now.following.patterns:
         yield failed(
-            "flows", "no tunnel of ours is connected", "only records of `qosctl connect` are marked, not those of others",
+            "flows", "no tunnel of ours is connected",
+            "only records of `qosctl connect` are marked, and of what is followed (qosctl follow), not those of others",
             "qosctl connect https://HOST -u USER",
         )  # fmt: skip
-    else:
+    elif alive:
         yield passed("flows", f"{len(alive)} tunnels: " + ", ".join(flow.owner.tunnel for flow in alive))
+
+
+def _followed(following: Following) -> Iterator[Finding]:
+    patterns = " ".join(each.pattern for each in following.patterns)
+    if patterns and not following.running:
+        yield failed(
+            "followed", f"our program is not at the tracepoint of reads, though {patterns} shall be followed",
+            "tunnels of other programs are not marked", f"qosctl follow {patterns}",
+        )  # fmt: skip
+    elif patterns:
+        names = ", ".join(following.tunnels)
+        yield passed("followed", f"tunnels of other programs: {names}" if names else f"{patterns}: no such device now")
+    for device in (device for each in following.patterns for device in each.devices if device.refusal):
+        fix = device.hint or "qosctl status"
+        yield warned("followed", f"{device.name} is not followed, though its name fits", device.refusal, fix)
 
 
 def _counters(seen: Observation) -> Iterator[Finding]:

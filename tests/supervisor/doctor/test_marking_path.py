@@ -14,9 +14,11 @@ from qosctl.bpf.kernel import syscall
 from qosctl.bpf.maps import namespace_maps
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.flow_key import FlowKey
+from qosctl.bpf.maps.following import follow_pins
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.maps.ring import Ring
 from qosctl.supervisor.devices.attach import attach
+from qosctl.supervisor.devices.follow import follow
 from qosctl.supervisor.devices.passtos import set_passtos
 from qosctl.supervisor.devices.policy import change_policy, parse_rules
 from qosctl.supervisor.doctor import marking_path
@@ -203,3 +205,21 @@ def test_a_program_ahead_that_ends_the_chain(stand: Stand, monkeypatch: pytest.M
     assert bad(found) == {"seen": Level.FAIL}
     assert "saw none" in one(found, "seen").seen
     assert "program" in one(found, "seen").means
+
+
+@causes("followed", "our program is not at the tracepoint of reads")
+@causes("followed", " is not followed, though its name fits")
+def test_what_is_followed_and_what_is_not(stand: Stand) -> None:
+    for name, mode in (("tun7", "tun"), ("tap7", "tap")):
+        stand.sender.run(["ip", "tuntap", "add", "dev", name, "mode", mode])
+    attach([NEAR])
+    set_passtos(True)
+    follow(["t*"])
+    found = look_at(finding for finding in look() if finding.check in ("followed", "flows"))
+    assert [(finding.level, finding.seen) for finding in found] == [
+        (Level.PASS, "tunnels of other programs: tun7"),
+        (Level.WARN, "tap7 is not followed, though its name fits"),
+    ]
+    follow_pins().link.unlink()
+    found = look_at(finding for finding in look() if finding.check == "followed")
+    assert (found[0].level, found[0].fix) == (Level.FAIL, "qosctl follow t*")
