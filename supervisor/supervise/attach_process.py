@@ -11,7 +11,7 @@ from typing import Any
 
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.supervise.attach_worker import ARGV
-from qosctl.supervisor.supervise.reconcile import Attach
+from qosctl.supervisor.supervise.reconcile import Attach, Follow
 
 PATIENCE_S = 60.0
 _READ_BYTES = 1 << 16
@@ -19,9 +19,9 @@ _READ_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one attach: `change` (see attach.Attached) and `hook`, or `error` with a hint."""
+    """What came of one wish: `change` (see attach.Attached) and the `hook` of an attach, or `error` with a hint."""
 
-    wish: Attach
+    wish: Attach | Follow
     change: str = ""
     hook: HookKind | None = None
     error: str = ""
@@ -30,7 +30,7 @@ class Answer:
 class AttachProcess:
     """A worker at work. It is readable (`fileno`) when it has said something or has ended."""
 
-    def __init__(self, wishes: Sequence[Attach], now: float) -> None:
+    def __init__(self, wishes: Sequence[Attach | Follow], now: float) -> None:
         self._wishes = {wish.name: wish for wish in wishes}
         self._buffer = b""
         self.deadline = now + PATIENCE_S
@@ -41,7 +41,7 @@ class AttachProcess:
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._out, False)
         try:  # a few names fit into a pipe, so this does not wait
-            self._process.stdin.write(json.dumps([[wish.name, wish.hook.value] for wish in wishes]).encode())
+            self._process.stdin.write(json.dumps([_request(wish) for wish in wishes]).encode())
             self._process.stdin.close()
         except BrokenPipeError:
             pass  # it died at once; its end is seen like any other
@@ -86,4 +86,10 @@ class AttachProcess:
             return None
         if "error" in said:
             return Answer(wish, error=f"{said['error']} (try: {said['hint']})" if said["hint"] else said["error"])
-        return Answer(wish, change=said["change"], hook=HookKind(said["hook"]))
+        return Answer(wish, change=said["change"], hook=HookKind(said["hook"]) if "hook" in said else None)
+
+
+def _request(wish: Attach | Follow) -> dict[str, Any]:
+    if isinstance(wish, Follow):
+        return {"device": wish.name, "follow": wish.wanted, "unfollow": wish.dropped}
+    return {"device": wish.name, "hook": wish.hook.value}

@@ -23,6 +23,7 @@ from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
 from qosctl.bpf.maps.policy import Policy
 from qosctl.metrics.hosts import parse_names
 from qosctl.metrics.listen import DEFAULT, Listen, parse_listen
+from qosctl.supervisor.devices.follow import check_pattern
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.policy_keywords import CONFIGURABLE, KEYWORDS
 from qosctl.supervisor.supervise.toml_lines import line_of
@@ -42,7 +43,7 @@ class ConfigError(UsageError):
 
 @dataclass(frozen=True)
 class Config:
-    """What shall be so. `passtos`, `policy` and `listen` are None where the file says nothing of them.
+    """What shall be so. `passtos`, `policy`, `listen` and `follow` are None where the file says nothing of them.
 
     `interfaces` are names or patterns of fnmatch, in the file's order.
     """
@@ -52,6 +53,7 @@ class Config:
     passtos: bool | None = None
     policy: Policy | None = None
     listen: Listen | None = None
+    follow: tuple[str, ...] | None = None
 
     def wants(self, name: str) -> bool:
         """Whether the device of this name shall be attached."""
@@ -88,13 +90,14 @@ def parse(raw: bytes, source: str) -> Config:
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply") from None
     reader = _Reader(text, source)
-    top = reader.table((), table, ("interfaces", "hook", "passtos", "policy", "metrics"))
+    top = reader.table((), table, ("interfaces", "hook", "passtos", "follow", "policy", "metrics"))
     return Config(
         interfaces=tuple(reader.read(("interfaces",), top, _interfaces, ())),
         hook=reader.read(("hook",), top, _hook, HookKind.AUTO),
         passtos=reader.read(("passtos",), top, _boolean, None),
         policy=_policy(reader, top),
         listen=_listen(reader, top),
+        follow=reader.read(("follow",), top, _followed, None),
     )
 
 
@@ -159,6 +162,13 @@ def _interfaces(value: Any) -> list[str]:
         if not name or any(c.isspace() or c == "/" for c in name) or (plain and len(name) > _NAME_MAX):
             raise UsageError(f"{name!r} is no interface's name", '"eth0", or a pattern such as "wl*"')
     return names
+
+
+def _followed(value: Any) -> tuple[str, ...]:
+    patterns = tuple(_words(value))
+    for pattern in patterns:
+        check_pattern(pattern)
+    return patterns
 
 
 def _hook(value: Any) -> HookKind:

@@ -21,7 +21,17 @@ from qosctl.supervisor.supervise.attach_process import Answer, AttachProcess
 from qosctl.supervisor.supervise.config import Config
 from qosctl.supervisor.supervise.notify import Notifier
 from qosctl.supervisor.supervise.observe import observe
-from qosctl.supervisor.supervise.reconcile import Action, Attach, Detach, Forget, Memory, Observed, Rehook, Settle
+from qosctl.supervisor.supervise.reconcile import (
+    Action,
+    Attach,
+    Detach,
+    Follow,
+    Forget,
+    Memory,
+    Observed,
+    Rehook,
+    Settle,
+)
 from qosctl.supervisor.supervise.signals import Signals
 from qosctl.supervisor.supervise.watch import KernelNews
 
@@ -110,9 +120,10 @@ class Supervisor:
             return
         self._complain("look", "")
         self._memory = reconcile.observed_again(self._memory, observed, now)
-        wishes = []
+        self._memory = reconcile.following_noted(self._memory, self.config, observed)
+        wishes: list[Attach | Follow] = []
         for action in reconcile.plan(self.config, observed, self._memory, now):
-            if isinstance(action, Attach):
+            if isinstance(action, Attach | Follow):
                 wishes.append(action)
             elif self._may(action, now):
                 self._act(action, observed)
@@ -124,7 +135,7 @@ class Supervisor:
 
     def _may(self, action: Action, now: float) -> bool:
         """Say whether it is time to do it, and note that it is done; otherwise look again when it is time."""
-        if not isinstance(action, Attach | Rehook):
+        if not isinstance(action, Attach | Follow | Rehook):
             return True
         what = (type(action).__name__, action.name)
         due = max(self._repairs.due(what, now), self._refusals.due(what, now))
@@ -167,7 +178,7 @@ class Supervisor:
             case Forget(index):
                 repair.forget(index)
 
-    def _start(self, wishes: list[Attach], now: float) -> None:
+    def _start(self, wishes: list[Attach | Follow], now: float) -> None:
         if not wishes:
             return
         try:
@@ -191,6 +202,9 @@ class Supervisor:
     def _take(self, answer: Answer, now: float) -> None:
         wish = answer.wish
         what = (type(wish).__name__, wish.name)
+        if isinstance(wish, Follow):
+            self._take_followed(wish, answer, now)
+            return
         if answer.hook is None and interfaces.name_of(wish.index) != wish.name:
             return  # it went, or has another name now: nobody refused anything
         if answer.hook is None:
@@ -202,6 +216,14 @@ class Supervisor:
         self._complain(wish.name, "")
         self._memory = reconcile.attached(self._memory, wish, answer.hook)
         self._say(Severity.NOTICE, f"{wish.name}: {_CHANGES[answer.change]} ({answer.hook.value})")
+
+    def _take_followed(self, wish: Follow, answer: Answer, now: float) -> None:
+        self._complain(wish.name, answer.error)
+        if answer.error:
+            self._refusals.tried((type(wish).__name__, wish.name), now)
+            return
+        self._refusals.forget((type(wish).__name__, wish.name))
+        self._say(Severity.NOTICE, f"following {', '.join(wish.wanted) or 'nothing'}, as configured")
 
     def _end_attaching(self) -> None:
         if self._attaching is not None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from qosctl.bpf.errors import RefusedError, kernel_errors
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.maps.device_pins import DevicePins, pinned_devices
+from qosctl.bpf.maps.following import follow_pins, open_patterns
 from qosctl.bpf.maps.namespace_maps import folder
-from qosctl.supervisor.devices import hooks, interfaces
+from qosctl.supervisor.devices import hooks, interfaces, tun_reads
 from qosctl.supervisor.supervise.reconcile import Link, Observed, Pinned
 
 
@@ -27,6 +28,7 @@ def observe(wanted: Callable[[str], bool]) -> Observed:
             links={index: link for index, name in names.items() if wanted(name) and (link := _link(name, index))},
             pinned={pins.index: _pinned(pins, pins.index in names) for pins in pinned_devices()},
             maps=_id_of(folder() / "control"),
+            followed=_followed(),
         )
 
 
@@ -45,6 +47,14 @@ def _pinned(pins: DevicePins, there: bool) -> Pinned:
     if hook is None or program is None:
         return Pinned(None, intact=False)
     return Pinned(hook.kind, intact=pins.has_program(program))
+
+
+def _followed() -> frozenset[str]:
+    try:
+        with open_patterns(follow_pins()) as patterns:
+            return frozenset(patterns.all()) if tun_reads.standing() is not None else frozenset()
+    except FileNotFoundError:
+        return frozenset()
 
 
 def _id_of(pin: Path) -> int | None:

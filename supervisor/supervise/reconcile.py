@@ -39,13 +39,15 @@ class Pinned:
 class Observed:
     """What is so. By interface index: `names` of all links, `links` that are wanted, `pinned` that were attached.
 
-    `maps` tells this namespace's maps from others made later; None where there are none.
+    `maps` tells this namespace's maps from others made later; None where there are none. `followed` are the names and
+    patterns of tunnels of other programs, none of them where our program is not at the tracepoint.
     """
 
     names: Mapping[int, str]
     links: Mapping[int, Link]
     pinned: Mapping[int, Pinned]
     maps: int | None
+    followed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Memory:
     `current`: devices whose pinned program is of this version, with the link it was made for and the hook it stood at.
     `held`: devices that a configuration of ours wanted. `there_since` and `gone_since`: when a wanted one was first seen,
     and when one was first missed. `settled`: the maps that switch and policy were set in, and the configuration then.
+    `followed`: what a configuration of ours wanted followed.
     """
 
     current: Mapping[int, tuple[Link, HookKind]] = field(default_factory=dict)
@@ -62,6 +65,7 @@ class Memory:
     there_since: Mapping[int, float] = field(default_factory=dict)
     gone_since: Mapping[int, float] = field(default_factory=dict)
     settled: tuple[int, Config] | None = None
+    followed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,18 @@ class Forget:
     index: int
 
 
-Action = Settle | Rehook | Attach | Detach | Forget
+@dataclass(frozen=True)
+class Follow:
+    """Follow all of `wanted` and none of `dropped`, in a process of its own."""
+
+    wanted: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    name = "what is followed"
+    """In place of a device's; none has blanks in it."""
+
+
+Action = Settle | Rehook | Attach | Detach | Forget | Follow
 
 
 def plan(config: Config, observed: Observed, memory: Memory, now: float) -> list[Action]:
@@ -115,6 +130,7 @@ def plan(config: Config, observed: Observed, memory: Memory, now: float) -> list
         actions += _for_wanted(config, index, link, observed.pinned.get(index), memory)
     actions += _for_unwanted(observed, memory)
     actions += _for_gone(observed, memory, now)
+    actions += _for_followed(config, observed, memory)
     return actions
 
 
@@ -148,6 +164,14 @@ def _for_gone(observed: Observed, memory: Memory, now: float) -> Iterator[Action
             yield Forget(index)
 
 
+def _for_followed(config: Config, observed: Observed, memory: Memory) -> Iterator[Action]:
+    if config.follow is None:
+        return
+    dropped = memory.followed & observed.followed - set(config.follow)
+    if dropped or not observed.followed.issuperset(config.follow):
+        yield Follow(config.follow, tuple(sorted(dropped)))
+
+
 def _since(memory: Memory, index: int, now: float) -> float:
     return memory.gone_since.get(index, now)
 
@@ -168,6 +192,11 @@ def observed_again(memory: Memory, observed: Observed, now: float) -> Memory:
         there_since={index: memory.there_since.get(index, now) for index in observed.links},
         gone_since={index: _since(memory, index, now) for index in gone},
     )
+
+
+def following_noted(memory: Memory, config: Config, observed: Observed) -> Memory:
+    """Return the memory with what is followed as configured, and what was and still is."""
+    return replace(memory, followed=observed.followed & memory.followed.union(config.follow or ()))
 
 
 def _hook_now(pinned: Pinned, before: HookKind) -> HookKind:

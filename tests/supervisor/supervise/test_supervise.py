@@ -19,6 +19,7 @@ from qosctl.bpf.maps.namespace_maps import folder, open_state
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.maps.ring import Ring
 from qosctl.supervisor.devices.attach import attach
+from qosctl.supervisor.devices.follow import follow, following, unfollow
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.passtos import passtos, set_passtos
 from qosctl.supervisor.devices.policy import policy
@@ -90,6 +91,22 @@ def test_without_a_word_on_the_switch_it_stays_as_it_is(stand: Stand, tmp_path: 
         assert passtos()
         supervisor.reload('interfaces = []\nhook = "tcx"\n')
         assert devices() == {}
+
+
+def test_tunnels_of_others_are_followed_as_configured(stand: Stand, tmp_path: Path) -> None:
+    """Also after somebody has given them up. What was followed by hand stays, and all of it when the supervisor ends."""
+    follow(["by-hand*"])
+
+    def now() -> set[str]:
+        return {each.pattern for each in following().patterns} if following().running else set()
+
+    with Supervised(stand.sender, tmp_path, 'follow = ["vpns*", "tun0"]\n') as supervisor:
+        supervisor.wait(lambda: now() == {"by-hand*", "vpns*", "tun0"})
+        unfollow(["tun0"])
+        supervisor.wait(lambda: now() == {"by-hand*", "vpns*", "tun0"})
+        supervisor.reload('follow = ["vpns*"]\n')
+        supervisor.wait(lambda: now() == {"by-hand*", "vpns*"})
+    assert now() == {"by-hand*", "vpns*"}
 
 
 def test_what_was_attached_by_hand_is_left_alone(stand: Stand, tmp_path: Path) -> None:

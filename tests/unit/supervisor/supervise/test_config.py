@@ -34,6 +34,8 @@ FINE = {
     '[metrics]\nlisten = "24740"': Config(listen=Listen("127.0.0.1", 24740)),
     '[metrics]\nlisten = "9"\nnames = ["A.example."]': Config(listen=Listen("127.0.0.1", 9, frozenset({"a.example"}))),
     "[metrics]": Config(),
+    'follow = ["vpns*", "tun0"]': Config(follow=("vpns*", "tun0")),
+    "follow = []": Config(follow=()),
 }
 
 WRONG = {
@@ -41,7 +43,7 @@ WRONG = {
     "\n\nPassTOS = true": "x:3: unknown key 'PassTOS' (try: passtos)",
     "[metrics]\n# where\nlisen = 1": "x:3: unknown key 'lisen' in [metrics] (try: listen)",
     "[polcy]\nfold = 2": "x:1: unknown key 'polcy' (try: policy)",
-    "zebra = 1": "x:1: unknown key 'zebra' (try: interfaces, hook, passtos, policy, metrics)",
+    "zebra = 1": "x:1: unknown key 'zebra' (try: interfaces, hook, passtos, follow, policy, metrics)",
     "metrics.zebra = 1": "x:1: unknown key 'zebra' in [metrics] (try: listen, names)",
     '[metrics]\nnames = ["a:1"]': "x:2: names: 'a:1' is no host name (try: node1.example, without a scheme or a port)",
     'interfaces = "eth0"': 'x:1: interfaces: must be an array of strings, not a string (try: ["eth0"])',
@@ -50,6 +52,8 @@ WRONG = {
     'interfaces = ["a/b"]': 'x:1: interfaces: \'a/b\' is no interface\'s name (try: "eth0", or a pattern such as "wl*")',
     'interfaces = ["averylonginterfacename"]': "x:1: interfaces: 'averylonginterfacename' is no interface's name "
     '(try: "eth0", or a pattern such as "wl*")',
+    'follow = ["t?n0"]': "x:1: follow: 't?n0': a pattern is how names begin, and a star behind "
+    "(try: qosctl follow 'vpns*')",
     'hook = "clsat"': "x:1: hook: 'clsat' is no hook (try: clsact)",
     "hook = 4": 'x:1: hook: must be a string, not an integer (try: "4")',
     'passtos = "on"': "x:1: passtos: must be true or false, not a string (try: true)",

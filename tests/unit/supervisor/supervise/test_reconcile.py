@@ -17,6 +17,7 @@ from qosctl.supervisor.supervise.reconcile import (
     Action,
     Attach,
     Detach,
+    Follow,
     Forget,
     Link,
     Memory,
@@ -24,6 +25,7 @@ from qosctl.supervisor.supervise.reconcile import (
     Pinned,
     Rehook,
     Settle,
+    following_noted,
     observed_again,
     plan,
 )
@@ -40,6 +42,11 @@ def so(names: dict[int, str], pinned: dict[int, Pinned], config: Config = WANTS_
     return Observed(names, links, pinned, maps)
 
 
+def followed(*patterns: str) -> Observed:
+    """Nothing is attached, and these are followed."""
+    return Observed({}, {}, {}, 1, frozenset(patterns))
+
+
 def known(index: int, name: str = "eth0", hook: HookKind = TCX) -> Memory:
     """A memory of having attached to it."""
     return Memory(current={index: (Link(name, True), hook)}, held=frozenset({index}))
@@ -47,6 +54,13 @@ def known(index: int, name: str = "eth0", hook: HookKind = TCX) -> Memory:
 
 TABLE: dict[str, tuple[Config, Observed, Memory, list[Action]]] = {
     "all is as it shall be": (WANTS_ETH, so({7: "eth0"}, {7: THERE}), known(7), []),
+    "what is followed as configured": (Config(follow=("vpns*",)), followed("vpns*", "by-hand"), Memory(), []),
+    "something is to be followed": (
+        Config(follow=("vpns*", "tun0")), followed("tun0"), Memory(), [Follow(("vpns*", "tun0"), ())]),
+    "a configuration that says nothing of it, or that it is for others to say": (
+        Config(), followed("tun0"), Memory(followed=frozenset({"tun0"})), []),
+    "followed until now, and not in the configuration any more": (
+        Config(follow=()), followed("tun0", "by-hand"), Memory(followed=frozenset({"tun0"})), [Follow((), ("tun0",))]),
     "nothing is wanted": (Config(), so({7: "eth0"}, {}, Config()), Memory(), []),
     "a wanted device": (WANTS_ETH, so({7: "eth0"}, {}), Memory(), [Attach(7, "eth0", AUTO, True)]),
     "one that was attached before this supervisor began may be of an older version": (
@@ -150,3 +164,11 @@ def test_the_pace() -> None:
     now += 31
     pace.tried("eth1", now)
     assert pace.due("eth0", now) == now, "calm again"
+
+
+def test_what_was_followed_as_configured_is_known_after_a_reload() -> None:
+    """Then it is given up when it is configured no more; what was followed by hand stays."""
+    before = following_noted(Memory(), Config(follow=("tun0",)), followed("tun0", "by-hand"))
+    after = following_noted(before, Config(follow=()), followed("tun0", "by-hand"))
+    assert plan(Config(follow=()), followed("tun0", "by-hand"), after, 0) == [Follow((), ("tun0",))]
+    assert following_noted(after, Config(follow=()), followed("by-hand")).followed == frozenset()
