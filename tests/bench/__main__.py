@@ -28,6 +28,7 @@ from tests.lab import enter_sandbox, unwind_on_signals
 # Name on the command line, module, what it measures.
 PARTS = {
     "stamp": ("tests.bench.stamp", "the program, per packet, by BPF_PROG_TEST_RUN"),
+    "following": ("tests.bench.following", "tunnels of other programs, per packet and per read, and those who have none"),
     "sends": ("tests.bench.sends", "ways to mark a packet, per send from Python"),
     "tunnel": ("tests.bench.tunnel", "the client, beside openconnect --passtos"),
     "bottleneck": ("tests.bench.bottleneck", "a call beside bulk through a slow uplink, five clients"),
