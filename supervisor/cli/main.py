@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -108,7 +109,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: TextIO | None = None) -> int:
     """Run one command; returns the exit code. It raises nothing: what goes wrong is one line, with --debug and where."""
-    if argv is None:  # the process is ours
+    ours = argv is None  # the process is
+    if argv is None:
         argv = sys.argv[1:]
         _open_standard_descriptors()
         _hush_what_dies_half_made(argv)
@@ -120,6 +122,8 @@ def main(argv: Sequence[str] | None = None, out: TextIO | None = None, err: Text
     try:
         return _run(argv, out, err)
     except KeyboardInterrupt as interrupt:  # on its way here it has undone what was half done
+        if ours:
+            _hush_what_is_cut_off(argv)
         if str(interrupt):
             Log(err, os.environ).error(str(interrupt))
         return Exit.INTERRUPTED
@@ -144,6 +148,15 @@ def _hush_what_dies_half_made(argv: Sequence[str]) -> None:
     """
     if "--debug" not in argv:
         sys.unraisablehook = lambda _: None
+
+
+def _hush_what_is_cut_off(argv: Sequence[str]) -> None:
+    """Let --debug alone show what coroutines say that never ended: pyroute2 makes one of each request to the kernel."""
+    if "--debug" not in argv:
+        import logging  # noqa: PLC0415 - dear, and who has no coroutine has no need of it
+
+        warnings.simplefilter("ignore", RuntimeWarning)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def _run(argv: Sequence[str], out: TextIO, err: TextIO) -> int:
