@@ -28,7 +28,19 @@ DEVICE = {
     "outcomes": {outcome.label: int for outcome in Outcome},
     "outer": {str: TRAFFIC},
 }
-STATUS = {"schema_version": int, "passtos": bool, "policy_is_default": bool, "devices": [DEVICE], "flows": int}
+FOLLOWED = {
+    "pattern": str,
+    "devices": [{"device": str, "kind": str, "refusal": (str, type(None))}],
+    "reads": {"packets": int, "batches": int, "forgotten": int, "passed_over": int},
+}
+STATUS = {
+    "schema_version": int,
+    "passtos": bool,
+    "policy_is_default": bool,
+    "devices": [DEVICE],
+    "flows": int,
+    "following": {"running": bool, "patterns": [FOLLOWED]},
+}
 CLASS = {"dscp": int, "sent": COUNTED, "received": COUNTED, "backlog": {"records": int, "milliseconds": float}}
 FLOW = {
     "local": END,
@@ -46,6 +58,9 @@ FLOWS = {"schema_version": int, "flows": [FLOW]}
 PASSTOS = {"schema_version": int, "passtos": bool}
 RULE = {"inner": str, "outer": (str, type(None)), "inner_dscp": int, "outer_dscp": OPTIONAL_INT, "priority": OPTIONAL_INT}
 POLICY = {"schema_version": int, "policy": [RULE]}
+
+
+NOTHING_FOLLOWED: dict[str, Any] = {"running": False, "patterns": []}
 
 
 def _differences(value: Any, shape: Any, path: str = "$") -> list[str]:
@@ -94,7 +109,7 @@ def test_the_policy_names_every_class_once(attached: Line) -> None:
 
 def test_where_nothing_is_attached_the_document_is_empty_and_the_code_3(line: Line) -> None:
     for noun, empty in (
-        ("status", {"passtos": False, "policy_is_default": True, "devices": [], "flows": 0}),
+        ("status", {"passtos": False, "policy_is_default": True, "devices": [], "flows": 0, "following": NOTHING_FOLLOWED}),
         ("flows", {"flows": []}),
     ):
         said = line.qosctl(noun, "--json", check=False)

@@ -122,7 +122,8 @@ def test_the_program_agrees_on_noise(marked: Differential, packet: bytes, ethern
 def test_the_program_agrees_on_a_stretch_of_the_fuzzer(world: Differential) -> None:
     fuzz(world, SEED, 100_000)
     unreached = {outcome for outcome, count in world.ran.items() if count == 0}
-    assert unreached == {Outcome.WRITE_FAILED}
+    of_other_programs = {Outcome.UNMATCHED, Outcome.AMBIGUOUS}  # only where something is followed: test_follow.py
+    assert unreached == {Outcome.WRITE_FAILED, *of_other_programs}
 
 
 MUTANTS = {
@@ -137,7 +138,7 @@ MUTANTS = {
     "one_extension_header_too_many": ("parse.h", "#define EXTENSIONS_MAX 6", "#define EXTENSIONS_MAX 7"),
     "a_last_fragment_is_no_fragment": ("parse.h", "IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET", "IPV4_MORE_FRAGMENTS"),
     "a_udp_length_may_lie": ("parse.h", "at->udp + at->length > at->end", "0"),
-    "the_other_policy_bank": ("egress.c", "(bank & (POLICY_BANKS - 1))", "(~bank & (POLICY_BANKS - 1))"),
+    "the_other_policy_bank": ("maps.h", "(bank & (POLICY_BANKS - 1))", "(~bank & (POLICY_BANKS - 1))"),
     "an_empty_word_is_a_mark": ("mark.h", "!word || ", ""),
     "a_search_ends_too_soon": ("flow_table.h", "at = (home + probe)", "at = (home + probe / 2)"),
     "a_batch_counts_once": ("mark.h", "outcomes[result] += segments", "outcomes[result] += 1"),
