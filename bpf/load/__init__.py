@@ -1,1 +1,1 @@
-"""Getting the program into the kernel: one module a loader. Each is asked for `load(state, device, ethernet)`."""
+"""Getting the programs into the kernel: one module a loader. `loader.Loader` says what each can load."""
