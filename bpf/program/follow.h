@@ -71,13 +71,13 @@ static __always_inline int interrupted(const void *task)
 }
 
 /* A task's queue, NULL where nothing that it has read was followed since passtos was switched on. */
-static __always_inline struct read_queue *valid_queue_of(const void *task, const struct control *now)
+static __always_inline struct read_queue *valid_queue_of(const void *task, const struct control *control)
 {
 	const struct follow_pattern *pattern;
 	struct read_queue *queue = queue_of(&task);
 
 	/* The memory of a task that has ended is another's some day. */
-	if (!queue || queue->start_time != start_time_of(task) || queue->passtos != now->passtos)
+	if (!queue || queue->start_time != start_time_of(task) || queue->passtos != control->passtos)
 		return NULL;
 	pattern = pattern_at(queue->pattern);
 	return pattern && pattern->since == queue->since ? queue : NULL;
@@ -87,14 +87,14 @@ static __always_inline struct read_queue *valid_queue_of(const void *task, const
  * Something left that is no datagram of ours to account for, TCP say: perhaps a packet went that way, and its entry stays.
  * From now on a datagram has to fit one entry alone, until one does or the queue is empty.
  */
-static __always_inline void doubt_sender(const struct control *now)
+static __always_inline void doubt_sender(const struct control *control)
 {
 	const void *task = current_task();
 	struct read_queue *queue;
 
 	if (interrupted(task))
 		return;
-	queue = valid_queue_of(task, now);
+	queue = valid_queue_of(task, control);
 	if (queue && queue->count)
 		queue->doubt = 1;
 }
@@ -157,8 +157,8 @@ static __always_inline __u32 fitting(__u64 length, __u64 payload, __u32 formats)
 }
 
 /* The class of the packet in this datagram, in `dscp` if the answer is PARSED. */
-static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const struct control *now, struct cursor *at,
-						  __u32 *dscp)
+static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const struct control *control,
+						  struct cursor *at, __u32 *dscp)
 {
 	const void *task = current_task();
 	int not_its_own = interrupted(task);
@@ -174,7 +174,7 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 	allowed = formats = first ? formats_of(first) : 0;
 	if (not_its_own && !formats)
 		return OUTCOME_NO_FLOW;
-	queue = valid_queue_of(task, now);
+	queue = valid_queue_of(task, control);
 	if (!queue)
 		return OUTCOME_NO_FLOW;
 	if (not_its_own) { /* perhaps one that this very task sent, and that waited for the answer of its neighbour */

@@ -42,10 +42,10 @@ static __always_inline enum outcome class_by_record(struct __sk_buff *skb, struc
 }
 
 /* What the policy makes of an inner class. `version` is a constant, and with it the way the packet is written. */
-static __always_inline enum outcome apply_policy(struct __sk_buff *skb, struct control *now, struct cursor *at,
+static __always_inline enum outcome apply_policy(struct __sk_buff *skb, struct control *control, struct cursor *at,
 						 __u8 version, __u32 dscp, struct dscp *outer)
 {
-	struct policy_entry *entry = policy_for(now->policy_bank, dscp & (DSCP_COUNT - 1));
+	struct policy_entry *entry = policy_for(control->policy_bank, dscp & (DSCP_COUNT - 1));
 
 	if (!entry || entry->action != POLICY_STAMP)
 		return OUTCOME_POLICY_LEAVE;
@@ -59,7 +59,7 @@ static __always_inline enum outcome apply_policy(struct __sk_buff *skb, struct c
  * From the UDP header on. Told of each IP version apart: one body for both keeps more alive than the processor has
  * registers, which costs a hit 2 ns.
  */
-static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct control *now, struct cursor *at,
+static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct control *control, struct cursor *at,
 						  union flow_slot *key, __u8 version, struct dscp *outer)
 {
 	enum outcome result;
@@ -73,29 +73,30 @@ static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct 
 	if (!ring)
 		return OUTCOME_NO_FLOW;
 	result = class_by_record(skb, at, ring, &dscp);
-	return result != PARSED ? result : apply_policy(skb, now, at, version, dscp, outer);
+	return result != PARSED ? result : apply_policy(skb, control, at, version, dscp, outer);
 }
 
 #ifdef FOLLOWING
 /* The second look at what is no datagram of a flow: for both IP versions at once, since there is enough of it. */
-static __always_inline enum outcome mark_followed(struct __sk_buff *skb, struct control *now, struct cursor *at,
+static __always_inline enum outcome mark_followed(struct __sk_buff *skb, struct control *control, struct cursor *at,
 						  enum outcome result, struct dscp *outer)
 {
 	__u32 dscp;
 
 	if (result == OUTCOME_NOT_UDP || result == OUTCOME_FRAGMENT)
-		doubt_sender(now);
+		doubt_sender(control);
 	if (result != OUTCOME_NO_FLOW)
 		return result;
-	result = class_by_read(skb, now, at, &dscp);
+	result = class_by_read(skb, control, at, &dscp);
 	if (result != PARSED)
 		return result;
-	return at->version == 4 ? apply_policy(skb, now, at, 4, dscp, outer) : apply_policy(skb, now, at, 6, dscp, outer);
+	return at->version == 4 ? apply_policy(skb, control, at, 4, dscp, outer)
+				: apply_policy(skb, control, at, 6, dscp, outer);
 }
 #endif
 
 /* `outer` is what the packet carries now, if the answer is OUTCOME_STAMPED or OUTCOME_UNCHANGED. */
-static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *now, struct dscp *outer)
+static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *control, struct dscp *outer)
 {
 	union flow_slot key = {};
 	struct cursor at = {};
@@ -107,30 +108,30 @@ static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *
 	if (at.version == 4) {
 		result = parse_ipv4(skb, &at, &key);
 		if (result == PARSED)
-			result = mark_datagram(skb, now, &at, &key, 4, outer);
+			result = mark_datagram(skb, control, &at, &key, 4, outer);
 	} else {
 		result = parse_ipv6(skb, &at, &key);
 		if (result == PARSED)
-			result = mark_datagram(skb, now, &at, &key, 6, outer);
+			result = mark_datagram(skb, control, &at, &key, 6, outer);
 	}
 #ifdef FOLLOWING
-	result = mark_followed(skb, now, &at, result, outer);
+	result = mark_followed(skb, control, &at, result, outer);
 #endif
 	return result;
 }
 
 static __always_inline void mark_and_count(struct __sk_buff *skb)
 {
-	struct control *now = control_now();
+	struct control *control = control_now();
 	struct device_counters *counters;
 	enum outcome result = OUTCOME_OFF;
 	struct dscp outer = {};
 	__u32 segments;
 
-	if (!now)
+	if (!control)
 		return;
-	if (now->passtos)
-		result = mark(skb, now, &outer);
+	if (control->passtos)
+		result = mark(skb, control, &outer);
 	counters = counters_of_device();
 	if (!counters || result >= OUTCOME_SLOTS)
 		return;

@@ -33,7 +33,7 @@ static __always_inline enum outcome stamp_ipv4(struct __sk_buff *skb, __u32 at_i
 	/* Version to checksum, the part that changes, as the 32-bit words it consists of; each as two halves on the wire. */
 	union header_word words[3], copy[3];
 	const union header_word *ip = header(skb, at_ip, copy, sizeof(copy));
-	struct traffic_class now;
+	struct traffic_class current;
 	__u16 first;
 
 	if (!ip)
@@ -41,12 +41,12 @@ static __always_inline enum outcome stamp_ipv4(struct __sk_buff *skb, __u32 at_i
 	words[0].whole = ip[0].whole;
 	/* version (4), header length (4), traffic class (8) */
 	first = bpf_ntohs(words[0].half[0]);
-	now.byte = first & 0xff;
-	if (dscp_of(now).value == wanted.value)
+	current.byte = first & 0xff;
+	if (dscp_of(current).value == wanted.value)
 		return OUTCOME_UNCHANGED;
 	words[1].whole = ip[1].whole;
 	words[2].whole = ip[2].whole;
-	words[0].half[0] = bpf_htons((first & 0xff00) | with_dscp(now, wanted).byte);
+	words[0].half[0] = bpf_htons((first & 0xff00) | with_dscp(current, wanted).byte);
 	/* The ones' complement sum does not depend on byte order (RFC 1071 section 2B). */
 	words[2].half[1] = checksum_update(words[2].half[1], bpf_htons(first), words[0].half[0]);
 	return bpf_skb_store_bytes(skb, at_ip, words, sizeof(words), 0) ? OUTCOME_WRITE_FAILED : OUTCOME_STAMPED;
@@ -56,16 +56,16 @@ static __always_inline enum outcome stamp_ipv6(struct __sk_buff *skb, __u32 at_i
 {
 	__u16 copy, word;
 	const __u16 *ip = header(skb, at_ip, &copy, sizeof(copy));
-	struct traffic_class now;
+	struct traffic_class current;
 
 	if (!ip)
 		return OUTCOME_TRUNCATED;
 	/* version (4), traffic class (8), top of the flow label (4) */
 	word = bpf_ntohs(*ip);
-	now.byte = word >> 4;
-	if (dscp_of(now).value == wanted.value)
+	current.byte = word >> 4;
+	if (dscp_of(current).value == wanted.value)
 		return OUTCOME_UNCHANGED;
-	word = bpf_htons((word & 0xf00f) | (with_dscp(now, wanted).byte << 4));
+	word = bpf_htons((word & 0xf00f) | (with_dscp(current, wanted).byte << 4));
 	return bpf_skb_store_bytes(skb, at_ip, &word, sizeof(word), BPF_F_RECOMPUTE_CSUM) ? OUTCOME_WRITE_FAILED
 											   : OUTCOME_STAMPED;
 }

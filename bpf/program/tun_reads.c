@@ -75,14 +75,14 @@ static __always_inline __u8 class_of(__u64 skb)
 	return NOT_FOLLOWED;
 }
 
-static __always_inline struct read_queue *queue_of_reader(const struct control *now, __u32 pattern, __u32 since)
+static __always_inline struct read_queue *queue_of_reader(const struct control *control, __u32 pattern, __u32 since)
 {
 	const void *task = current_task();
 	__u64 started = start_time_of(task);
 	struct read_queue *queue = queue_of(&task);
 	__u32 seen_since;
 
-	if (queue && queue->start_time == started && queue->passtos == now->passtos &&
+	if (queue && queue->start_time == started && queue->passtos == control->passtos &&
 	    (pattern == FOLLOW_PATTERNS || (queue->pattern == pattern && queue->since == since)))
 		return queue;
 	if (pattern == FOLLOW_PATTERNS)
@@ -98,11 +98,11 @@ static __always_inline struct read_queue *queue_of_reader(const struct control *
 			return NULL;
 	}
 	queue->start_time = started;
-	queue->passtos = now->passtos;
+	queue->passtos = control->passtos;
 	queue->pattern = pattern;
 	queue->since = since;
 	queue->count = queue->formats = queue->misfits = queue->sends = queue->doubt = 0;
-	seen_since = (__s32)(since - now->passtos) > 0 ? since : now->passtos;
+	seen_since = (__s32)(since - control->passtos) > 0 ? since : control->passtos;
 	queue->trusted_from = seen_since;
 	if ((__s32)((__u32)(started >> TICK_SHIFT) - seen_since) <= 0)
 		queue->trusted_from += UNSEEN_TICKS;
@@ -115,14 +115,14 @@ int qosctl_tun_reads(struct bpf_raw_tracepoint_args *ctx)
 	struct follow_counters *counters;
 	struct read_packet *packet;
 	struct read_queue *queue;
-	struct control *now;
+	struct control *control;
 	__u32 pattern, since = 0;
 	__u8 class = NOT_FOLLOWED;
 
 	if (READ(device, skb + SKB_DEV) || !(device >> 63))
 		return 0;
-	now = control_now();
-	if (!now || !now->passtos)
+	control = control_now();
+	if (!control || !control->passtos)
 		return 0;
 	/* A packet that a socket has received: one of a capture. What waits in a TUN is nobody's. */
 	if (READ(socket, skb + SKB_SK) || socket)
@@ -130,7 +130,7 @@ int qosctl_tun_reads(struct bpf_raw_tracepoint_args *ctx)
 	pattern = pattern_of(device, &since);
 	if (pattern < FOLLOW_PATTERNS && !is_tun_here(device))
 		pattern = FOLLOW_PATTERNS;
-	queue = queue_of_reader(now, pattern, since);
+	queue = queue_of_reader(control, pattern, since);
 	if (!queue)
 		return 0;
 	counters = follow_counters_of(queue->pattern);

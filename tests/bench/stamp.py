@@ -43,10 +43,10 @@ _RENAMED = "#define qosctl_egress qosctl_egress_inner"
 _ENTRY = "#undef qosctl_egress\nint qosctl_egress(struct __sk_buff *skb)"
 _EMPTY = f"{_ENTRY} {{ return TC_ACT_UNSPEC; }}"
 _FLIPPING = f"""{_ENTRY} {{
-	struct control *now = control_now();
+	struct control *control = control_now();
 	mark_and_count(skb);
-	if (now)
-		now->policy_bank ^= 1;
+	if (control)
+		control->policy_bank ^= 1;
 	return TC_ACT_UNSPEC;
 }}"""
 _LOOKUP = "ring = ring_of(key);"

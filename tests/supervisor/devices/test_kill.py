@@ -50,11 +50,11 @@ _STAND_IN = """
 int qosctl_egress(struct __sk_buff *skb)
 {
 	__u32 only = 0;
-	struct control *now = bpf_map_lookup_elem(MAP(CONTROL_MAP), &only);
+	struct control *control = bpf_map_lookup_elem(MAP(CONTROL_MAP), &only);
 	struct device_counters *counted = bpf_map_lookup_elem(MAP(COUNTERS_MAP), &only);
 	__u8 ef = 46 << 2;
 
-	if (!now || !counted || !now->passtos || skb->protocol != bpf_htons(ETH_P_IP))
+	if (!control || !counted || !control->passtos || skb->protocol != bpf_htons(ETH_P_IP))
 		return -1;
 	counted->outcomes[OUTCOME_STAMPED]++;
 	bpf_skb_store_bytes(skb, 15, &ef, sizeof(ef), 0);
