@@ -19,9 +19,9 @@ _READ_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one wish: `change` (see attach.Attached) and the `hook` of an attach, or `error` with a hint."""
+    """What came of one request: `change` (see attach.Attached) and the `hook` of an attach, or `error` with a hint."""
 
-    wish: Attach | Follow
+    request: Attach | Follow
     change: str = ""
     hook: HookKind | None = None
     error: str = ""
@@ -30,8 +30,8 @@ class Answer:
 class AttachProcess:
     """A worker at work. It is readable (`fileno`) when it has said something or has ended."""
 
-    def __init__(self, wishes: Sequence[Attach | Follow], now: float) -> None:
-        self._wishes = {wish.name: wish for wish in wishes}
+    def __init__(self, requests: Sequence[Attach | Follow], now: float) -> None:
+        self._unanswered = {request.name: request for request in requests}
         self._buffer = b""
         self.deadline = now + PATIENCE_S
         # In a group of its own: a Ctrl-C is for us, who end it.
@@ -41,7 +41,7 @@ class AttachProcess:
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._out, False)
         try:  # a few names fit into a pipe, so this does not wait
-            self._process.stdin.write(json.dumps([_request(wish) for wish in wishes]).encode())
+            self._process.stdin.write(json.dumps([_as_json(request) for request in requests]).encode())
             self._process.stdin.close()
         except BrokenPipeError:
             pass  # it died at once; its end is seen like any other
@@ -51,7 +51,7 @@ class AttachProcess:
         return self._out
 
     def read(self) -> tuple[list[Answer], bool]:
-        """Return the answers that have come, and whether it has ended; after its end every wish has an answer."""
+        """Return the answers that have come, and whether it has ended; after its end every request has an answer."""
         ended = False
         try:
             chunk = os.read(self._out, _READ_BYTES)
@@ -63,8 +63,8 @@ class AttachProcess:
         answers = [answer for line in lines if (answer := self._answer(line)) is not None]
         if ended:
             status = self._process.wait()
-            answers += [Answer(wish, error=f"attaching ended with status {status}") for wish in self._wishes.values()]
-            self._wishes.clear()
+            answers += [Answer(each, error=f"attaching ended with status {status}") for each in self._unanswered.values()]
+            self._unanswered.clear()
         return answers, ended
 
     def end(self) -> None:
@@ -81,15 +81,15 @@ class AttachProcess:
     def _answer(self, line: bytes) -> Answer | None:
         try:
             said: dict[str, Any] = json.loads(line)
-            wish = self._wishes.pop(said["device"])
+            request = self._unanswered.pop(said["device"])
         except (ValueError, KeyError, TypeError):
             return None
         if "error" in said:
-            return Answer(wish, error=f"{said['error']} (try: {said['hint']})" if said["hint"] else said["error"])
-        return Answer(wish, change=said["change"], hook=HookKind(said["hook"]) if "hook" in said else None)
+            return Answer(request, error=f"{said['error']} (try: {said['hint']})" if said["hint"] else said["error"])
+        return Answer(request, change=said["change"], hook=HookKind(said["hook"]) if "hook" in said else None)
 
 
-def _request(wish: Attach | Follow) -> dict[str, Any]:
-    if isinstance(wish, Follow):
-        return {"device": wish.name, "follow": wish.wanted, "unfollow": wish.dropped}
-    return {"device": wish.name, "hook": wish.hook.value}
+def _as_json(request: Attach | Follow) -> dict[str, Any]:
+    if isinstance(request, Follow):
+        return {"device": request.name, "follow": request.wanted, "unfollow": request.dropped}
+    return {"device": request.name, "hook": request.hook.value}

@@ -22,27 +22,27 @@ from qosctl.supervisor.devices.hooks import HookKind
 ARGV = (sys.executable, "-P", "-m", __name__)
 
 
-def do_each(request: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def do_each(requests: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Do each, leaving the switch as it is where there are maps already, and yield what came of it."""
-    for wish in request:
+    for request in requests:
         try:
-            done = _follow(wish) if "follow" in wish else _attach(wish)
+            done = _follow(request) if "follow" in request else _attach(request)
         except QosctlError as error:
-            yield {"device": wish["device"], "error": error.message, "hint": error.hint}
+            yield {"device": request["device"], "error": error.message, "hint": error.hint}
         else:
-            yield {"device": wish["device"], **done}
+            yield {"device": request["device"], **done}
 
 
-def _attach(wish: dict[str, Any]) -> dict[str, str]:
-    (done,) = attach([wish["device"]], HookKind(wish["hook"]), keep_switch=True)
+def _attach(request: dict[str, Any]) -> dict[str, str]:
+    (done,) = attach([request["device"]], HookKind(request["hook"]), keep_switch=True)
     return {"hook": done.hook.value, "change": done.change}
 
 
-def _follow(wish: dict[str, Any]) -> dict[str, str]:
-    if wish["follow"]:
-        follow(wish["follow"], to_come=True)
+def _follow(request: dict[str, Any]) -> dict[str, str]:
+    if request["follow"]:
+        follow(request["follow"], to_come=True)
     with suppress(NotAttachedError):  # somebody has been faster
-        for pattern in wish["unfollow"]:
+        for pattern in request["unfollow"]:
             unfollow([pattern])
     return {"change": "followed"}
 
@@ -55,7 +55,7 @@ def _own_stdout() -> IO[str]:
 
 
 def main() -> None:
-    """Answer one request."""
+    """Do what stdin asks for, and answer on stdout."""
     with _own_stdout() as out:
         for answer in do_each(json.load(sys.stdin)):
             print(json.dumps(answer), file=out, flush=True)

@@ -16,21 +16,22 @@ from qosctl.dtls.backoff import KeyedBackoff
 from qosctl.dtls.events import Say, Severity
 from qosctl.supervisor.devices import interfaces
 from qosctl.supervisor.devices.attach import detach
-from qosctl.supervisor.supervise import reconcile, repair
+from qosctl.supervisor.supervise import repair
 from qosctl.supervisor.supervise.attach_process import Answer, AttachProcess
 from qosctl.supervisor.supervise.config import Config
 from qosctl.supervisor.supervise.notify import Notifier
 from qosctl.supervisor.supervise.observe import observe
 from qosctl.supervisor.supervise.reconcile import (
     Action,
+    ApplySettings,
     Attach,
     Detach,
+    DropPins,
     Follow,
-    Forget,
     Memory,
     Observed,
-    Rehook,
-    Settle,
+    Reattach,
+    plan,
 )
 from qosctl.supervisor.supervise.signals import Signals
 from qosctl.supervisor.supervise.watch import KernelNews
@@ -119,23 +120,22 @@ class Supervisor:
             self._look_at = now + _STORM_S
             return
         self._complain("look", "")
-        self._memory = reconcile.observed_again(self._memory, observed, now)
-        self._memory = reconcile.following_noted(self._memory, self.config, observed)
-        wishes: list[Attach | Follow] = []
-        for action in reconcile.plan(self.config, observed, self._memory, now):
+        self._memory = self._memory.after_look(observed, now).with_followed(self.config, observed)
+        requests: list[Attach | Follow] = []
+        for action in plan(self.config, observed, self._memory, now):
             if isinstance(action, Attach | Follow):
-                wishes.append(action)
+                requests.append(action)
             elif self._may(action, now):
                 self._act(action, observed)
         if self._attaching is None:
-            self._start([wish for wish in wishes if self._may(wish, now)], now)
+            self._start([request for request in requests if self._may(request, now)], now)
         if not self._ready and self._attaching is None:
             self._ready = True
             self._notifier.ready(self._summary())
 
     def _may(self, action: Action, now: float) -> bool:
         """Say whether it is time to do it, and note that it is done; otherwise look again when it is time."""
-        if not isinstance(action, Attach | Follow | Rehook):
+        if not isinstance(action, Attach | Follow | Reattach):
             return True
         what = (type(action).__name__, action.name)
         due = max(self._repairs.due(what, now), self._refusals.due(what, now))
@@ -147,8 +147,8 @@ class Supervisor:
         self._repairs.tried(what, now)
         return True
 
-    def _act(self, action: Settle | Rehook | Detach | Forget, observed: Observed) -> None:
-        part = "settings" if isinstance(action, Settle) else str(observed.names.get(action.index, action.index))
+    def _act(self, action: ApplySettings | Reattach | Detach | DropPins, observed: Observed) -> None:
+        part = "settings" if isinstance(action, ApplySettings) else str(observed.names.get(action.index, action.index))
         try:
             self._do(action, observed)
         except NoPermissionError:
@@ -156,33 +156,33 @@ class Supervisor:
         except NotAttachedError:
             self._look_at = self._looked  # it went meanwhile: look again
         except QosctlError as error:
-            if isinstance(action, Rehook):
-                self._memory = reconcile.failed(self._memory, action.index)
+            if isinstance(action, Reattach):
+                self._memory = self._memory.after_failed_reattach(action.index)
                 self._look_at = self._looked
             self._complain(part, str(error))
 
-    def _do(self, action: Settle | Rehook | Detach | Forget, observed: Observed) -> None:
+    def _do(self, action: ApplySettings | Reattach | Detach | DropPins, observed: Observed) -> None:
         match action:
-            case Settle():
-                if repair.settle(self.config.policy, self.config.passtos):
+            case ApplySettings():
+                if repair.apply_settings(self.config.policy, self.config.passtos):
                     self._say(Severity.NOTICE, "switch and policy set as configured")
                 if observed.maps is not None:
-                    self._memory = reconcile.settled(self._memory, observed.maps, self.config)
-            case Rehook(index, name, hook):
-                if repair.rehook(index, hook):
+                    self._memory = self._memory.after_settings(observed.maps, self.config)
+            case Reattach(index, name, hook):
+                if repair.reattach(index, hook):
                     what = f"{name}: our program was removed or replaced by someone; put back ({hook.value})"
                     self._say(Severity.WARNING, what)
             case Detach(_, name):
                 detach([name])
                 self._say(Severity.NOTICE, f"{name}: not in the configuration any more, detached")
-            case Forget(index):
-                repair.forget(index)
+            case DropPins(index):
+                repair.drop_pins(index)
 
-    def _start(self, wishes: list[Attach | Follow], now: float) -> None:
-        if not wishes:
+    def _start(self, requests: list[Attach | Follow], now: float) -> None:
+        if not requests:
             return
         try:
-            self._attaching = AttachProcess(wishes, now)
+            self._attaching = AttachProcess(requests, now)
         except OSError as error:  # no memory or no process to be had: what is attached marks on, and we try again
             self._complain("attach", str(error))
             return
@@ -200,30 +200,30 @@ class Supervisor:
             self._look_at = now
 
     def _take(self, answer: Answer, now: float) -> None:
-        wish = answer.wish
-        what = (type(wish).__name__, wish.name)
-        if isinstance(wish, Follow):
-            self._take_followed(wish, answer, now)
+        request = answer.request
+        what = (type(request).__name__, request.name)
+        if isinstance(request, Follow):
+            self._take_followed(request, answer, now)
             return
-        if answer.hook is None and interfaces.name_of(wish.index) != wish.name:
+        if answer.hook is None and interfaces.name_of(request.index) != request.name:
             return  # it went, or has another name now: nobody refused anything
         if answer.hook is None:
-            if wish.hook is self.config.hook:  # or a reload has overtaken it
+            if request.hook is self.config.hook:  # or a reload has overtaken it
                 self._refusals.tried(what, now)
-            self._complain(wish.name, answer.error)
+            self._complain(request.name, answer.error)
             return
         self._refusals.forget(what)
-        self._complain(wish.name, "")
-        self._memory = reconcile.attached(self._memory, wish, answer.hook)
-        self._say(Severity.NOTICE, f"{wish.name}: {_CHANGES[answer.change]} ({answer.hook.value})")
+        self._complain(request.name, "")
+        self._memory = self._memory.after_attach(request, answer.hook)
+        self._say(Severity.NOTICE, f"{request.name}: {_CHANGES[answer.change]} ({answer.hook.value})")
 
-    def _take_followed(self, wish: Follow, answer: Answer, now: float) -> None:
-        self._complain(wish.name, answer.error)
+    def _take_followed(self, request: Follow, answer: Answer, now: float) -> None:
+        self._complain(request.name, answer.error)
         if answer.error:
-            self._refusals.tried((type(wish).__name__, wish.name), now)
+            self._refusals.tried((type(request).__name__, request.name), now)
             return
-        self._refusals.forget((type(wish).__name__, wish.name))
-        self._say(Severity.NOTICE, f"following {', '.join(wish.wanted) or 'nothing'}, as configured")
+        self._refusals.forget((type(request).__name__, request.name))
+        self._say(Severity.NOTICE, f"following {', '.join(request.wanted) or 'nothing'}, as configured")
 
     def _end_attaching(self) -> None:
         if self._attaching is not None:
@@ -250,7 +250,7 @@ class Supervisor:
         else:
             self._say(Severity.NOTICE, "configuration read again")
             on_reload(self.config)
-            self._memory = reconcile.reloaded(self._memory)
+            self._memory = self._memory.after_reload()
             self._repairs.forget_all()
             self._refusals.forget_all()
         self._ready = False
@@ -265,6 +265,6 @@ class Supervisor:
             self._say(Severity.WARNING, message if message.startswith(f"{part}:") else f"{part}: {message}")
 
     def _summary(self) -> str:
-        names = [link.name for link, _ in self._memory.current.values()]
+        names = [known.link.name for known in self._memory.current.values()]
         wrong = f"; {len(self._complaints)} refused" if self._complaints else ""
         return f"attached to {', '.join(sorted(names)) or 'nothing'}{wrong}"

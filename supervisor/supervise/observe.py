@@ -1,4 +1,4 @@
-"""What is so, asked of the kernel: links, what stands at their hooks, and which maps there are."""
+"""The current state, asked of the kernel: links, what stands at their hooks, and which maps there are."""
 
 from __future__ import annotations
 

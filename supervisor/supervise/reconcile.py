@@ -37,7 +37,7 @@ class Pinned:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is so. By interface index: `names` of all links, `links` that are wanted, `pinned` that were attached.
+    """The current state. By interface index: `names` of all links, `links` that are wanted, `pinned` that were attached.
 
     `maps` tells this namespace's maps from others made later; None where there are none. `followed` are the names and
     patterns of tunnels of other programs, none of them where our program is not at the tracepoint.
@@ -49,32 +49,103 @@ class Observed:
     maps: int | None
     followed: frozenset[str] = frozenset()
 
+    @property
+    def gone(self) -> list[int]:
+        """Devices that were attached and are deleted."""
+        return [index for index in self.pinned if index not in self.names]
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Where a program of this version was attached: the link it was made for, and the hook it stood at."""
+
+    link: Link
+    hook: HookKind
+
+    def fits(self, link: Link) -> bool:
+        """Whether its program reads the packets of `link` correctly."""
+        return self.link.ethernet == link.ethernet
+
+
+@dataclass(frozen=True)
+class AppliedSettings:
+    """The maps that switch and policy were set in, and the configuration then."""
+
+    maps: int
+    config: Config
+
 
 @dataclass(frozen=True)
 class Memory:
     """What the supervisor knows from before; all of it can be lost.
 
-    `current`: devices whose pinned program is of this version, with the link it was made for and the hook it stood at.
-    `held`: devices that a configuration of ours wanted. `there_since` and `gone_since`: when a wanted one was first seen,
-    and when one was first missed. `settled`: the maps that switch and policy were set in, and the configuration then.
-    `followed`: what a configuration of ours wanted followed.
+    `current`: devices whose pinned program is of this version. `managed`: devices that a configuration of ours wanted.
+    `there_since` and `gone_since`: when a wanted one was first seen, and when one was first missed. `followed`: what a
+    configuration of ours wanted followed.
     """
 
-    current: Mapping[int, tuple[Link, HookKind]] = field(default_factory=dict)
-    held: frozenset[int] = frozenset()
+    current: Mapping[int, Attachment] = field(default_factory=dict)
+    managed: frozenset[int] = frozenset()
     there_since: Mapping[int, float] = field(default_factory=dict)
     gone_since: Mapping[int, float] = field(default_factory=dict)
-    settled: tuple[int, Config] | None = None
+    settings: AppliedSettings | None = None
     followed: frozenset[str] = frozenset()
+
+    def missed_since(self, index: int, now: float) -> float:
+        """Return when that device was first missed: now, where it has not been before."""
+        return self.gone_since.get(index, now)
+
+    def after_look(self, observed: Observed, now: float) -> Memory:
+        """Return the memory after a look: devices that went are forgotten, or begin their time as gone."""
+        attached = {i for i, pinned in observed.pinned.items() if i in observed.links and pinned.hook is not None}
+        current = {
+            index: Attachment(observed.links[index], _hook_now(observed.pinned[index], known.hook))
+            for index, known in self.current.items()
+            if index in observed.links and index in observed.pinned and known.fits(observed.links[index])
+        }
+        return replace(
+            self,
+            current=current,
+            managed=frozenset(index for index in self.managed | attached if index in observed.pinned),
+            there_since={index: self.there_since.get(index, now) for index in observed.links},
+            gone_since={index: self.missed_since(index, now) for index in observed.gone},
+        )
+
+    def with_followed(self, config: Config, observed: Observed) -> Memory:
+        """Return the memory with what is followed as configured, and what was and still is."""
+        return replace(self, followed=observed.followed & self.followed.union(config.follow or ()))
+
+    def after_attach(self, request: Attach, hook: HookKind) -> Memory:
+        """Return the memory after an attach that went well."""
+        attachment = Attachment(Link(request.name, request.ethernet), hook)
+        current = {**self.current, request.index: attachment}
+        return replace(self, current=current, managed=self.managed | {request.index})
+
+    def after_failed_reattach(self, index: int) -> Memory:
+        """Return the memory after the pinned program could not be put back: a whole attach is due."""
+        return replace(self, current={i: known for i, known in self.current.items() if i != index})
+
+    def after_reload(self) -> Memory:
+        """Return the memory for a configuration read again: it is applied even where nothing in it has changed."""
+        return replace(self, settings=None)
+
+    def after_settings(self, maps: int, config: Config) -> Memory:
+        """Return the memory after switch and policy were set."""
+        return replace(self, settings=AppliedSettings(maps, config))
+
+
+def _hook_now(pinned: Pinned, before: HookKind) -> HookKind:
+    """Someone may have attached by hand with another hook: that is where it belongs from now on."""
+    return pinned.hook if pinned.hook is not None and pinned.intact else before
 
 
 @dataclass(frozen=True)
-class Settle:
+class ApplySettings:
     """Set policy and switch as configured."""
 
 
 @dataclass(frozen=True)
-class Rehook:
+class Reattach:
     """Put the pinned program back to its hook."""
 
     index: int
@@ -101,7 +172,7 @@ class Detach:
 
 
 @dataclass(frozen=True)
-class Forget:
+class DropPins:
     """Drop the pins of a device that is long gone."""
 
     index: int
@@ -118,14 +189,14 @@ class Follow:
     """In place of a device's; none has blanks in it."""
 
 
-Action = Settle | Rehook | Attach | Detach | Forget | Follow
+Action = ApplySettings | Reattach | Attach | Detach | DropPins | Follow
 
 
 def plan(config: Config, observed: Observed, memory: Memory, now: float) -> list[Action]:
     """Return what is to be done, in this order; nothing where all is as it shall be."""
     actions: list[Action] = []
-    if _unsettled(config, observed, memory):
-        actions.append(Settle())
+    if _settings_due(config, observed, memory):
+        actions.append(ApplySettings())
     for index, link in observed.links.items():
         actions += _for_wanted(config, index, link, observed.pinned.get(index), memory)
     actions += _for_unwanted(observed, memory)
@@ -134,34 +205,32 @@ def plan(config: Config, observed: Observed, memory: Memory, now: float) -> list
     return actions
 
 
-def _unsettled(config: Config, observed: Observed, memory: Memory) -> bool:
+def _settings_due(config: Config, observed: Observed, memory: Memory) -> bool:
     has_settings = config.passtos is not None or config.policy is not None
-    return has_settings and observed.maps is not None and memory.settled != (observed.maps, config)
+    return has_settings and observed.maps is not None and memory.settings != AppliedSettings(observed.maps, config)
 
 
 def _for_wanted(config: Config, index: int, link: Link, pinned: Pinned | None, memory: Memory) -> Iterator[Action]:
     known = memory.current.get(index)
-    made_for_it = known is not None and known[0].ethernet == link.ethernet
-    if pinned is not None and made_for_it and known is not None:
-        right_hook = config.hook in (HookKind.AUTO, known[1])
+    if pinned is not None and known is not None and known.fits(link):
         if pinned.hook is None or not pinned.intact:
-            yield Rehook(index, link.name, known[1])
-        if right_hook:
+            yield Reattach(index, link.name, known.hook)
+        if config.hook in (HookKind.AUTO, known.hook):
             return
     yield Attach(index, link.name, config.hook, link.ethernet)
 
 
 def _for_unwanted(observed: Observed, memory: Memory) -> Iterator[Action]:
     for index in observed.pinned:
-        if index in memory.held and index in observed.names and index not in observed.links:
+        if index in memory.managed and index in observed.names and index not in observed.links:
             yield Detach(index, observed.names[index])
 
 
 def _for_gone(observed: Observed, memory: Memory, now: float) -> Iterator[Action]:
-    gone = sorted((index for index in observed.pinned if index not in observed.names), key=lambda i: _since(memory, i, now))
+    gone = sorted(observed.gone, key=lambda index: memory.missed_since(index, now))
     for n, index in enumerate(gone):
-        if now - _since(memory, index, now) > GONE_KEPT_S or n < len(gone) - GONE_KEPT:
-            yield Forget(index)
+        if now - memory.missed_since(index, now) > GONE_KEPT_S or n < len(gone) - GONE_KEPT:
+            yield DropPins(index)
 
 
 def _for_followed(config: Config, observed: Observed, memory: Memory) -> Iterator[Action]:
@@ -170,56 +239,3 @@ def _for_followed(config: Config, observed: Observed, memory: Memory) -> Iterato
     dropped = memory.followed & observed.followed - set(config.follow)
     if dropped or not observed.followed.issuperset(config.follow):
         yield Follow(config.follow, tuple(sorted(dropped)))
-
-
-def _since(memory: Memory, index: int, now: float) -> float:
-    return memory.gone_since.get(index, now)
-
-
-def observed_again(memory: Memory, observed: Observed, now: float) -> Memory:
-    """Return the memory after a look: devices that went are forgotten, or begin their time as gone."""
-    gone = [index for index in observed.pinned if index not in observed.names]
-    attached = {i for i, pinned in observed.pinned.items() if i in observed.links and pinned.hook is not None}
-    current = {
-        index: (observed.links[index], _hook_now(observed.pinned[index], known[1]))
-        for index, known in memory.current.items()
-        if index in observed.links and index in observed.pinned and known[0].ethernet == observed.links[index].ethernet
-    }
-    return replace(
-        memory,
-        current=current,
-        held=frozenset(index for index in memory.held | attached if index in observed.pinned),
-        there_since={index: memory.there_since.get(index, now) for index in observed.links},
-        gone_since={index: _since(memory, index, now) for index in gone},
-    )
-
-
-def following_noted(memory: Memory, config: Config, observed: Observed) -> Memory:
-    """Return the memory with what is followed as configured, and what was and still is."""
-    return replace(memory, followed=observed.followed & memory.followed.union(config.follow or ()))
-
-
-def _hook_now(pinned: Pinned, before: HookKind) -> HookKind:
-    """Someone may have attached by hand with another hook: that is where it belongs from now on."""
-    return pinned.hook if pinned.hook is not None and pinned.intact else before
-
-
-def attached(memory: Memory, wish: Attach, hook: HookKind) -> Memory:
-    """Return the memory after an attach that went well."""
-    current = {**memory.current, wish.index: (Link(wish.name, wish.ethernet), hook)}
-    return replace(memory, current=current, held=memory.held | {wish.index})
-
-
-def failed(memory: Memory, index: int) -> Memory:
-    """Return the memory after the pinned program could not be put back: a whole attach is due."""
-    return replace(memory, current={i: known for i, known in memory.current.items() if i != index})
-
-
-def reloaded(memory: Memory) -> Memory:
-    """Return the memory for a configuration read again: it is applied even where nothing in it has changed."""
-    return replace(memory, settled=None)
-
-
-def settled(memory: Memory, maps: int, config: Config) -> Memory:
-    """Return the memory after switch and policy were set."""
-    return replace(memory, settled=(maps, config))

@@ -14,7 +14,7 @@ from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.process import locked_file
 
 
-def rehook(index: int, kind: HookKind) -> bool:
+def reattach(index: int, kind: HookKind) -> bool:
     """Put the device's pinned program back to its hook; False where it stands there after all.
 
     RefusedError where that program is gone or belongs to other maps than the present ones: attach then.
@@ -37,7 +37,7 @@ def rehook(index: int, kind: HookKind) -> bool:
     return True
 
 
-def forget(index: int) -> None:
+def drop_pins(index: int) -> None:
     """Drop the pins of a device that is gone, and the maps with them if this was their last use."""
     with bpffs.locked(), kernel_errors("forget"):
         if interfaces.name_of(index) is None:
@@ -45,7 +45,7 @@ def forget(index: int) -> None:
             release_state()
 
 
-def settle(policy: Policy | None, passtos: bool | None) -> bool:
+def apply_settings(policy: Policy | None, passtos: bool | None) -> bool:
     """Set policy and switch where they are given and differ; say whether anything did.
 
     The policy comes first, and going off before it: a class that must not leave does not leave meanwhile.

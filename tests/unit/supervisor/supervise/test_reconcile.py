@@ -1,4 +1,4 @@
-"""From what is wanted and what is so to what is done: a table, and what holds whatever happens."""
+"""From the configuration and the current state to actions: a table, and what holds whatever happens."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qosctl.dtls.backoff import KeyedBackoff
 from qosctl.supervisor.devices.hooks import HookKind
-from qosctl.supervisor.supervise import reconcile
 from qosctl.supervisor.supervise.config import Config
 from qosctl.supervisor.supervise.reconcile import (
     GONE_KEPT,
     GONE_KEPT_S,
     Action,
+    ApplySettings,
     Attach,
+    Attachment,
     Detach,
+    DropPins,
     Follow,
-    Forget,
     Link,
     Memory,
     Observed,
     Pinned,
-    Rehook,
-    Settle,
-    following_noted,
-    observed_again,
+    Reattach,
     plan,
 )
 
@@ -37,7 +35,7 @@ THERE = Pinned(TCX, intact=True)
 
 
 def so(names: dict[int, str], pinned: dict[int, Pinned], config: Config = WANTS_ETH, maps: int | None = 1) -> Observed:
-    """What is so; links are Ethernet unless their name begins with `ethr` (raw)."""
+    """The current state; links are Ethernet unless their name begins with `ethr` (raw)."""
     links = {i: Link(name, not name.startswith("ethr")) for i, name in names.items() if config.wants(name)}
     return Observed(names, links, pinned, maps)
 
@@ -49,7 +47,7 @@ def followed(*patterns: str) -> Observed:
 
 def known(index: int, name: str = "eth0", hook: HookKind = TCX) -> Memory:
     """A memory of having attached to it."""
-    return Memory(current={index: (Link(name, True), hook)}, held=frozenset({index}))
+    return Memory(current={index: Attachment(Link(name, True), hook)}, managed=frozenset({index}))
 
 
 TABLE: dict[str, tuple[Config, Observed, Memory, list[Action]]] = {
@@ -65,9 +63,9 @@ TABLE: dict[str, tuple[Config, Observed, Memory, list[Action]]] = {
     "a wanted device": (WANTS_ETH, so({7: "eth0"}, {}), Memory(), [Attach(7, "eth0", AUTO, True)]),
     "one that was attached before this supervisor began may be of an older version": (
         WANTS_ETH, so({7: "eth0"}, {7: THERE}), Memory(), [Attach(7, "eth0", AUTO, True)]),
-    "clsact deleted": (WANTS_ETH, so({7: "eth0"}, {7: NOTHING}), known(7, hook=CLSACT), [Rehook(7, "eth0", CLSACT)]),
+    "clsact deleted": (WANTS_ETH, so({7: "eth0"}, {7: NOTHING}), known(7, hook=CLSACT), [Reattach(7, "eth0", CLSACT)]),
     "another program in our place": (
-        WANTS_ETH, so({7: "eth0"}, {7: Pinned(TCX, intact=False)}), known(7), [Rehook(7, "eth0", TCX)]),
+        WANTS_ETH, so({7: "eth0"}, {7: Pinned(TCX, intact=False)}), known(7), [Reattach(7, "eth0", TCX)]),
     "made anew under its number, with another link type": (
         WANTS_ETH, so({7: "ethr"}, {7: NOTHING}), known(7, "ethr"), [Attach(7, "ethr", AUTO, False)]),
     "back under a new number": (
@@ -78,7 +76,7 @@ TABLE: dict[str, tuple[Config, Observed, Memory, list[Action]]] = {
     "another hook wanted": (
         replace(WANTS_ETH, hook=CLSACT), so({7: "eth0"}, {7: THERE}), known(7), [Attach(7, "eth0", CLSACT, True)]),
     "any hook will do": (WANTS_ETH, so({7: "eth0"}, {7: Pinned(CLSACT, True)}), known(7, hook=CLSACT), []),
-    "settings at the start": (replace(WANTS_ETH, passtos=True), so({7: "eth0"}, {7: THERE}), known(7), [Settle()]),
+    "settings at the start": (replace(WANTS_ETH, passtos=True), so({7: "eth0"}, {7: THERE}), known(7), [ApplySettings()]),
     "settings wait for the maps": (replace(WANTS_ETH, passtos=True), so({}, {}, maps=None), Memory(), []),
     "no settings": (WANTS_ETH, so({}, {}), Memory(), []),
 }  # fmt: skip
@@ -87,32 +85,32 @@ TABLE: dict[str, tuple[Config, Observed, Memory, list[Action]]] = {
 @pytest.mark.parametrize("name", TABLE)
 def test_what_is_done(name: str) -> None:
     config, observed, memory, actions = TABLE[name]
-    assert plan(config, observed, observed_again(memory, observed, 0), 0) == actions
+    assert plan(config, observed, memory.after_look(observed, 0), 0) == actions
 
 
 def test_settings_are_set_once_for_the_same_maps_and_configuration() -> None:
     config = replace(WANTS_ETH, passtos=True)
     observed = so({}, {}, maps=5)
-    memory = reconcile.settled(Memory(), 5, config)
+    memory = Memory().after_settings(5, config)
     assert plan(config, observed, memory, 0) == [], "so that `qosctl passtos off` holds"
-    assert plan(config, replace(observed, maps=6), memory, 0) == [Settle()], "maps made anew know nothing"
-    assert plan(replace(config, passtos=False), observed, memory, 0) == [Settle()]
-    assert plan(config, observed, reconcile.reloaded(memory), 0) == [Settle()]
+    assert plan(config, replace(observed, maps=6), memory, 0) == [ApplySettings()], "maps made anew know nothing"
+    assert plan(replace(config, passtos=False), observed, memory, 0) == [ApplySettings()]
+    assert plan(config, observed, memory.after_reload(), 0) == [ApplySettings()]
 
 
 def test_the_counters_of_a_deleted_device_stay_for_a_while() -> None:
     observed = so({}, {7: NOTHING})
-    memory = observed_again(known(7), observed, 100)
+    memory = known(7).after_look(observed, 100)
     assert plan(WANTS_ETH, observed, memory, 100 + GONE_KEPT_S) == []
-    assert plan(WANTS_ETH, observed, memory, 101 + GONE_KEPT_S) == [Forget(7)]
+    assert plan(WANTS_ETH, observed, memory, 101 + GONE_KEPT_S) == [DropPins(7)]
 
 
 def test_only_so_many_deleted_devices_are_kept_and_the_oldest_go_first() -> None:
     memory = Memory()
     for n in range(GONE_KEPT + 2):
-        memory = observed_again(memory, so({}, {100 - i: NOTHING for i in range(n + 1)}), n)
+        memory = memory.after_look(so({}, {100 - i: NOTHING for i in range(n + 1)}), n)
     observed = so({}, {100 - i: NOTHING for i in range(GONE_KEPT + 2)})
-    assert plan(WANTS_ETH, observed, memory, GONE_KEPT + 2) == [Forget(100), Forget(99)]
+    assert plan(WANTS_ETH, observed, memory, GONE_KEPT + 2) == [DropPins(100), DropPins(99)]
 
 
 PINNED = st.builds(Pinned, st.sampled_from([None, TCX, CLSACT]), st.booleans())
@@ -122,20 +120,20 @@ CONFIGS = st.builds(replace, st.just(WANTS_ETH), hook=st.sampled_from([AUTO, TCX
 
 
 def carried_out(observed: Observed, memory: Memory, actions: list[Action], config: Config) -> tuple[Observed, Memory]:
-    """What is so after all of them went well."""
+    """The current state after all of them went well."""
     pinned = dict(observed.pinned)
     for action in actions:
         match action:
             case Attach(index, _, hook, _):
                 hook = TCX if hook is AUTO else hook
                 pinned[index] = Pinned(hook, intact=True)
-                memory = reconcile.attached(memory, action, hook)
-            case Rehook(index, _, hook):
+                memory = memory.after_attach(action, hook)
+            case Reattach(index, _, hook):
                 pinned[index] = Pinned(hook, intact=True)
-            case Detach(index) | Forget(index):
+            case Detach(index) | DropPins(index):
                 del pinned[index]
-            case Settle():
-                memory = reconcile.settled(memory, observed.maps or 1, config)
+            case ApplySettings():
+                memory = memory.after_settings(observed.maps or 1, config)
     return replace(observed, pinned=pinned), memory
 
 
@@ -143,11 +141,11 @@ def carried_out(observed: Observed, memory: Memory, actions: list[Action], confi
 def test_whatever_happened_one_round_is_enough_and_then_there_is_peace(history: list[Observed], config: Config) -> None:
     memory = Memory()
     for now, seen in enumerate(history):
-        memory = observed_again(memory, seen, now)
+        memory = memory.after_look(seen, now)
         actions = plan(config, seen, memory, now)
         assert not {a.index for a in actions if isinstance(a, Detach)} & set(seen.links), "a wanted device stays"
         observed, memory = carried_out(seen, memory, actions, config)
-        memory = observed_again(memory, observed, now)
+        memory = memory.after_look(observed, now)
         assert plan(config, observed, memory, now) == []
         assert all(observed.pinned[index].hook is not None for index in observed.links)
 
@@ -168,7 +166,7 @@ def test_the_pace() -> None:
 
 def test_what_was_followed_as_configured_is_known_after_a_reload() -> None:
     """Then it is given up when it is configured no more; what was followed by hand stays."""
-    before = following_noted(Memory(), Config(follow=("tun0",)), followed("tun0", "by-hand"))
-    after = following_noted(before, Config(follow=()), followed("tun0", "by-hand"))
+    before = Memory().with_followed(Config(follow=("tun0",)), followed("tun0", "by-hand"))
+    after = before.with_followed(Config(follow=()), followed("tun0", "by-hand"))
     assert plan(Config(follow=()), followed("tun0", "by-hand"), after, 0) == [Follow((), ("tun0",))]
-    assert following_noted(after, Config(follow=()), followed("by-hand")).followed == frozenset()
+    assert after.with_followed(Config(follow=()), followed("by-hand")).followed == frozenset()
