@@ -16,7 +16,7 @@ SHAPE = syscall.MapShape(syscall.MAP_TYPE_PERCPU_ARRAY, 4, DEVICE_COUNTERS.size,
 
 
 @dataclass(frozen=True)
-class Traffic:
+class OuterTraffic:
     """Packets (GSO segments counted singly) and bytes on the wire, link header included."""
 
     packets: int
@@ -28,7 +28,7 @@ class DeviceCounters:
     """All counters of one device since it was first attached."""
 
     outcomes: Mapping[Outcome, int]
-    outer: Mapping[Dscp, Traffic]
+    outer: Mapping[Dscp, OuterTraffic]
 
 
 def read(fd: int) -> DeviceCounters:
@@ -43,7 +43,7 @@ def read(fd: int) -> DeviceCounters:
     classes = sums[OUTCOME_SLOTS:]
     return DeviceCounters(
         outcomes={outcome: sums[outcome] for outcome in Outcome},
-        outer={Dscp.of(n): Traffic(classes[2 * n], classes[2 * n + 1]) for n in range(DSCP_COUNT)},
+        outer={Dscp.of(n): OuterTraffic(classes[2 * n], classes[2 * n + 1]) for n in range(DSCP_COUNT)},
     )
 
 

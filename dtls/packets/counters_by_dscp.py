@@ -12,7 +12,7 @@ _BYTES = tuple(TrafficClass.of(dscp, Ecn.NOT_ECT).byte for dscp in Dscp.all())
 
 
 @dataclass(frozen=True)
-class Traffic:
+class InnerTraffic:
     """Inner packets and their bytes in one direction, over DTLS or TLS."""
 
     packets: int
@@ -47,16 +47,16 @@ class DscpCounters:
         return found
 
     @property
-    def total(self) -> Traffic:
+    def total(self) -> InnerTraffic:
         """All classes together."""
-        return Traffic(sum(self.packets), sum(self.octets))
+        return InnerTraffic(sum(self.packets), sum(self.octets))
 
-    def by_class(self) -> Mapping[Dscp, Traffic]:
+    def by_class(self) -> Mapping[Dscp, InnerTraffic]:
         """Return the classes that have carried something, in the order of their numbers."""
-        found: dict[Dscp, Traffic] = {}
+        found: dict[Dscp, InnerTraffic] = {}
         for at, packets in enumerate(self.packets):
             if packets:
                 dscp = TrafficClass.from_byte(at).dscp
-                before = found.get(dscp, Traffic(0, 0))
-                found[dscp] = Traffic(before.packets + packets, before.bytes + self.octets[at])
+                before = found.get(dscp, InnerTraffic(0, 0))
+                found[dscp] = InnerTraffic(before.packets + packets, before.bytes + self.octets[at])
         return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from qosctl.bpf.dscp import Dscp
 from qosctl.dtls.drop_reason import DropReason
 from qosctl.dtls.numbering.snapshot import Snapshot
-from qosctl.dtls.packets.counters_by_dscp import DscpCounters, Traffic
+from qosctl.dtls.packets.counters_by_dscp import DscpCounters, InnerTraffic
 from qosctl.dtls.record.protection import RecordOpener
 from qosctl.dtls.session.reconnect import Reason
 from qosctl.dtls.transport.udp import UdpSocket
@@ -62,11 +62,11 @@ class Statistics:
     newest of the DTLS channel, or None before the first.
     """
 
-    sent: Traffic
-    received: Traffic
-    sent_by_class: Mapping[Dscp, Traffic]
+    sent: InnerTraffic
+    received: InnerTraffic
+    sent_by_class: Mapping[Dscp, InnerTraffic]
     """Classes that have carried something; they add up to `sent`."""
-    received_by_class: Mapping[Dscp, Traffic]
+    received_by_class: Mapping[Dscp, InnerTraffic]
     control: Mapping[str, int]
     dropped: Mapping[DropReason, int]
     counts: Counts

@@ -29,7 +29,7 @@ _OUTER = {
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _WantedFlow:
     """The flow to have entered, and since when (time.monotonic())."""
 
     key: FlowKey
@@ -48,17 +48,17 @@ class FlowMarker:
         self._server = server
         self._pid = pid
         self._warn = warn
-        self._wish: _Wish | None = None
+        self._wanted: _WantedFlow | None = None
         self._ring: Ring | None = None
         self.switch: SwitchReader | None = None
         self._key: FlowKey | None = None
         self.waiting = False
-        """Whether what is in the maps is not what is wished yet."""
+        """Whether what is in the maps is not what is wanted yet."""
         self._complained = False
 
     def flow_opened(self, outer: int, tunnel: str) -> None:
         """Enter this flow, now if the lock is free. OSError or RefusedError for a socket that is no tunnel's."""
-        self._wish = _Wish(key_of(outer), tunnel, time.monotonic())
+        self._wanted = _WantedFlow(key_of(outer), tunnel, time.monotonic())
         self._begin()
 
     def memory(self) -> FlowMemory | None:
@@ -67,7 +67,7 @@ class FlowMarker:
 
     def flow_closed(self) -> None:
         """Take the flow out, and the maps with it if this was their last use."""
-        self._wish = None
+        self._wanted = None
         if self._key is not None or self.waiting:
             self._begin()
 
@@ -87,12 +87,12 @@ class FlowMarker:
             return
         try:
             with kernel_errors("marking"):
-                self._enter(self._wish) if self._wish is not None else self._leave()
+                self._enter(self._wanted) if self._wanted is not None else self._leave()
         except BusyError as error:
             self._complain_of(error)
             return
         except QosctlError as error:
-            if self._wish is not None:
+            if self._wanted is not None:
                 self._warn(f"nothing will be marked: {error}")
             elif not isinstance(error, NotAttachedError):  # nothing there is as good as taken out
                 self._warn(f"the flow's entry stays until the next attach or connect: {error}")
@@ -101,7 +101,7 @@ class FlowMarker:
 
     def next_step_s(self) -> float:
         """Return how long to wait with the next step."""
-        waited = 0.0 if self._wish is None else time.monotonic() - self._wish.since
+        waited = 0.0 if self._wanted is None else time.monotonic() - self._wanted.since
         return _SOON_S if waited < 1 else _LATE_S
 
     def passtos(self) -> bool:
@@ -121,16 +121,16 @@ class FlowMarker:
         self.step()
 
     def _complain_of(self, error: BusyError) -> None:
-        if self._wish is not None and not self._complained and time.monotonic() - self._wish.since > _SILENT_S:
+        if self._wanted is not None and not self._complained and time.monotonic() - self._wanted.since > _SILENT_S:
             self._complained = True
             self._warn(f"nothing is marked until that ends: {error}")
 
-    def _enter(self, wish: _Wish) -> None:
+    def _enter(self, wanted: _WantedFlow) -> None:
         """Make the maps where there are none, clear flows of dead owners, and enter this one.
 
         An entry from before is removed first, under the same lock, so that the maps stay.
         """
-        owner = Owner(self._pid, time.time_ns(), wish.tunnel, self._server)
+        owner = Owner(self._pid, time.time_ns(), wanted.tunnel, self._server)
         with bpffs.locked(wait=False):
             create_state()
             try:
@@ -139,12 +139,12 @@ class FlowMarker:
                     self._remove_from(state)
                     ring = Ring(owner)
                     try:
-                        state.flows.add(wish.key, ring)
+                        state.flows.add(wanted.key, ring)
                         self.switch = open_switch()
                     except BaseException:
                         ring.close()
                         raise
-                    self._ring, self._key = ring, wish.key
+                    self._ring, self._key = ring, wanted.key
             except BaseException:
                 release_state()
                 raise

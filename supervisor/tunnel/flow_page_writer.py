@@ -11,12 +11,12 @@ from qosctl.bpf.flow_page.statistics import Statistic
 from qosctl.bpf.flow_page.tunnel_state import TunnelState
 from qosctl.dtls.drop_reason import DropKind
 from qosctl.dtls.numbering.snapshot import Backlog, Snapshot
-from qosctl.dtls.packets.counters_by_dscp import Traffic
+from qosctl.dtls.packets.counters_by_dscp import InnerTraffic
 from qosctl.dtls.session.reconnect import Reason
 from qosctl.dtls.session.session_stats import Counts, State, Statistics
 
 _MICROSECONDS = 1_000_000
-_NOTHING = Traffic(0, 0)
+_NOTHING = InnerTraffic(0, 0)
 _DROPS = {kind: Statistic[f"DROPPED_{kind.name}"] for kind in DropKind}
 _COUNTS = {each.name: Statistic[each.name.upper()] for each in fields(Counts)}
 _RECONNECTS = {reason: Statistic[f"RECONNECTS_{reason.name}"] for reason in Reason}

@@ -6,7 +6,7 @@ import pytest
 from qosctl.bpf.dscp import Dscp
 from qosctl.bpf.flow_page.flow_pins import Owner
 from qosctl.bpf.flow_page.statistics import Statistic
-from qosctl.bpf.maps.counters import DeviceCounters, Traffic
+from qosctl.bpf.maps.counters import DeviceCounters, OuterTraffic
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
@@ -20,7 +20,7 @@ ATTACHED, DETACHED, GONE = DeviceState.ATTACHED, DeviceState.DETACHED, DeviceSta
 def device(name: str, state: DeviceState, stamped: int = 0) -> DeviceStatus:
     outcomes = {outcome: stamped if outcome is Outcome.STAMPED else 7 for outcome in Outcome}
     outcomes[Outcome.UNCHANGED] = 0
-    counters = DeviceCounters(outcomes, {dscp: Traffic(0, 0) for dscp in Dscp.all()})
+    counters = DeviceCounters(outcomes, {dscp: OuterTraffic(0, 0) for dscp in Dscp.all()})
     return DeviceStatus(name, 1, state, None, None, (), counters)
 
 

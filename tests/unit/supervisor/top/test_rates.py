@@ -11,7 +11,7 @@ from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.flow_page.by_dscp import ClassUse, Queued, backlog_word
 from qosctl.bpf.flow_page.flow_pins import Owner
 from qosctl.bpf.flow_page.statistics import Statistic
-from qosctl.bpf.maps.counters import DeviceCounters, Traffic
+from qosctl.bpf.maps.counters import DeviceCounters, OuterTraffic
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
@@ -27,7 +27,7 @@ KEY = FlowKey(("192.0.2.1", 40000), ("192.0.2.2", 443))
 def device(stamped: int, octets: int = 0, name: str = "eth0", index: int = 2) -> DeviceStatus:
     counters = DeviceCounters(
         outcomes={outcome: stamped if outcome is Outcome.STAMPED else 0 for outcome in Outcome},
-        outer={dscp: Traffic(stamped, octets) if dscp is EF else Traffic(0, 0) for dscp in Dscp.all()},
+        outer={dscp: OuterTraffic(stamped, octets) if dscp is EF else OuterTraffic(0, 0) for dscp in Dscp.all()},
     )
     return DeviceStatus(name, index, DeviceState.ATTACHED, HookKind.TCX, None, (), counters)
 
