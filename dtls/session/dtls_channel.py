@@ -77,7 +77,7 @@ class DtlsChannel:
         self._entry = entry
         self._rtt_responder: RttResponder | None = None
         self._adopt_memory()
-        self._follow_switch(now)
+        self.follow_switch(now)
         self.life = DeadPeerDetection(session.dtls, now, quiet=QUIET_S, unanswered_limit=UNANSWERED_LIMIT)
         self.path = path or PathMtu(session.tunnel_mtu(outer, sealer.overhead), now)
         self._overhead = sealer.overhead + 1
@@ -104,7 +104,7 @@ class DtlsChannel:
         self._keep_alive(now)
         if self._rtt_responder is None:
             self._adopt_memory()
-        self._follow_switch(now)
+        self.follow_switch(now)
         if self.udp.too_big:
             self.udp.too_big = False
             self.path.hinted(self.udp.payload_mtu() - self._overhead, now)
@@ -136,7 +136,7 @@ class DtlsChannel:
             self.uplink.mark_in(memory.marks)
             self._rtt_responder = RttResponder(memory.rtt_requests)
 
-    def _follow_switch(self, now: float) -> None:
+    def follow_switch(self, now: float) -> None:
         """While no mark leaves, numbers and probes tell nothing of classes either."""
         if self._switched is not None:
             self._switched.set_marking(self._entry.passtos(), now)

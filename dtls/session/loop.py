@@ -227,6 +227,8 @@ class Loop:
         if max(map(len, packets)) > most:
             self._send_over_tls([packet for packet in packets if len(packet) > most], beside_dtls=True)
             packets = [packet for packet in packets if len(packet) <= most]
+        if now >= self._chores_done_at + TEND_AT_LEAST_S:  # after a pause, in which it may have been turned
+            dtls.follow_switch(now)
         prober = dtls.prober
         if prober is not None and not prober.waits(now):
             dtls.probe(prober, now, frozenset(map(dscp_of, packets)))  # in front of packets that may need what it tells

@@ -17,6 +17,7 @@ EF = 46 << 2
 SECONDS = 2.0
 BULK_AT_ONCE, PAUSE_S = 10, 0.005
 BULK_BYTES, CALL_BYTES = 1000, 160
+LOOKED_LONG_AGO_S, LOOKED_AT_LATEST_S = 0.5, 0.03
 
 
 def _talk(tap: Wiretap, inside: Inside, call_byte: int) -> list[Record]:
@@ -64,6 +65,22 @@ def test_off_again_tells_nothing_again(attached: Line, tap: Wiretap, inside: Ins
     numbers = [record.number for record in records]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     assert not any(record.is_probe for record in records)
+
+
+@pytest.mark.audit
+def test_off_counts_for_the_first_packet_after_a_pause_too(attached: Line, tap: Wiretap, inside: Inside) -> None:
+    """A client that nothing wakes looks at nothing either: not at the switch, until there is a packet."""
+    with attached.connected():
+        for _ in range(3):
+            attached.qosctl("passtos", "on")
+            assert any(record.is_probe for record in _talk(tap, inside, EF))
+            time.sleep(LOOKED_LONG_AGO_S)
+            attached.qosctl("passtos", "off")
+            time.sleep(LOOKED_AT_LATEST_S)
+            records = _talk(tap, inside, EF)
+            numbers = [record.number for record in records]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            assert not any(record.is_probe for record in records)
 
 
 def _marks(records: list[Record]) -> set[int]:
