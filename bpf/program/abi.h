@@ -22,7 +22,7 @@
 
 /* One word a record in flight between its mark and tc egress; a power of two, so that modulo is a mask. */
 #define RING_WORDS 8192
-/* Behind the marks, in the same memory: who owns the flow and what it says of itself (statistics.py). One page. */
+/* Behind the marks, in the same memory: what the client says of its flow (statistics.py). One page. */
 #define FLOW_INFO_WORDS 512
 
 /* The one entry of `control`. Each field is stored and read as a whole, so no lock is needed to switch off. */

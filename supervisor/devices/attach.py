@@ -1,4 +1,4 @@
-"""AttachProcess and detaching: the counterparts of `qosctl attach` and `qosctl detach`.
+"""Attaching and detaching: the counterparts of `qosctl attach` and `qosctl detach`.
 
 Every call opens, acts and closes; the pins and the kernel's hooks are the state. Half an attach does not exist: whatever
 step a killed call reached, `status` tells the truth and the next call converges.

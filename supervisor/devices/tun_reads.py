@@ -29,7 +29,7 @@ def standing() -> int | None:
 
 
 def renew_outdated_maps() -> None:
-    """Make the maps anew where they are another version's, or another program's; what is followed stays. Holds no lock."""
+    """Make the maps anew where they are not of this layout; what is followed stays. Callers hold the lock."""
     pins = follow_pins()
     if pins.path.exists() and not pins.are_of_this_layout():
         _begin_anew(pins)

@@ -1,4 +1,4 @@
-"""One running attach: the worker's process, its answers as they come, and an end to it when it takes too long."""
+"""One run of the worker (attach_worker.py): its process, its answers as they come, and an end when it takes too long."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The configuration: /etc/qosctl/qosctl.toml, read into frozen values. Strings die here.
 
-Every mistake is a ConfigError with the file, the line and a suggestion: a key that is not known would otherwise be a wish
-that is silently not granted.
+Every mistake is a ConfigError with the file, the line and a suggestion: a key that is not known would otherwise have no
+effect, and nobody would be told.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The loop: when to look, what to do about it one thing after another, and a sign of life for the service manager.
 
-It waits for news of the kernel, for signals and for the one attach that may be running. News that come in a storm are
+It waits for news of the kernel, for signals and for the one worker that may be running. News that come in a storm are
 answered by few looks; what fails or is undone again and again is tried ever more seldom.
 """
 

@@ -47,7 +47,7 @@ _OPEN_MAX = 8
 def choose(wanted: str | None) -> str:
     """Return the script to run, or NONE. UsageError for a path that is none, RefusedError for what cannot be run.
 
-    Without a wish: the distribution's, where it is installed.
+    `wanted` is None where the user named none: then it is the distribution's, where that is installed.
     """
     if wanted is None:
         return next((str(path) for path in USUAL if os.access(path, os.X_OK)), NONE)

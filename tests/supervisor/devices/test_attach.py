@@ -1,4 +1,4 @@
-"""AttachProcess and detaching: what the wire and the kernel say of it, not what we say."""
+"""Attaching and detaching: what the wire and the kernel say of it, not what we say."""
 
 from __future__ import annotations
 

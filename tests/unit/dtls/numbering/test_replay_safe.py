@@ -142,9 +142,6 @@ def test_a_class_that_was_probed_while_it_was_silent_is_left_alone_in_the_end() 
     assert not any(each > 37 for each in probed)
 
 
-BESIDE_A_QUEUE = (Steady(dscp="EF", mbit=0.1, size=238, batch=1), Steady(mbit=40.0, start_s=1.5))
-
-
 def behind_at(world: World, dscp: Dscp, when: float) -> list[State]:
     """Note the state of a class at a time."""
     seen: list[State] = []

@@ -100,11 +100,7 @@ def test_any_bytes_are_a_configuration_or_a_mistake(raw: bytes) -> None:
 
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_a_keys_line_is_where_it_begins(above: int, between: int) -> None:
-    text = (
-        '"""'
-        if False
-        else "# hook = 1\n" * above + 'a = """\nhook = 2\n"""\n' + "\n" * between + "hook = [\n1,\n2]\n[t]\nk = 1\n"
-    )
+    text = "# hook = 1\n" * above + 'a = """\nhook = 2\n"""\n' + "\n" * between + "hook = [\n1,\n2]\n[t]\nk = 1\n"
     assert tomllib.loads(text)["hook"] == [1, 2]
     assert line_of(text, ["hook"]) == above + 3 + between + 1
     assert line_of(text, ["t", "k"]) == above + 3 + between + 5
