@@ -13,6 +13,18 @@
 #include "dscp.h"
 #include "parse.h"
 
+/* Of the first 16 bits of an IPv4 header: version (4), header length (4), traffic class (8). */
+static __always_inline struct traffic_class traffic_class_ipv4(__u16 first)
+{
+	return (struct traffic_class){first & 0xff};
+}
+
+/* The same of an IPv6 header: version (4), traffic class (8), top of the flow label (4). */
+static __always_inline struct traffic_class traffic_class_ipv6(__u16 first)
+{
+	return (struct traffic_class){first >> 4 & 0xff};
+}
+
 /* RFC 1624, equation 3: HC' = ~(~HC + ~m + m'), for one 16-bit word m of the header. */
 static __always_inline __u16 checksum_update(__u16 checksum, __u16 old_word, __u16 new_word)
 {
@@ -39,9 +51,8 @@ static __always_inline enum outcome stamp_ipv4(struct __sk_buff *skb, __u32 at_i
 	if (!ip)
 		return OUTCOME_TRUNCATED;
 	words[0].whole = ip[0].whole;
-	/* version (4), header length (4), traffic class (8) */
 	first = bpf_ntohs(words[0].half[0]);
-	current.byte = first & 0xff;
+	current = traffic_class_ipv4(first);
 	if (dscp_of(current).value == wanted.value)
 		return OUTCOME_UNCHANGED;
 	words[1].whole = ip[1].whole;
@@ -60,9 +71,8 @@ static __always_inline enum outcome stamp_ipv6(struct __sk_buff *skb, __u32 at_i
 
 	if (!ip)
 		return OUTCOME_TRUNCATED;
-	/* version (4), traffic class (8), top of the flow label (4) */
 	word = bpf_ntohs(*ip);
-	current.byte = word >> 4;
+	current = traffic_class_ipv6(word);
 	if (dscp_of(current).value == wanted.value)
 		return OUTCOME_UNCHANGED;
 	word = bpf_htons((word & 0xf00f) | (with_dscp(current, wanted).byte << 4));

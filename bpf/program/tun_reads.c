@@ -12,6 +12,7 @@
 #include "abi.h"
 #include "maps.h"
 #include "parse.h"
+#include "stamp.h"
 #include "follow.h"
 
 #define ARPHRD_NONE 0xfffe /* linux/if_arp.h, which wants the C library */
@@ -64,14 +65,15 @@ static __always_inline int is_batch(__u64 skb)
 static __always_inline __u8 class_of(__u64 skb)
 {
 	__u64 data;
-	__u8 first[2];
+	__u16 first;
 
 	if (READ(data, skb + SKB_DATA) || READ(first, data))
 		return NOT_FOLLOWED;
-	if (first[0] >> 4 == 4)
-		return first[1] >> 2;
-	if (first[0] >> 4 == 6)
-		return (first[0] & 0xf) << 2 | first[1] >> 6;
+	first = bpf_ntohs(first);
+	if (first >> 12 == 4)
+		return dscp_of(traffic_class_ipv4(first)).value;
+	if (first >> 12 == 6)
+		return dscp_of(traffic_class_ipv6(first)).value;
 	return NOT_FOLLOWED;
 }
 
