@@ -83,6 +83,12 @@ static __always_inline enum outcome mark_followed(struct __sk_buff *skb, struct 
 {
 	__u32 dscp;
 
+	/*
+	 * What came in by a device is sent by no task. It may leave in one all the same, and on its stack: whoever writes a packet
+	 * to a TUN forwards it in that very call (tun_rx_batched() in drivers/net/tun.c). It would take the mark of what he has read.
+	 */
+	if (skb->ingress_ifindex)
+		return result;
 	if (result == OUTCOME_NOT_UDP || result == OUTCOME_FRAGMENT)
 		doubt_sender(control);
 	if (result != OUTCOME_NO_FLOW)
