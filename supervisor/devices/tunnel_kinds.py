@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def _device(link: Any) -> Device:
-    name = link.get_attr("IFLA_IFNAME")
+    name = os.fsdecode(link.get_attr("IFLA_IFNAME"))  # bytes where they are no UTF-8
     info = link.get_attr("IFLA_LINKINFO")
     kind = (info.get_attr("IFLA_INFO_KIND") if info is not None else None) or "none"
     if kind == "tun":

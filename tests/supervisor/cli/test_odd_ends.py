@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -45,6 +46,23 @@ def test_a_device_name_is_any_bytes_and_is_shown_escaped(stand: Stand, odd: str)
         assert escaped in each.stdout
         assert "Traceback" not in each.stderr
         assert not [letter for letter in each.stdout if not (letter.isprintable() or letter == "\n")]
+
+
+@pytest.mark.audit
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_followed_device_and_each_beside_it_may_have_any_name(stand: Stand, name: bytes) -> None:
+    """Finding 19: with a name that is no UTF-8 on the machine, follow, status and doctor ended in a fault of ours."""
+    odd = os.fsdecode(name)
+    pattern = f"{odd[:3].rstrip('[')}*"
+    stand.sender.run(["ip", "tuntap", "add", "dev", odd, "mode", "tun"])
+    qosctl = Qosctl(stand.sender)
+    said = [qosctl("follow", pattern), qosctl("status", check=False), qosctl("doctor", check=False)]
+    patterns = json.loads(qosctl("status", "--json", check=False).stdout)["following"]["patterns"]
+    assert [(each["pattern"], each["devices"][0]["device"]) for each in patterns] == [(pattern, odd)]
+    said.append(qosctl("unfollow", pattern))
+    for each in said:
+        assert "internal error" not in each.stderr
+        assert not [letter for letter in each.stdout + each.stderr if not (letter.isprintable() or letter == "\n")]
 
 
 @pytest.mark.parametrize("count", range(7, 13))
