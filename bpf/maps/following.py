@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +135,7 @@ class Patterns:
 
     def all(self) -> Sequence[str]:
         """Return what is followed, in the order in which it was named."""
-        used = ((self._since(slot), slot) for slot in range(FOLLOW_PATTERNS) if self._since(slot))
-        return [self._pattern(slot) for _, slot in sorted(used)]
+        return [self._pattern(slot) for slot in self._used()]
 
     def add(self, pattern: str) -> bool:
         """Follow what has this name, or one that begins so; False where that is so already.
@@ -145,11 +144,8 @@ class Patterns:
         """
         if self._slot_of(pattern) is not None:
             return False
-        slot = next((slot for slot in range(FOLLOW_PATTERNS) if not self._since(slot)), None)
-        if slot is None:
-            raise RefusedError(
-                f"{FOLLOW_PATTERNS} names and patterns are followed, and no more can be", "qosctl unfollow DEV"
-            )
+        self.check_room([pattern])
+        slot = next(slot for slot in range(FOLLOW_PATTERNS) if not self._since(slot))
         syscall.map_update(self._reads, slot.to_bytes(4, sys.byteorder), bytes(FOLLOW_COUNTERS.size * possible_cpus()))
         name, mask = _bytes_of(pattern)
         at = slot * _WORDS
@@ -157,6 +153,11 @@ class Patterns:
         self._words[at + 2 : at + 4] = memoryview(mask).cast("Q")
         self._words[at + _SINCE_WORD] = self._next_tick()
         return True
+
+    def check_room(self, patterns: Iterable[str]) -> None:
+        """Raise a RefusedError where not all of these can be followed besides what is."""
+        if len(set(self.all()).union(patterns)) > FOLLOW_PATTERNS:
+            raise RefusedError(f"no more than {FOLLOW_PATTERNS} names and patterns can be followed", "qosctl status")
 
     def remove(self, pattern: str) -> bool:
         """Follow it no more, from the next packet on; False where nobody did."""
@@ -173,13 +174,17 @@ class Patterns:
                 self._words[slot * _WORDS + _SINCE_WORD] = self._next_tick()
 
     def reads(self) -> Mapping[str, Reads]:
-        """Return what was read, by pattern."""
-        return {self._pattern(slot): self._reads_of(slot) for slot in range(FOLLOW_PATTERNS) if self._since(slot)}
+        """Return what was read, by pattern, in the order in which they were named."""
+        return {self._pattern(slot): self._reads_of(slot) for slot in self._used()}
 
     def close(self) -> None:
         """Let go of the memory."""
         self._words.release()
         self._mmap.close()
+
+    def _used(self) -> Sequence[int]:
+        begun = [(since, slot) for slot in range(FOLLOW_PATTERNS) if (since := self._since(slot))]
+        return [slot for _, slot in sorted(begun)]
 
     def _since(self, slot: int) -> int:
         return self._words[slot * _WORDS + _SINCE_WORD]

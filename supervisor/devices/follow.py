@@ -8,6 +8,7 @@ every process of ours is dead, and what a killed command left is brought up to d
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -100,7 +101,8 @@ def check_pattern(pattern: str) -> None:
     name = pattern.removesuffix("*")
     if "*" in name or any(letter in name for letter in "?[]"):
         raise UsageError(f"{pattern!r}: a pattern is how names begin, and a star behind", "qosctl follow 'vpns*'")
-    if len(name.encode(errors="surrogateescape")) > _NAME_MAX or "/" in name or (not name and pattern != "*"):
+    no_letter = any(letter in "/:\0" or letter.isspace() for letter in name)  # dev_valid_name() in net/core/dev.c
+    if len(os.fsencode(name)) > _NAME_MAX or no_letter or (not name and pattern != "*"):
         raise UsageError(f"{pattern!r} is no name of a device", "ip link")
 
 
@@ -111,12 +113,11 @@ def following() -> Following:
             return NOTHING_FOLLOWED
         try:
             with open_patterns(follow_pins()) as patterns:
-                reads = patterns.reads()
-                order = patterns.all()
+                reads = patterns.reads()  # once: others may change what is followed meanwhile
         except FileNotFoundError:  # the last was given up while we looked
             return NOTHING_FOLLOWED
-        there = devices() if order else {}
-        followed = [Followed(each, [there[name] for name in matching(each, there)], reads[each]) for each in order]
+        there = devices() if reads else {}
+        followed = [Followed(each, [there[name] for name in matching(each, there)], read) for each, read in reads.items()]
         return Following(running=tun_reads.standing() is not None, patterns=followed)
 
 
@@ -129,6 +130,7 @@ def _follow(patterns: Sequence[str], loader: Loader) -> list[bool]:
         attach.bring_all_up_to_date(loader)
         tun_reads.bring_up_to_date(loader)
         with open_patterns(pins) as opened:
+            opened.check_room(patterns)
             return [opened.add(pattern) for pattern in patterns]
     except BaseException:
         if first:

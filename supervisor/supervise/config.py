@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from qosctl.bpf.abi import FOLLOW_PATTERNS
 from qosctl.bpf.errors import NoPermissionError, QosctlError, UsageError
 from qosctl.bpf.maps.policy import Policy
 from qosctl.metrics.hosts import parse_names
@@ -168,6 +169,8 @@ def _followed(value: Any) -> tuple[str, ...]:
     patterns = tuple(_words(value))
     for pattern in patterns:
         check_pattern(pattern)
+    if len(set(patterns)) > FOLLOW_PATTERNS:
+        raise UsageError(f"no more than {FOLLOW_PATTERNS} names and patterns can be followed", 'a pattern, "vpns*" say')
     return patterns
 
 

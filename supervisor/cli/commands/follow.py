@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     new = follow(arguments.device)
     now = {followed.pattern: followed for followed in following().patterns}
     for pattern, is_new in zip(arguments.device, new, strict=True):
-        print(one_line(f"{pattern}: {'followed' if is_new else 'followed already'}{_by_now(now[pattern])}"), file=out)
-        for device in now[pattern].devices:
+        print(one_line(f"{pattern}: {'followed' if is_new else 'followed already'}{_by_now(now.get(pattern))}"), file=out)
+        for device in now[pattern].devices if pattern in now else ():  # or somebody has given it up already
             if device.refusal:
                 hint = f" (try: {device.hint})" if device.hint else ""
                 Log(sys.stderr, os.environ).warning(f"{device.name}: not followed: {device.refusal}{hint}")
@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     return Exit.FINE
 
 
-def _by_now(followed: Followed) -> str:
-    if not followed.pattern.endswith("*"):
+def _by_now(followed: Followed | None) -> str:
+    if followed is None or not followed.pattern.endswith("*"):
         return ""
     usable = [device.name for device in followed.devices if not device.refusal]
     return f", now {', '.join(usable)}" if usable else ", no such device yet"

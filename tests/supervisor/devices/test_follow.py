@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from qosctl.bpf.load import kernel_layout
 from qosctl.bpf.load.bcc import BccLoader
 from qosctl.bpf.maps import following as following_maps
 from qosctl.bpf.maps.device_pins import pins_of
-from qosctl.bpf.maps.following import follow_pins
+from qosctl.bpf.maps.following import follow_pins, open_patterns
 from qosctl.bpf.maps.namespace_maps import folder
 from qosctl.supervisor.devices.attach import attach as attach_by
 from qosctl.supervisor.devices.attach import detach, detach_all
@@ -212,7 +213,7 @@ def test_devices_that_cannot_be_followed_are_refused_with_what_to_do(stand: Stan
     ]
 
 
-@pytest.mark.parametrize("pattern", ["*n0", "t?n", "t*n", "a/b", "", "a-name-of-a-device-that-is-too-long"])
+@pytest.mark.parametrize("pattern", ["*n0", "t?n", "t*n", "a/b", "a:b", "a b*", "a\0*", "", "a-name-that-is-too-long"])
 @pytest.mark.usefixtures("stand")
 def test_what_is_no_pattern_is_a_usage_error(run: Commands, pattern: str) -> None:
     with pytest.raises(UsageError):
@@ -248,7 +249,31 @@ def test_without_btf_nothing_is_done(run: Commands, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("stand")
 def test_more_patterns_than_there_is_room_for(run: Commands) -> None:
-    run.follow([f"a{n}*" for n in range(32)])
-    with pytest.raises(RefusedError, match="32 names and patterns are followed"):
-        run.follow(["b*"])
-    assert len(following().patterns) == 32
+    """All or none: what is refused leaves nothing of itself behind."""
+    with pytest.raises(RefusedError, match="no more than 32 names and patterns"):
+        run.follow([f"a{n}*" for n in range(33)])
+    assert not folder().exists()
+    run.follow([f"a{n}*" for n in range(31)])
+    with pytest.raises(RefusedError, match="no more than 32 names and patterns"):
+        run.follow(["b*", "c*"])
+    assert len(following().patterns) == 31
+    assert run.follow(["a0*", "b*", "b*"]) == [False, True, False]
+    with pytest.raises(RefusedError, match="no more than 32 names and patterns"):
+        run.follow(["c*"])
+
+
+@pytest.mark.usefixtures("stand")
+def test_who_looks_while_others_change_what_is_followed_sees_one_or_the_other(run: Commands) -> None:
+    run.follow(["a*"])
+    child = os.fork()
+    if child == 0:
+        with open_patterns(follow_pins()) as patterns:
+            while os.getppid() != 1:
+                patterns.add("b*")
+                patterns.remove("b*")
+    try:
+        seen = {tuple(each.pattern for each in following().patterns) for _ in range(200)}
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert seen <= {("a*",), ("a*", "b*")}

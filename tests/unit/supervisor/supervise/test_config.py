@@ -54,6 +54,9 @@ WRONG = {
     '(try: "eth0", or a pattern such as "wl*")',
     'follow = ["t?n0"]': "x:1: follow: 't?n0': a pattern is how names begin, and a star behind "
     "(try: qosctl follow 'vpns*')",
+    r'follow = ["tun\u0000"]': r"x:1: follow: 'tun\x00' is no name of a device (try: ip link)",
+    f"follow = {[f'a{n}*' for n in range(33)]}": "x:1: follow: no more than 32 names and patterns can be followed "
+    '(try: a pattern, "vpns*" say)',
     'hook = "clsat"': "x:1: hook: 'clsat' is no hook (try: clsact)",
     "hook = 4": 'x:1: hook: must be a string, not an integer (try: "4")',
     'passtos = "on"': "x:1: passtos: must be true or false, not a string (try: true)",
