@@ -9,7 +9,6 @@ Errors: OSError from the kernel, QosctlError where the maps are another layout's
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,6 +19,7 @@ from qosctl.bpf.abi import LAYOUT_VERSION
 from qosctl.bpf.errors import NoPermissionError, RefusedError
 from qosctl.bpf.flow_page.reader import RingPages
 from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.kernel.syscall import MapShape, ProgramInfo
 from qosctl.bpf.maps.counters import SHAPE as COUNTERS_SHAPE
 from qosctl.bpf.maps.counters import DeviceCounters
@@ -134,13 +134,10 @@ def _control(state: Path) -> Iterator[Control]:
 @contextmanager
 def _opened(path: Path, shape: MapShape) -> Iterator[int]:
     """Open a pinned map of this very shape: reading one of a larger value would write past our buffer."""
-    fd = syscall.obj_get(str(path))
-    try:
+    with opened(syscall.obj_get(str(path))) as fd:
         if syscall.map_info(fd).shape != shape:
             raise RefusedError(f"{path.name} has another layout than {LAYOUT_VERSION}", "qosctl status")
         yield fd
-    finally:
-        os.close(fd)
 
 
 def _name_of(index: int) -> str | None:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 
 from qosctl.bpf.abi import FLOW_INFO_WORDS, RING_WORDS, WORD
 from qosctl.bpf.flow_page.flow_pins import FlowPins, Owner
+from qosctl.bpf.kernel.descriptors import opened
 
 _AT = RING_WORDS * WORD.size
 _BYTES = FLOW_INFO_WORDS * WORD.size
@@ -81,11 +82,9 @@ def _mapped(ring_id: int, pins: FlowPins) -> int | None:
         fd = pins.open_ring(ring_id)
     except FileNotFoundError:  # the flow went meanwhile
         return None
-    try:
+    with opened(fd):
         address: int | None = _libc.mmap(None, _BYTES, mmap.PROT_READ, mmap.MAP_SHARED, fd, _AT)
         if address is None or address == _FAILED:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
         return address
-    finally:
-        os.close(fd)

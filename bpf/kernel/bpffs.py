@@ -22,6 +22,7 @@ from pathlib import Path
 
 from qosctl.bpf.errors import PRIVILEGE, BusyError, NoPermissionError, NotAttachedError, RefusedError, UntrustedError
 from qosctl.bpf.kernel import netns, trusted_folders
+from qosctl.bpf.kernel.descriptors import opened
 
 MOUNT_POINT = Path("/sys/fs/bpf")
 ROOT = MOUNT_POINT / "qosctl"
@@ -66,13 +67,10 @@ def locked(*, wait: bool = True) -> Iterator[None]:
     """
     if not is_bpffs(MOUNT_POINT):
         raise NotAttachedError("nothing is attached: there is no BPF file system here", "qosctl attach IFACE")
-    fd = _open_root()
-    try:
+    with opened(_open_root()) as fd:
         _take(fd, _LOCK_PATIENCE if wait else 0)
         _sweep(fd)
         yield
-    finally:
-        os.close(fd)
 
 
 def present(path: Path) -> bool:
@@ -157,10 +155,8 @@ def litter() -> bool:
             root = trusted_folders.open_folder(ROOT)
     except FileNotFoundError:
         return False
-    try:
+    with opened(root):
         return any(_is_litter(name) for name in trusted_folders.names(root))
-    finally:
-        os.close(root)
 
 
 def _is_litter(name: str) -> bool:
@@ -200,7 +196,5 @@ def remove_tree(path: Path) -> None:
             parent = trusted_folders.open_folder(path.parent)
     except FileNotFoundError:
         return
-    try:
+    with opened(parent):
         trusted_folders.remove(path.name, parent)
-    finally:
-        os.close(parent)

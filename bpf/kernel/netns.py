@@ -11,12 +11,12 @@ meets the map.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from dataclasses import replace
 
 from qosctl.bpf.kernel import syscall
+from qosctl.bpf.kernel.descriptors import opened
 
 _LOOPBACK = struct.pack("=I", 1)  # LOOPBACK_IFINDEX, in every namespace
 _ONLY_ENTRY = bytes(4)
@@ -38,12 +38,9 @@ def cookie_of(made: socket.socket) -> int:
 
 def pin_witness(path: str) -> None:
     """Pin a witness of the calling thread's network namespace."""
-    fd = syscall.map_create(_WITNESS_SHAPE, "namespace")
-    try:
+    with opened(syscall.map_create(_WITNESS_SHAPE, "namespace")) as fd:
         syscall.map_update(fd, _ONLY_ENTRY, _LOOPBACK)
         syscall.obj_pin(fd, path)
-    finally:
-        os.close(fd)
 
 
 def is_gone(witness: str) -> bool:
@@ -52,9 +49,7 @@ def is_gone(witness: str) -> bool:
         fd = syscall.obj_get(witness)
     except OSError:
         return False
-    try:
+    with opened(fd):
         shape = syscall.map_info(fd).shape
         ours = replace(shape, flags=0) == _WITNESS_SHAPE  # the kernel adds flags of its own
         return ours and syscall.map_lookup(fd, _ONLY_ENTRY, len(_LOOPBACK)) is None
-    finally:
-        os.close(fd)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from qosctl.bpf.errors import UntrustedError
+from qosctl.bpf.kernel.descriptors import opened
 
 _ROOT = 0  # the user
 _WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,11 +32,8 @@ def open_folder(path: Path) -> int:
     UntrustedError where somebody else could change what is found there; FileNotFoundError and PermissionError as the
     kernel raises them.
     """
-    parent = _open_parent(path)
-    try:
+    with opened(_open_parent(path)) as parent:
         return _open_end(path, parent)
-    finally:
-        os.close(parent)
 
 
 def make_folder(path: Path, mode: int) -> int:
@@ -43,16 +41,13 @@ def make_folder(path: Path, mode: int) -> int:
 
     It is not made where others may write: they could be there first with one of their own, or with a link. UntrustedError.
     """
-    parent = _open_parent(path)
-    try:
+    with opened(_open_parent(path)) as parent:
         with suppress(FileNotFoundError):
             return _open_end(path, parent)
         _refuse_others(path.parent, parent, sticky_will_do=False)
         with suppress(FileExistsError):  # made by another process of ours; if not, the next line says so
             os.mkdir(path.name, mode, dir_fd=parent)
         return _open_end(path, parent)
-    finally:
-        os.close(parent)
 
 
 def check_file(path: Path, *, of: int | None = None) -> None:
@@ -61,17 +56,12 @@ def check_file(path: Path, *, of: int | None = None) -> None:
     `path` is absolute and has no link in it. A sticky folder will do, since who owns the file is looked at. UntrustedError;
     OSError as the kernel raises it. What was found stays so until one of those trusted changes it.
     """
-    parent = _open_parent(path, of)
-    try:
+    with opened(_open_parent(path, of)) as parent:
         fd = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    finally:
-        os.close(parent)
-    try:
+    with opened(fd):
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UntrustedError(path, "is a link, or no file", f"ls -l {path}", foreign=True)
         _refuse_others(path, fd, sticky_will_do=False, of=of)
-    finally:
-        os.close(fd)
 
 
 def names(folder: int) -> list[str]:

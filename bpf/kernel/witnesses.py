@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from qosctl.bpf.errors import UntrustedError
 from qosctl.bpf.kernel import bpffs, netns, trusted_folders
+from qosctl.bpf.kernel.descriptors import opened
 
 _PREFIX = "witness_"
 
@@ -33,11 +34,8 @@ def drop(cookie: int) -> None:
         root = trusted_folders.open_folder(bpffs.ROOT)
     except (OSError, UntrustedError):
         return
-    try:
-        with suppress(OSError):
-            trusted_folders.remove(f"{_PREFIX}{cookie}", root)
-    finally:
-        os.close(root)
+    with opened(root), suppress(OSError):
+        trusted_folders.remove(f"{_PREFIX}{cookie}", root)
 
 
 def gone() -> set[int]:
@@ -46,10 +44,8 @@ def gone() -> set[int]:
         root = trusted_folders.open_folder(bpffs.ROOT)
     except (OSError, UntrustedError):
         return set()
-    try:
+    with opened(root):
         cookies = {name.removeprefix(_PREFIX) for name in trusted_folders.names(root) if name.startswith(_PREFIX)}
-    finally:
-        os.close(root)
     return {int(cookie) for cookie in cookies if cookie.isdecimal() and netns.is_gone(_place(int(cookie)))}
 
 

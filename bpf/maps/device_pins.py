@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.kernel.syscall import ProgramInfo
 from qosctl.bpf.maps.counters import SHAPE, DeviceCounters
 from qosctl.bpf.maps.counters import read as read_counters
@@ -101,26 +102,18 @@ class DevicePins:
         fd = self.open_program(program_id)
         if fd is None:
             return ProgramInfo(program_id, tag="", name="", loaded_at=0)
-        try:
+        with opened(fd):
             return syscall.program_info(fd)
-        finally:
-            os.close(fd)
 
     def device_name(self) -> str:
         """Return the name the device had when it was attached (the counters map carries it, see object_name)."""
-        fd = syscall.obj_get(str(self.counters))
-        try:
+        with opened(syscall.obj_get(str(self.counters))) as fd:
             return syscall.map_info(fd).name
-        finally:
-            os.close(fd)
 
     def read_counters(self) -> DeviceCounters:
         """Read the device's counters."""
-        fd = syscall.obj_get(str(self.counters))
-        try:
+        with opened(syscall.obj_get(str(self.counters))) as fd:
             return read_counters(fd)
-        finally:
-            os.close(fd)
 
     def create(self, name: str) -> None:
         """Make the folder with zeroed counters where it is missing, or the counters where somebody took them away."""
@@ -141,11 +134,8 @@ class DevicePins:
 
 
 def _pin_counters(pin: Path, name: str) -> None:
-    fd = syscall.map_create(SHAPE, name)
-    try:
+    with opened(syscall.map_create(SHAPE, name)) as fd:
         syscall.obj_pin(fd, str(pin))
-    finally:
-        os.close(fd)
 
 
 def _program_id(pin: Path) -> int | None:
@@ -153,10 +143,8 @@ def _program_id(pin: Path) -> int | None:
         fd = syscall.obj_get(str(pin))
     except FileNotFoundError:
         return None
-    try:
+    with opened(fd):
         return syscall.program_info(fd).id
-    finally:
-        os.close(fd)
 
 
 def pins_of(index: int) -> DevicePins:

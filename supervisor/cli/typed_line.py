@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from qosctl.bpf.errors import StoppedError, UsageError
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.dtls.transport.stop import Stop, StopRequestedError, wait
 
 LINE_BYTES_MAX = 1 << 16
@@ -74,10 +75,8 @@ def _terminal() -> Iterator[tuple[int, int]]:
     except OSError:
         yield sys.stdin.fileno(), sys.stderr.fileno()
         return
-    try:
+    with opened(both):
         yield both, both
-    finally:
-        os.close(both)
 
 
 @contextmanager

@@ -6,12 +6,12 @@ step a killed call reached, `status` tells the truth and the next call converges
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
 from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.load.loader import LOADER, Loader
 from qosctl.bpf.maps.device_pins import DevicePins, pinned_devices, pins_of
 from qosctl.bpf.maps.following import follow_pins
@@ -158,8 +158,7 @@ def _attach_one(device: Interface, kind: HookKind, loader: Loader) -> Attached:
 def _hook_up(device: Interface, kind: HookKind, pins: DevicePins, loader: Loader) -> Attached:
     before = hooks.present(pins)
     hook = before if before is not None and kind in (HookKind.AUTO, before.kind) else hooks.choose(kind, pins)
-    program = loader.load(folder(), pins.path, ethernet=device.ethernet)
-    try:
+    with opened(loader.load(folder(), pins.path, ethernet=device.ethernet)) as program:
         change = "attached" if before is None else "replaced"
         if _same_program(hook, pins, program):
             change = "already"
@@ -171,8 +170,6 @@ def _hook_up(device: Interface, kind: HookKind, pins: DevicePins, loader: Loader
             if other.attached() is not None:
                 other.detach()
                 change = "replaced"
-    finally:
-        os.close(program)
     return Attached(device.name, hook.kind, change)
 
 
@@ -193,11 +190,9 @@ def _same_program(hook: Hook, pins: DevicePins, program: int) -> bool:
     fd = None if present is None else pins.open_program(present)
     if fd is None:
         return False
-    try:
+    with opened(fd):
         same_code = syscall.program_info(fd).tag == syscall.program_info(program).tag
         return same_code and syscall.program_maps(fd) == syscall.program_maps(program)
-    finally:
-        os.close(fd)
 
 
 def _forget_gone(name: str) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import enum
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from qosctl.bpf.kernel import syscall
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.maps.device_pins import DevicePins
 from qosctl.supervisor.devices import clsact
 
@@ -94,11 +94,8 @@ class TcxHook:
                     syscall.link_update(link, program_fd)
                     return
         self._pins.link.unlink(missing_ok=True)
-        new = syscall.link_create_tcx_first(program_fd, self._pins.index)
-        try:
+        with opened(syscall.link_create_tcx_first(program_fd, self._pins.index)) as new:
             syscall.obj_pin(new, str(self._pins.link))
-        finally:
-            os.close(new)
 
     def detach(self) -> None:
         """Detach the link whoever else holds it, and drop the pin."""
@@ -114,10 +111,8 @@ class TcxHook:
         except FileNotFoundError:
             yield None
             return
-        try:
+        with opened(fd):
             yield fd
-        finally:
-            os.close(fd)
 
 
 class ClsactHook:
@@ -169,10 +164,8 @@ def _program_name(program_id: int) -> str:
         return " (gone)"
     except PermissionError:
         return ""
-    try:
+    with opened(fd):
         return f" ({syscall.program_info(fd).name or 'unnamed'})"
-    finally:
-        os.close(fd)
 
 
 _HOOKS: tuple[Callable[[DevicePins], Hook], ...] = (TcxHook, ClsactHook)

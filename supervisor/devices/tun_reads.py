@@ -7,9 +7,8 @@ and what is read before that has seen enough is left alone.
 
 from __future__ import annotations
 
-import os
-
 from qosctl.bpf.kernel import netns, syscall
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.load.loader import Loader
 from qosctl.bpf.load.programs import TUN_READS_TRACEPOINT
 from qosctl.bpf.maps.following import FollowPins, follow_pins, open_patterns
@@ -22,10 +21,8 @@ def standing() -> int | None:
         fd = syscall.obj_get(str(follow_pins().link))
     except FileNotFoundError:
         return None
-    try:
+    with opened(fd):
         return syscall.link_info(fd).program_id
-    finally:
-        os.close(fd)
 
 
 def renew_outdated_maps() -> None:
@@ -43,22 +40,16 @@ def bring_up_to_date(loader: Loader) -> bool:
     pins = follow_pins()
     if not pins.path.exists():
         return False
-    program = loader.load_tun_reads(folder(), netns.cookie())
-    try:
+    with opened(loader.load_tun_reads(folder(), netns.cookie())) as program:
         if _same_program(pins, program):
             return False
         _begin_queues_anew(pins)  # before reads go by unseen, and once they do not any more
         pins.link.unlink(missing_ok=True)
         pins.program.unlink(missing_ok=True)
         syscall.obj_pin(program, str(pins.program))
-        link = syscall.raw_tracepoint_open(TUN_READS_TRACEPOINT, program)
-        try:
+        with opened(syscall.raw_tracepoint_open(TUN_READS_TRACEPOINT, program)) as link:
             _begin_queues_anew(pins)
             syscall.obj_pin(link, str(pins.link))
-        finally:
-            os.close(link)
-    finally:
-        os.close(program)
     return True
 
 
@@ -75,11 +66,9 @@ def _same_program(pins: FollowPins, program: int) -> bool:
         fd = syscall.obj_get(str(pins.program))
     except FileNotFoundError:
         return False
-    try:
+    with opened(fd):
         old, new = syscall.program_info(fd), syscall.program_info(program)
         return old.id == standing_id and old.tag == new.tag and syscall.program_maps(fd) == syscall.program_maps(program)
-    finally:
-        os.close(fd)
 
 
 def _begin_anew(pins: FollowPins) -> None:

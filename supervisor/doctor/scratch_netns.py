@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from qosctl.bpf.errors import QosctlError, RefusedError
+from qosctl.bpf.kernel.descriptors import opened
 
 _NEW_MOUNTS, _NEW_USER, _NEW_NET = 0x0002_0000, 0x1000_0000, 0x4000_0000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
@@ -133,11 +134,8 @@ class Net:
     @contextlib.contextmanager
     def here() -> Iterator[int]:
         """Yield a descriptor of the namespace that we are in."""
-        fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with opened(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as fd:
             yield fd
-        finally:
-            os.close(fd)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:

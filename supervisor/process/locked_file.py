@@ -23,6 +23,7 @@ from typing import Any
 
 from qosctl.bpf.errors import UntrustedError
 from qosctl.bpf.kernel import netns, trusted_folders, witnesses
+from qosctl.bpf.kernel.descriptors import opened
 
 _FOLDER = Path("/run/qosctl")
 _BYTES_MAX = 1 << 17
@@ -120,16 +121,13 @@ def sweep() -> None:
         folder = trusted_folders.open_folder(_folder())
     except (OSError, UntrustedError):
         return
-    try:
-        with suppress(OSError):  # a folder that is not ours to change: somebody else will
-            gone = witnesses.gone()
-            for name in trusted_folders.names(folder):
-                if _cookie(name) in gone:
-                    trusted_folders.remove(name, folder)
-            for cookie in gone:
-                witnesses.drop(cookie)
-    finally:
-        os.close(folder)
+    with opened(folder), suppress(OSError):  # a folder that is not ours to change: somebody else will
+        gone = witnesses.gone()
+        for name in trusted_folders.names(folder):
+            if _cookie(name) in gone:
+                trusted_folders.remove(name, folder)
+        for cookie in gone:
+            witnesses.drop(cookie)
 
 
 def any_file(beginning: str) -> bool:
@@ -138,10 +136,8 @@ def any_file(beginning: str) -> bool:
         folder = trusted_folders.open_folder(_folder())
     except (OSError, UntrustedError):
         return False
-    try:
+    with opened(folder):
         return any(name.startswith(f"{netns.cookie()}-{beginning}") for name in trusted_folders.names(folder))
-    finally:
-        os.close(folder)
 
 
 def is_claimed(name: str) -> bool:
@@ -156,10 +152,8 @@ def is_claimed(name: str) -> bool:
         return False
     finally:
         os.close(folder)
-    try:
+    with opened(descriptor):
         return not _lock(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def orphans() -> Iterator[LockedFile]:
@@ -169,7 +163,7 @@ def orphans() -> Iterator[LockedFile]:
         folder = trusted_folders.open_folder(_folder())
     except (OSError, UntrustedError):
         return
-    try:
+    with opened(folder):
         for name in sorted(name for name in trusted_folders.names(folder) if name.startswith(mine)):
             try:
                 descriptor = os.open(name, _FLAGS, dir_fd=folder)
@@ -180,8 +174,6 @@ def orphans() -> Iterator[LockedFile]:
             if _lock(descriptor) and _is_ours(os.fstat(descriptor)):
                 yield orphan
             orphan.leave()
-    finally:
-        os.close(folder)
 
 
 def _cookie(name: str) -> int | None:

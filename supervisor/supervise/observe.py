@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from qosctl.bpf.errors import RefusedError, kernel_errors
 from qosctl.bpf.kernel import syscall
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.maps.device_pins import DevicePins, pinned_devices
 from qosctl.bpf.maps.following import follow_pins, open_patterns
 from qosctl.bpf.maps.namespace_maps import folder
@@ -62,7 +62,5 @@ def _id_of(pin: Path) -> int | None:
         fd = syscall.obj_get(str(pin))
     except FileNotFoundError:
         return None
-    try:
+    with opened(fd):
         return syscall.map_info(fd).id
-    finally:
-        os.close(fd)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
 from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.namespace_maps import folder, open_state, release_state
 from qosctl.bpf.maps.policy import Policy
@@ -25,15 +24,13 @@ def reattach(index: int, kind: HookKind) -> bool:
             program = syscall.obj_get(str(pins.program))
         except FileNotFoundError:
             raise RefusedError("the pinned program is gone") from None
-        try:
+        with opened(program):
             if not {_map_id(str(pins.counters)), _map_id(str(folder() / "control"))} <= syscall.program_maps(program):
                 raise RefusedError("the pinned program belongs to other maps")
             hook = hooks.choose(kind, pins)
             if hook.attached() == syscall.program_info(program).id:
                 return False
             hook.attach(program)
-        finally:
-            os.close(program)
     return True
 
 
@@ -88,8 +85,5 @@ def reap() -> int:
 
 
 def _map_id(pin: str) -> int:
-    fd = syscall.obj_get(pin)
-    try:
+    with opened(syscall.obj_get(pin)) as fd:
         return syscall.map_info(fd).id
-    finally:
-        os.close(fd)

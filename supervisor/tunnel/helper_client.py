@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from qosctl.bpf.errors import QosctlError, RefusedError
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.maps.ring import RingMemory
 from qosctl.bpf.maps.switch import SwitchReader
 from qosctl.dtls.host_config import HostConfig
@@ -215,10 +216,8 @@ class RemoteMarker:
 
     def _take(self, ring: int, switch: int) -> None:
         self.switch = SwitchReader(switch)
-        try:
+        with opened(ring):
             marks, self._page, rtt_requests = RingMemory.of(ring)
-        finally:
-            os.close(ring)
         if self._last is not None:
             store(self._last, self._page)
         self._memory = FlowMemory(marks, rtt_requests)

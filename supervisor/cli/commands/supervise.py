@@ -12,6 +12,7 @@ from typing import TextIO
 
 from qosctl.bpf.errors import BusyError, RefusedError, kernel_errors
 from qosctl.bpf.kernel import bpffs, netns
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.log import Log
 from qosctl.supervisor.supervise.config import DEFAULT_PATH, Config, load
@@ -64,7 +65,5 @@ def _only_one() -> Iterator[None]:
                 fd = bpffs.hold(f"supervised_{netns.cookie()}")
             except BusyError as error:
                 raise RefusedError("another supervisor works in this network namespace", error.hint) from None
-    try:
+    with opened(fd):
         yield
-    finally:
-        os.close(fd)
