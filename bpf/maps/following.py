@@ -11,7 +11,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from qosctl.bpf.abi import (
 )
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import bpffs, syscall
+from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.maps.counters import possible_cpus
 from qosctl.bpf.maps.namespace_maps import FOLLOW, folder
 from qosctl.bpf.maps.ticks import ticks_now
@@ -77,11 +78,8 @@ class FollowPins:
         new = bpffs.building_place(self.path)
         new.mkdir(mode=0o700)
         for name, shape in _SHAPES.items():
-            fd = syscall.map_create(shape, name)
-            try:
+            with opened(syscall.map_create(shape, name)) as fd:
                 syscall.obj_pin(fd, str(new / name))
-            finally:
-                os.close(fd)
         new.rename(self.path)
 
     def are_of_this_layout(self) -> bool:
@@ -98,10 +96,8 @@ class FollowPins:
             fd = syscall.obj_get(str(self.path / name))
         except FileNotFoundError:
             return None
-        try:
+        with opened(fd):
             return syscall.map_info(fd).shape
-        finally:
-            os.close(fd)
 
 
 def follow_pins() -> FollowPins:
@@ -112,16 +108,12 @@ def follow_pins() -> FollowPins:
 @contextmanager
 def open_patterns(pins: FollowPins) -> Iterator[Patterns]:
     """Open the patterns; FileNotFoundError where nothing is followed."""
-    fds = [syscall.obj_get(str(pins.path / name)) for name in ("patterns", "reads")]
-    try:
-        patterns = Patterns(*fds)
-        try:
-            yield patterns
-        finally:
-            patterns.close()
-    finally:
-        for fd in fds:
-            os.close(fd)
+    with (
+        opened(syscall.obj_get(str(pins.path / "patterns"))) as patterns_fd,
+        opened(syscall.obj_get(str(pins.path / "reads"))) as reads_fd,
+        closing(Patterns(patterns_fd, reads_fd)) as patterns,
+    ):
+        yield patterns
 
 
 class Patterns:
