@@ -223,6 +223,11 @@ def program_maps(fd: int) -> frozenset[int]:
     return frozenset(struct.unpack_from(f"={count}I", ids))
 
 
+def same_program(one: int, other: int) -> bool:
+    """Whether two programs have the same instructions and the same maps: a tag alone says nothing of the maps."""
+    return program_info(one).tag == program_info(other).tag and program_maps(one) == program_maps(other)
+
+
 def link_info(fd: int) -> LinkInfo:
     """Describe a link; `ifindex` is that of a TCX link."""
     _type, link_id, program_id, ifindex = struct.unpack_from("=III4xI", _info(fd))

@@ -182,17 +182,13 @@ def _confirm_what_is_attached(hook: Hook, pins: DevicePins) -> None:
 
 
 def _same_program(hook: Hook, pins: DevicePins, program: int) -> bool:
-    """Whether the program at the hook has these very instructions and maps; a tag alone says nothing of the maps.
-
-    One that is not pinned is taken for another: what is not known is replaced.
-    """
+    """Whether the program at the hook is the same; one that is not pinned is taken for another: it is replaced."""
     present = hook.attached()
     fd = None if present is None else pins.open_program(present)
     if fd is None:
         return False
     with opened(fd):
-        same_code = syscall.program_info(fd).tag == syscall.program_info(program).tag
-        return same_code and syscall.program_maps(fd) == syscall.program_maps(program)
+        return syscall.same_program(fd, program)
 
 
 def _forget_gone(name: str) -> None:

@@ -67,8 +67,7 @@ def _same_program(pins: FollowPins, program: int) -> bool:
     except FileNotFoundError:
         return False
     with opened(fd):
-        old, new = syscall.program_info(fd), syscall.program_info(program)
-        return old.id == standing_id and old.tag == new.tag and syscall.program_maps(fd) == syscall.program_maps(program)
+        return syscall.program_info(fd).id == standing_id and syscall.same_program(fd, program)
 
 
 def _begin_anew(pins: FollowPins) -> None:
