@@ -41,8 +41,8 @@ def _attach(request: dict[str, Any]) -> dict[str, str]:
 def _follow(request: dict[str, Any]) -> dict[str, str]:
     if request["follow"]:
         follow(request["follow"], to_come=True)
-    with suppress(NotAttachedError):  # somebody has been faster
-        for pattern in request["unfollow"]:
+    for pattern in request["unfollow"]:
+        with suppress(NotAttachedError):  # somebody has been faster
             unfollow([pattern])
     return {"change": "followed"}
 

@@ -25,6 +25,7 @@ from qosctl.supervisor.devices.passtos import passtos, set_passtos
 from qosctl.supervisor.devices.policy import policy
 from qosctl.supervisor.devices.status import DeviceState, flows, status
 from qosctl.supervisor.process import privileges
+from qosctl.supervisor.supervise.attach_worker import do_each
 from qosctl.supervisor.supervise.watch import KernelNews
 
 from tests.lab.qosctl import COMMAND
@@ -107,6 +108,13 @@ def test_tunnels_of_others_are_followed_as_configured(stand: Stand, tmp_path: Pa
         supervisor.reload('follow = ["vpns*"]\n')
         supervisor.wait(lambda: now() == {"by-hand*", "vpns*"})
     assert now() == {"by-hand*", "vpns*"}
+
+
+@pytest.mark.usefixtures("stand")
+def test_what_somebody_has_given_up_already_keeps_nothing_else_followed() -> None:
+    follow(["vpns*", "by-hand*"])
+    list(do_each([{"device": "what is followed", "follow": [], "unfollow": ["given-up*", "vpns*"]}]))
+    assert [each.pattern for each in following().patterns] == ["by-hand*"]
 
 
 def test_what_was_attached_by_hand_is_left_alone(stand: Stand, tmp_path: Path) -> None:
