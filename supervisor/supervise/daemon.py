@@ -137,7 +137,7 @@ class Supervisor:
         """Say whether it is time to do it, and note that it is done; otherwise look again when it is time."""
         if not isinstance(action, Attach | Follow | Reattach):
             return True
-        what = (type(action).__name__, action.name)
+        what = _task(action)
         due = max(self._repairs.due(what, now), self._refusals.due(what, now))
         if isinstance(action, Attach) and self._repairs.waits(what):  # a compilation is wasted on what goes at once
             due = max(due, self._memory.there_since.get(action.index, now) + _STABLE_S)
@@ -201,10 +201,10 @@ class Supervisor:
 
     def _take(self, answer: Answer, now: float) -> None:
         request = answer.request
-        what = (type(request).__name__, request.name)
         if isinstance(request, Follow):
             self._take_followed(request, answer, now)
             return
+        what = _task(request)
         if answer.hook is None and interfaces.name_of(request.index) != request.name:
             return  # it went, or has another name now: nobody refused anything
         if answer.hook is None:
@@ -220,9 +220,9 @@ class Supervisor:
     def _take_followed(self, request: Follow, answer: Answer, now: float) -> None:
         self._complain(request.name, answer.error)
         if answer.error:
-            self._refusals.tried((type(request).__name__, request.name), now)
+            self._refusals.tried(_task(request), now)
             return
-        self._refusals.forget((type(request).__name__, request.name))
+        self._refusals.forget(_task(request))
         self._say(Severity.NOTICE, f"following {', '.join(request.wanted) or 'nothing'}, as configured")
 
     def _end_attaching(self) -> None:
@@ -268,3 +268,8 @@ class Supervisor:
         names = [known.link.name for known in self._memory.current.values()]
         wrong = f"; {len(self._complaints)} refused" if self._complaints else ""
         return f"attached to {', '.join(sorted(names)) or 'nothing'}{wrong}"
+
+
+def _task(action: Attach | Follow | Reattach) -> tuple[str, str]:
+    """Return what is the same when it is tried again: what is done, and to what."""
+    return type(action).__name__, action.name
