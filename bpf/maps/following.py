@@ -39,6 +39,7 @@ _NAME_BYTES = 16  # IFNAMSIZ
 _WORDS = FOLLOW_PATTERN.size // WORD.size
 _SINCE_WORD = _WORDS - 1  # `since`, and half a word in reserve
 ANY_REST = "*"
+"""Ends a pattern that means all devices whose names begin so."""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ from qosctl.bpf.errors import NotAttachedError, RefusedError, UsageError, kernel
 from qosctl.bpf.kernel import bpffs
 from qosctl.bpf.load import kernel_layout
 from qosctl.bpf.load.loader import LOADER, Loader
-from qosctl.bpf.maps.following import Reads, follow_pins, open_patterns
+from qosctl.bpf.maps.following import ANY_REST, Reads, follow_pins, open_patterns
 from qosctl.bpf.maps.namespace_maps import create_state, folder, release_state
 from qosctl.supervisor.devices import attach, tun_reads
+from qosctl.supervisor.devices.interfaces import NAME_BYTES_MAX
 from qosctl.supervisor.devices.tunnel_kinds import Device, devices, matching
 from qosctl.supervisor.process import interrupts
-
-_NAME_MAX = 15  # IFNAMSIZ less the zero
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,11 @@ def unfollow_all(*, loader: Loader = LOADER) -> list[str]:
 
 def check_pattern(pattern: str) -> None:
     """Raise a UsageError where this is neither a device's name nor the beginning of one and a star."""
-    name = pattern.removesuffix("*")
-    if "*" in name or any(letter in name for letter in "?[]"):
+    name = pattern.removesuffix(ANY_REST)
+    if ANY_REST in name or any(letter in name for letter in "?[]"):
         raise UsageError(f"{pattern!r}: a pattern is how names begin, and a star behind", "qosctl follow 'vpns*'")
     no_letter = any(letter in "/:\0" or letter.isspace() for letter in name)  # dev_valid_name() in net/core/dev.c
-    if len(os.fsencode(name)) > _NAME_MAX or no_letter or (not name and pattern != "*"):
+    if len(os.fsencode(name)) > NAME_BYTES_MAX or no_letter or (not name and pattern != ANY_REST):
         raise UsageError(f"{pattern!r} is no name of a device", "ip link")
 
 
@@ -164,7 +163,7 @@ def _patterns() -> list[str]:
 
 
 def _refuse(pattern: str, there: Mapping[str, Device]) -> None:
-    if pattern.endswith("*"):
+    if pattern.endswith(ANY_REST):
         return
     if pattern not in there:
         raise RefusedError(f"{pattern}: no such device", f"ip link; or for devices to come: qosctl follow '{pattern}*'")

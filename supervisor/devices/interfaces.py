@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from qosctl.bpf.errors import RefusedError
 
+NAME_BYTES_MAX = 15
+"""How long a device's name can be: IFNAMSIZ less the final zero."""
 _SIOCGIFHWADDR = 0x8927
 _IFREQ = struct.Struct("=16sH22x")
 

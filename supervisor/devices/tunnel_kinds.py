@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qosctl.bpf.maps.following import ANY_REST
 from qosctl.dtls.transport.rtnetlink import conversation
 
 _TUN, _TAP = 1, 2  # IFF_TUN and IFF_TAP, linux/if_tun.h
@@ -42,8 +43,8 @@ def devices() -> Mapping[str, Device]:
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
     """Return the names that a pattern means: one name, or all that begin like it where it ends with a star."""
-    if pattern.endswith("*"):
-        return sorted(name for name in names if name.startswith(pattern[:-1]))
+    if pattern.endswith(ANY_REST):
+        return sorted(name for name in names if name.startswith(pattern.removesuffix(ANY_REST)))
     return [name for name in names if name == pattern]
 
 

@@ -26,6 +26,7 @@ from qosctl.metrics.hosts import parse_names
 from qosctl.metrics.listen import DEFAULT, Listen, parse_listen
 from qosctl.supervisor.devices.follow import check_pattern
 from qosctl.supervisor.devices.hooks import HookKind
+from qosctl.supervisor.devices.interfaces import NAME_BYTES_MAX
 from qosctl.supervisor.devices.policy_keywords import CONFIGURABLE, KEYWORDS
 from qosctl.supervisor.supervise.toml_lines import line_of
 
@@ -35,7 +36,6 @@ DEFAULT_PATH = Path("/etc/qosctl/qosctl.toml")
 _BYTES_MAX = 1 << 16
 _AT_LINE = re.compile(r"(.*) \(at line (\d+), column \d+\)", re.DOTALL)  # of tomllib's messages
 _AT_END = " (at end of document)"
-_NAME_MAX = 15  # IFNAMSIZ less the terminating zero; a pattern may be longer
 
 
 class ConfigError(UsageError):
@@ -160,7 +160,7 @@ def _interfaces(value: Any) -> list[str]:
     names = _words(value)
     for name in names:
         plain = not any(c in name for c in "*?[")
-        if not name or any(c.isspace() or c == "/" for c in name) or (plain and len(name) > _NAME_MAX):
+        if not name or any(c.isspace() or c == "/" for c in name) or (plain and len(name) > NAME_BYTES_MAX):
             raise UsageError(f"{name!r} is no interface's name", '"eth0", or a pattern such as "wl*"')
     return names
 

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TextIO
 
+from qosctl.bpf.maps.following import ANY_REST
 from qosctl.bpf.printable import one_line
 from qosctl.supervisor.devices.follow import Followed, follow, following
 from qosctl.supervisor.devices.status import status
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
 
 
 def _by_now(followed: Followed | None) -> str:
-    if followed is None or not followed.pattern.endswith("*"):
+    if followed is None or not followed.pattern.endswith(ANY_REST):
         return ""
     usable = [device.name for device in followed.devices if not device.refusal]
     return f", now {', '.join(usable)}" if usable else ", no such device yet"
