@@ -42,7 +42,7 @@ def attachment_of(pins: DevicePins) -> Attachment | None:
 
 
 def _attachment(pins: DevicePins) -> Attachment | None:
-    hook = hooks.present(pins)
+    hook = hooks.in_use(pins)
     program_id = hook.attached() if hook is not None else None
     if hook is None or program_id is None:
         return None

@@ -98,7 +98,7 @@ def bring_all_up_to_date(loader: Loader) -> None:
     """Give each device that has a program of ours today's, where it stands. Callers hold the lock."""
     for pins in list(pinned_devices()):
         name = interfaces.name_of(pins.index)
-        hook = hooks.present(pins) if name is not None else None
+        hook = hooks.in_use(pins) if name is not None else None
         if name is not None and hook is not None:
             _hook_up(interfaces.find(name), hook.kind, pins, loader)
 
@@ -122,7 +122,7 @@ def _detach(pinned: list[DevicePins]) -> list[Detached]:
 
 
 def _switch_off_if_first() -> None:
-    if not any(hooks.present(pins) for pins in pinned_devices()):
+    if not any(hooks.in_use(pins) for pins in pinned_devices()):
         with open_state() as state:
             state.control.passtos = False
 
@@ -150,13 +150,13 @@ def _attach_one(device: Interface, kind: HookKind, loader: Loader) -> Attached:
     try:
         return _hook_up(device, kind, pins, loader)
     except BaseException:
-        if hooks.present(pins) is None:
+        if hooks.in_use(pins) is None:
             _detach_one(pins)
         raise
 
 
 def _hook_up(device: Interface, kind: HookKind, pins: DevicePins, loader: Loader) -> Attached:
-    before = hooks.present(pins)
+    before = hooks.in_use(pins)
     hook = before if before is not None and kind in (HookKind.AUTO, before.kind) else hooks.choose(kind, pins)
     with opened(loader.load(folder(), pins.path, ethernet=device.ethernet)) as program:
         change = "attached" if before is None else "replaced"

@@ -171,7 +171,7 @@ def _program_name(program_id: int) -> str:
 _HOOKS: tuple[Callable[[DevicePins], Hook], ...] = (TcxHook, ClsactHook)
 
 
-def present(pins: DevicePins) -> Hook | None:
+def in_use(pins: DevicePins) -> Hook | None:
     """Return the hook where our program stands now, or None."""
     for _ in range(2):  # an attach that moves the program between hooks is at neither for whoever asks in the wrong order
         for hook in (make(pins) for make in _HOOKS):

@@ -91,7 +91,7 @@ def _device_or_none(pins: DevicePins) -> DeviceStatus | None:
 
 def _device(pins: DevicePins) -> DeviceStatus:
     name = interfaces.name_of(pins.index)
-    hook = hooks.present(pins) if name is not None else None
+    hook = hooks.in_use(pins) if name is not None else None
     program_id = hook.attached() if hook is not None else None
     return DeviceStatus(
         name=name or pins.device_name(),

@@ -42,7 +42,7 @@ def _link(name: str, index: int) -> Link | None:
 
 
 def _pinned(pins: DevicePins, there: bool) -> Pinned:
-    hook = hooks.present(pins) if there else None
+    hook = hooks.in_use(pins) if there else None
     program = hook.attached() if hook is not None else None
     if hook is None or program is None:
         return Pinned(None, intact=False)
