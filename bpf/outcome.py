@@ -2,7 +2,7 @@
 
 The one place that says so. `enum outcome` in abi.h has the same numbers (tests/bpf/program/test_abi.py compares them);
 metrics, `status`, `top`, doctor, the JSON schemas, docs/operations.md and the dashboard take names and words from here.
-After a change here, `python -m tests.catalogue` draws the files that repeat them.
+After a change here, `make figures` draws the files that repeat them.
 """
 
 from __future__ import annotations

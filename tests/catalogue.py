@@ -1,4 +1,4 @@
-"""Draw what repeats the program's outcomes and the clients' statistics: `python -m tests.catalogue`.
+"""Draw what repeats the program's outcomes and the clients' statistics: `make figures` does.
 
 Each is declared once, in bpf/outcome.py and bpf/flow_page/statistics.py. The files below say the same to people and to
 other programs; tests/unit/test_catalogue.py holds them to it.
@@ -111,17 +111,3 @@ DRAWN: Mapping[str, Callable[[str], str]] = {
     "deploy/prometheus/alerts.yml": queries,
 }
 """Each file, and what makes of its text what it should be."""
-
-
-def main() -> None:
-    """Write the files that are not as they should be, and name them."""
-    for name, draw in DRAWN.items():
-        file = ROOT / name
-        text = file.read_text(encoding="utf-8")
-        if (wanted := draw(text)) != text:
-            file.write_text(wanted, encoding="utf-8")
-            print(name)
-
-
-if __name__ == "__main__":
-    main()

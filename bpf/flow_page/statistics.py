@@ -1,8 +1,8 @@
 """What a client counts and says of itself: each statistic's word in the flow's page, its metric, unit, help and use.
 
 The one place that says so. The page (page.py), the metrics, `flows`, `top`, `--json` with its schemas and the tables of
-docs/operations.md take names and words from here; after a change, `python -m tests.catalogue` draws the files that repeat
-them. What a client counts comes here by supervisor/tunnel/flow_page_writer.py.
+docs/operations.md take names and words from here; after a change, `make figures` draws the files that repeat them. What a
+client counts comes here by supervisor/tunnel/flow_page_writer.py.
 """
 
 from __future__ import annotations

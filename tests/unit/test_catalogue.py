@@ -19,7 +19,7 @@ PROGRAM = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bpf" / "
 def test_a_file_that_repeats_the_catalogue_says_the_same(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     changes = difflib.unified_diff(text.splitlines(), DRAWN[name](text).splitlines(), "is", "should be", lineterm="", n=0)
-    assert "\n".join(changes) == "", f"python -m tests.catalogue writes {name} anew"
+    assert "\n".join(changes) == "", f"make figures writes {name} anew"
 
 
 def test_the_header_and_the_catalogue_have_the_same_outcomes() -> None:
