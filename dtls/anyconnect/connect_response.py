@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_interface
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.printable import short_line
 from qosctl.dtls.anyconnect.login import SESSION_COOKIE, common_fields
-from qosctl.dtls.anyconnect.network_fields import parse_network
+from qosctl.dtls.anyconnect.network_fields import DECIMAL, parse_network, seconds
 from qosctl.dtls.ip_sizes import IPV6_MTU_MIN
 from qosctl.dtls.vpn.credentials import CookieLogin
 from qosctl.dtls.vpn.errors import CookieRefusedError
@@ -20,7 +20,6 @@ from qosctl.dtls.vpn.session import ADDRESSES_MAX, TUNNEL_MTU_MIN, Interface, Se
 APP_ID_BYTES = 32
 REKEY_MIN_S = 5
 """A server that wants new keys more often gets them this often."""
-_DECIMAL = re.compile(r"[0-9]{1,9}\Z")
 
 
 def connect_request(gateway: Gateway, login: CookieLogin, hostname: str, base_mtu: int) -> bytes:
@@ -73,7 +72,7 @@ def parse_session(response: Response, gateway: Gateway) -> Session:
         app_id=b"" if no_dtls else _app_id(response.first("x-dtls-app-id") or "", gateway),
         server=short_line(response.first("x-cstp-server-name") or ""),
         rekey_s=_rekey_s(response, number),
-        timeout_s=_seconds(response, "x-cstp-session-timeout-remaining") or _seconds(response, "x-cstp-session-timeout"),
+        timeout_s=seconds(response, "x-cstp-session-timeout-remaining") or seconds(response, "x-cstp-session-timeout"),
         network=parse_network(response),
         no_dtls=no_dtls,
     )
@@ -102,18 +101,12 @@ def _rekey_s(response: Response, number: Callable[[str, int, int, int], int]) ->
     return min((max(time, REKEY_MIN_S) for time in wanted if time), default=0)
 
 
-def _seconds(response: Response, name: str) -> int:
-    """Return a time that some servers write as a word where there is none."""
-    text = response.first(name) or ""
-    return int(text) if _DECIMAL.match(text) else 0
-
-
 def _numbers(response: Response) -> Callable[[str, int, int, int], int]:
     def number(name: str, least: int, most: int, default: int) -> int:
         text = response.first(name)
         if text is None:
             return default
-        if not _DECIMAL.match(text) or not least <= int(text) <= most:
+        if not DECIMAL.match(text) or not least <= int(text) <= most:
             raise RefusedError(f"the server sends {name} {short_line(text)}, which is not within {least} to {most}")
         return int(text)
 

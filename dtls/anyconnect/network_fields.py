@@ -10,19 +10,17 @@ import re
 from qosctl.dtls.vpn.host_routes import Network, banner, domains, networks, servers
 from qosctl.dtls.vpn.http import Response
 
-_SECONDS = re.compile(r"[0-9]{1,9}\Z")
+DECIMAL = re.compile(r"[0-9]{1,9}\Z")
 
 
 def parse_network(response: Response) -> Network:
     """Read routes and DNS settings from the answer to CONNECT. Never raises."""
-    includes = _both(response, "x-cstp-split-include")
-    include, exclude = networks(includes, default=True), networks(_both(response, "x-cstp-split-exclude"))
+    includes, excludes = _both(response, "x-cstp-split-include"), _both(response, "x-cstp-split-exclude")
+    include, exclude = networks(includes, default=True), networks(excludes)
     dns = servers(_both(response, "x-cstp-dns"))
     nbns = servers(response.all("x-cstp-nbns"))
     default_domain = domains((response.first("x-cstp-default-domain") or "").split(" "))
     split_dns = domains(name for line in response.all("x-cstp-split-dns") for name in re.split(r"[ ,]+", line))
-    idle = response.first("x-cstp-idle-timeout") or ""
-    asked = len(includes) + len(_both(response, "x-cstp-split-exclude"))
     return Network(
         include=include,
         exclude=exclude,
@@ -31,10 +29,16 @@ def parse_network(response: Response) -> Network:
         nbns=nbns,
         domain=" ".join(default_domain),
         split_dns=split_dns,
-        idle_s=int(idle) if _SECONDS.match(idle) else 0,
+        idle_s=seconds(response, "x-cstp-idle-timeout"),
         banner=banner(response.first("x-cstp-banner") or ""),
-        discarded=asked - len(include) - len(exclude),
+        discarded=len(includes) + len(excludes) - len(include) - len(exclude),
     )
+
+
+def seconds(response: Response, name: str) -> int:
+    """Return a time that some servers write as a word where there is none. Never raises."""
+    text = response.first(name) or ""
+    return int(text) if DECIMAL.match(text) else 0
 
 
 def _both(response: Response, name: str) -> list[str]:
