@@ -52,7 +52,9 @@ class TunDevice:
         fcntl.ioctl(self.fd, _TUNSETIFF, request)
         for words in (
             f"addr add 10.66.{number}.1/24 dev {name}", f"addr add fd66:{number}::1/64 dev {name} nodad",
-            f"link set {name} multicast off addrgenmode none up",
+            # Up in a request of its own: within one, the kernel brings it up before it takes the mode (do_setlink). Then it
+            # solicits routers from a link-local address, by a timer, amid the test's packets.
+            f"link set {name} multicast off addrgenmode none", f"link set {name} up",
         ):  # fmt: skip
             subprocess.run(["ip", *words.split()], check=True)
         self._sockets = {
