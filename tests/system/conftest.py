@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+from qosctl.supervisor.devices.passtos import set_passtos
 
+from tests.lab import Qosctl
 from tests.lab.inside import Inside
 from tests.lab.testbed import Line
 from tests.lab.wiretap import Wiretap
@@ -60,3 +62,18 @@ def tap(line: Line) -> Iterator[Wiretap]:
 def inside(line: Line) -> Iterator[Inside]:
     with Inside(line) as made:
         yield made
+
+
+@pytest.fixture
+def ends(line: Line) -> Iterator[list[Qosctl]]:
+    """Client and server attached and switched on, with nothing followed."""
+    both = [line.qosctl, Qosctl(line.server_namespace)]
+    try:
+        for qosctl in both:
+            qosctl.attach("eth0")
+            with qosctl.namespace.entered():
+                set_passtos(True)
+        yield both
+    finally:
+        for qosctl in both:
+            qosctl.detach_all()

@@ -3,69 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import struct
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pytest
-from qosctl.bpf.dscp import Dscp
 from qosctl.supervisor.devices.follow import follow, unfollow_all
-from qosctl.supervisor.devices.passtos import set_passtos
 
-from tests.lab import Namespace, Ocserv, Qosctl
+from tests.lab import Ocserv, Qosctl
 from tests.lab.openconnect import Openconnect
 from tests.lab.testbed import Line
-from tests.lab.wiretap import Record, Wiretap
+from tests.lab.tunnel_end import EVERY_BYTE, MIXED, ROUND, End
+from tests.lab.wiretap import Wiretap
 
-PORT = 4000
 CLIENTS, WORKERS = "oc*", "vpns*"
 BOTH = pytest.mark.parametrize("outer", [4, 6], ids=["outer_ipv4", "outer_ipv6"])
-_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-_TRAFFIC_CLASS = {4: (socket.IPPROTO_IP, socket.IP_TOS), 6: (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}
-_ROUND = 64  # packets: well below what a TUN queues
-_LEAST_BYTES = 40
-MIXED = [Dscp.parse(name) for name in ("EF", "AF41", "CS1", "DF")]
 EQUAL_BYTES = 200
 FLOOD = 10_000
-
-
-@dataclass(frozen=True)
-class End:
-    """One end inside the tunnel: who sends there, to which addresses, and what the wiretap has of it."""
-
-    namespace: Namespace
-    far: dict[int, str]
-    records: Callable[[], list[Record]]
-
-    def send(self, cells: list[tuple[int, int]], size: int | None = None) -> None:
-        """Send a datagram for each (inner version, traffic class); of different lengths, or all of `size` bytes."""
-        with self.namespace.entered(), ExitStack() as stack:
-            sockets = {v: stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for v, family in _FAMILY.items()}
-            for n, (version, byte) in enumerate(cells):
-                payload = bytes((version, byte)).ljust(size or _LEAST_BYTES + n % _ROUND, b"x")
-                control = [(*_TRAFFIC_CLASS[version], struct.pack("=i", byte))]
-                sockets[version].sendmsg([payload], control, 0, (self.far[version], PORT))
-
-    def carried(self) -> list[tuple[int, int, Record]]:
-        """Return (inner version, inner traffic class, record) of each such datagram; ICMP answers to them are none."""
-        inner = ((record.inner, record) for record in self.records())
-        return [
-            (packet.version, packet.traffic_class, record)
-            for packet, record in inner
-            if packet is not None and packet.payload.startswith(bytes((packet.version, packet.traffic_class)) + b"x")
-        ]
-
-    def wait_for(self, count: int, after: int = 0) -> list[tuple[int, int, Record]]:
-        """Wait for `count` of them behind the first `after`."""
-        deadline = time.monotonic() + 5
-        while len(found := self.carried()[after:]) < count and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return found
 
 
 @contextlib.contextmanager
@@ -81,21 +34,6 @@ def tunnel(line: Line, tap: Wiretap, outer: int = 4) -> Iterator[tuple[End, End]
         )
 
 
-@pytest.fixture(name="ends")
-def ends_fixture(line: Line) -> Iterator[list[Qosctl]]:
-    """Both machines attached and switched on, with nothing followed."""
-    both = [line.qosctl, Qosctl(line.server_namespace)]
-    try:
-        for qosctl in both:
-            qosctl.attach("eth0")
-            with qosctl.namespace.entered():
-                set_passtos(True)
-        yield both
-    finally:
-        for qosctl in both:
-            qosctl.detach_all()
-
-
 @pytest.fixture(name="followed")
 def followed_fixture(ends: list[Qosctl]) -> list[Qosctl]:
     """The tunnels followed before they are there."""
@@ -109,14 +47,13 @@ def followed_fixture(ends: list[Qosctl]) -> list[Qosctl]:
 @pytest.mark.usefixtures("followed")
 def test_each_tos_byte_comes_out_as_its_dscp(line: Line, tap: Wiretap, outer: int) -> None:
     """From the first packet on, both inner versions, both ways; ECN stays inside."""
-    cells = [(version, byte) for version in (4, 6) for byte in range(256)]
     with tunnel(line, tap, outer) as ends:
         for end in ends:
-            for start in range(0, len(cells), _ROUND):
-                end.send(cells[start : start + _ROUND])
-                end.wait_for(start + _ROUND)
+            for start in range(0, len(EVERY_BYTE), ROUND):
+                end.send(EVERY_BYTE[start : start + ROUND])
+                end.wait_for(start + ROUND)
             carried = end.carried()
-            assert [(version, byte) for version, byte, _ in carried] == cells
+            assert [(version, byte) for version, byte, _ in carried] == EVERY_BYTE
             frames = [(byte, record.frame) for _, byte, record in carried]
             assert [(byte, f.dscp, f.ecn) for byte, f in frames if (f.dscp, f.ecn) != (byte >> 2, 0)] == []
             assert {f.family for _, f in frames} == {outer}
@@ -126,14 +63,9 @@ def test_each_tos_byte_comes_out_as_its_dscp(line: Line, tap: Wiretap, outer: in
 @pytest.mark.usefixtures("followed")
 def test_classes_mixed_packet_by_packet_at_overload(line: Line, tap: Wiretap) -> None:
     """Packets of one length, more than the tunnel carries: what is in each record is what its mark says."""
-    cells = [(4, MIXED[n * 7 // 3 % 4].value << 2) for n in range(FLOOD)]
     with tunnel(line, tap) as ends:
         for end, qosctl in zip(ends, (line.qosctl, Qosctl(line.server_namespace)), strict=True):
-            child = os.fork()
-            if child == 0:
-                end.send(cells, EQUAL_BYTES)
-                os._exit(0)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            end.flood(FLOOD, EQUAL_BYTES)
             pairs = Counter((byte >> 2, record.frame.dscp) for _, byte, record in end.carried())
             assert pairs.total() > FLOOD // 20
             assert {inside for inside, _ in pairs} == {dscp.value for dscp in MIXED}
