@@ -64,9 +64,11 @@ class Flowing:
         """Wait until a datagram sent after `since` is back; return how long after `since` it came."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            first = min((back for number, back in tuple(self._back.items()) if self._sent[number] >= since), default=None)
-            if first is not None:
-                return first - since
+            # By number: the other thread adds to what is back meanwhile, and a dict that grows cannot be walked through.
+            numbers = (number for number, sent in enumerate(self._sent) if sent >= since)
+            came = [back for number in numbers if (back := self._back.get(number)) is not None]
+            if came:
+                return min(came) - since
             time.sleep(0.01)
         raise AssertionError(f"nothing came back within {timeout} s")
 
