@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,7 +13,9 @@ from qosctl.supervisor.devices.follow import follow, unfollow_all
 from tests.lab import Ocserv, Qosctl
 from tests.lab.openconnect import Openconnect
 from tests.lab.testbed import Line
+from tests.lab.tun_program import SETTLED_S
 from tests.lab.tunnel_end import EVERY_BYTE, MIXED, ROUND, End
+from tests.lab.waiting import next_tick
 from tests.lab.wiretap import Wiretap
 
 CLIENTS, WORKERS = "oc*", "vpns*"
@@ -40,6 +43,7 @@ def followed_fixture(ends: list[Qosctl]) -> list[Qosctl]:
     for qosctl, pattern in zip(ends, (CLIENTS, WORKERS), strict=True):
         with qosctl.namespace.entered():
             assert follow([pattern]) == [True]
+    next_tick()
     return ends
 
 
@@ -89,8 +93,8 @@ def test_only_what_is_followed_is_marked_and_only_while_it_is(line: Line, tap: W
         assert (marks(near), marks(far)) == ({0}, {0})
         said = up("follow", "oc0").stdout + down("follow", "vpns0", "vpns9*").stdout
         assert said == "oc0: followed\nvpns0: followed\nvpns9*: followed, no such device yet\n"
-        for end in (near, far):  # what they had read before is open for a moment
-            assert any(marks(end) == each for _ in range(10))
+        time.sleep(SETTLED_S)
+        assert (marks(near), marks(far)) == (each, each)
         up("passtos", "off")
         assert (marks(near), marks(far)) == ({0}, each)
         assert down("unfollow", "vpns0").stdout == "vpns0: not followed any more\n"

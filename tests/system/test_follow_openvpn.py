@@ -14,6 +14,7 @@ from tests.lab import Frame, Qosctl
 from tests.lab.openvpn import CBC_SHA1, CBC_SHA256, CHACHA20, GCM, OpenVPN, Suite
 from tests.lab.testbed import Line
 from tests.lab.tunnel_end import EVERY_BYTE, LEAST_BYTES, MIXED, PORT, ROUND, End
+from tests.lab.waiting import next_tick
 
 EQUAL_BYTES = 200
 FLOOD = 10_000
@@ -27,6 +28,7 @@ def _followed(ends: list[Qosctl]) -> None:
     for qosctl in ends:
         with qosctl.namespace.entered():
             assert follow(["ov*"]) == [True]
+    next_tick()
 
 
 @contextlib.contextmanager
