@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from qosctl.supervisor.devices.follow import follow, unfollow_all
+from qosctl.supervisor.devices.follow import follow, following, unfollow_all
 
 from tests.lab import Ocserv, Qosctl
 from tests.lab.openconnect import Openconnect
 from tests.lab.testbed import Line
 from tests.lab.tun_program import SETTLED_S
 from tests.lab.tunnel_end import EVERY_BYTE, MIXED, ROUND, End
-from tests.lab.waiting import next_tick
+from tests.lab.waiting import next_tick, until
 from tests.lab.wiretap import Wiretap
 
 CLIENTS, WORKERS = "oc*", "vpns*"
@@ -113,12 +113,32 @@ def test_who_comes_again_is_followed_from_the_first_packet_on(line: Line, tap: W
     assert [p["devices"] for p in line.qosctl.read("status")["following"]["patterns"]] == [[]]
 
 
+@contextlib.contextmanager
+def unanswered_neighbour(line: Line) -> Iterator[None]:
+    """The client has to ask for its router's address, and gets no answer before the block ends."""
+    answers = f"net.ipv4.conf.{line.topology.router_client_if}.arp_ignore"
+    line.router.sysctl(answers, "8")
+    try:
+        line.client.run(["ip", "neigh", "flush", "all"])
+        yield
+    finally:
+        line.router.sysctl(answers, "0")
+
+
+def packets_read(line: Line) -> int:
+    """How many the program at the client's end has read from its device."""
+    with line.client.entered():
+        return sum(each.reads.packets for each in following().patterns)
+
+
 @pytest.mark.usefixtures("followed")
 def test_a_datagram_that_waited_for_its_neighbour_takes_no_mark(line: Line, tap: Wiretap) -> None:
     """It leaves in a softirq, in the middle of whatever task: none of that task's packets is in it."""
     with tunnel(line, tap) as (near, _):
-        line.client.run(["ip", "neigh", "flush", "all"])
-        near.send([(4, 0xB8)] * 3, EQUAL_BYTES)
+        with unanswered_neighbour(line):
+            before = packets_read(line)
+            near.send([(4, 0xB8)] * 3, EQUAL_BYTES)
+            until(lambda: packets_read(line) >= before + 3)  # so two have been sent, at least
         waited = near.wait_for(3)
         assert {record.frame.dscp for _, _, record in waited} <= {0, 46}
         assert 0 in {record.frame.dscp for _, _, record in waited}, "none has waited"
