@@ -197,11 +197,11 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 		queue->doubt = 1;
 		return OUTCOME_UNMATCHED;
 	}
-	if (queue->formats & formats)
-		allowed = queue->formats & formats;
 	tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT; /* a jiffy behind the clock of tun_reads.c */
 	if ((__s32)(tick - queue->trusted_from) < 0)
 		queue->doubt = 1;
+	if (queue->formats & formats && !queue->doubt) /* else one entry may fit by the format of another's packet */
+		allowed = queue->formats & formats;
 
 	/*
 	 * What is known and what is found is kept in the queue, as numbers that the verifier does not follow: else it would try
@@ -237,8 +237,11 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 	}
 	found = queue->found;
 	if (!found) {
-		if (queue->count && ++queue->misfits > MISFITS_MAX)
-			queue->formats = 0;
+		if (queue->count) { /* perhaps one of them was in it, sealed in another way */
+			queue->doubt = 1;
+			if (++queue->misfits > MISFITS_MAX)
+				queue->formats = 0;
+		}
 		return OUTCOME_UNMATCHED;
 	}
 	*dscp = queue->dscp;
