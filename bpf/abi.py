@@ -52,7 +52,7 @@ class FlowState(enum.IntEnum):
 DEVICE_COUNTERS = struct.Struct(f"={OUTCOME_SLOTS}Q{2 * DSCP_COUNT}Q")
 FOLLOW_PATTERN = struct.Struct("=2Q2QII")  # name, mask, since, reserved
 FOLLOW_COUNTERS = struct.Struct("=4Q")  # reads, batches, forgotten, passed_over
-READ_QUEUE = struct.Struct(f"=Q18IQ{QUEUE_ENTRIES}Q")  # of the kernel alone: start_time to last, packets
+READ_QUEUE = struct.Struct(f"=Q18I2Q{QUEUE_ENTRIES}Q")  # of the kernel alone: start_time to number, packets
 
 
 def mark_word(number: int, dscp: Dscp) -> int:

@@ -147,7 +147,7 @@ struct read_queue {
 	__u32 trusted_from; /* in ticks */
 	__u32 formats;	    /* that the task's datagrams may have; 0: not known yet */
 	__u32 misfits;
-	__u32 sends; /* since the queue was empty */
+	__u32 sent;  /* whether a packet has left since the last read */
 	__u32 doubt; /* whether an entry may be of a packet that left in another way */
 	__u32 first;
 	__u32 count;
@@ -160,8 +160,9 @@ struct read_queue {
 	__u32 version;
 	/* Of the datagram before: what tells it from others, and what became of it (enum outcome). */
 	__u32 answer;
-	__u32 reserved;
+	__u32 differ; /* of the search: whether two that it may be are of different classes */
 	__u64 last;
+	__u64 number; /* of the DTLS record before */
 	struct read_packet packets[QUEUE_ENTRIES];
 };
 

@@ -22,8 +22,6 @@
 #define ENTRY_LIFETIME 15
 /* Who ran before we looked may have read packets that we have not seen, and has sent them after so many ticks. */
 #define UNSEEN_TICKS 2
-/* Who drains what he reads has an empty queue now and then, not only after more datagrams than this. */
-#define SENDS_UNTIL_EMPTY 64
 /* After so many datagrams that fit nothing the cipher may be another one. */
 #define MISFITS_MAX 8
 
@@ -36,6 +34,8 @@
  */
 #define UNIQUE_AT 4
 #define FIRST_BYTES (UNIQUE_AT + sizeof(__u64))
+/* Epoch and number of a DTLS record. */
+#define NUMBER_AT 3
 
 /* In place of a class: read from a device that nobody follows. */
 #define NOT_FOLLOWED 0xff
@@ -156,6 +156,40 @@ static __always_inline __u32 fitting(__u64 length, __u64 payload, __u32 formats)
 	return found & formats;
 }
 
+/*
+ * A record left out before this one: either it was lost below its program, and the packet in it with it, or it belongs to
+ * another session. Then a datagram has to fit one entry alone, until one does or the queue is empty.
+ */
+static __always_inline void note_number(struct read_queue *queue, const __u8 *first)
+{
+	__be64 in_clear;
+	__u64 number;
+
+	__builtin_memcpy(&in_clear, first + NUMBER_AT, sizeof(in_clear));
+	number = __be64_to_cpu(in_clear);
+	/* 0: none before. The same: this one, at a second device. */
+	if (queue->number && number != queue->number + 1 && number != queue->number)
+		queue->doubt = 1;
+	queue->number = number;
+}
+
+/*
+ * OpenVPN reads no packet before it has sent the one before, or has given it up (io_wait_dowork() and p2mp_iow_flags() in
+ * its forward.c and multi_io.c): what was read last is in the datagram, and what waits before it never left.
+ */
+static __always_inline void leave_last(struct read_queue *queue)
+{
+	struct follow_counters *counters = follow_counters_of(queue->pattern);
+	__u32 before = queue->count - 1;
+
+	if (!queue->count)
+		return;
+	if (counters)
+		counters->passed_over += before;
+	queue->first += before;
+	queue->count = 1;
+}
+
 /* The class of the packet in this datagram, in `dscp` if the answer is PARSED. */
 static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const struct control *control,
 						  struct cursor *at, __u32 *dscp)
@@ -197,6 +231,10 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 		queue->doubt = 1;
 		return OUTCOME_UNMATCHED;
 	}
+	if (formats == FORMATS_DTLS)
+		note_number(queue, first);
+	else
+		leave_last(queue);
 	tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT; /* a jiffy behind the clock of tun_reads.c */
 	if ((__s32)(tick - queue->trusted_from) < 0)
 		queue->doubt = 1;
@@ -213,6 +251,7 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 	at->version = *(volatile __u32 *)&queue->version;
 	queue->found = 0;
 	queue->several = 0;
+	queue->differ = 0;
 #pragma clang loop unroll(disable)
 	for (__u32 n = 0; n < QUEUE_ENTRIES; n++) {
 		const struct read_packet *packet = &queue->packets[(queue->first + n) & (QUEUE_ENTRIES - 1)];
@@ -225,6 +264,9 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 			continue;
 		if (queue->found && (queue->doubt || here != queue->fits)) {
 			queue->several = 1;
+			if (packet->dscp == queue->dscp)
+				continue;
+			queue->differ = 1;
 			break;
 		}
 		if (queue->found) /* by the same format: then the first one it is */
@@ -255,14 +297,11 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 		queue->formats = queue->fits;
 		queue->doubt = 0;
 	}
-	if (!queue->count) {
+	if (!queue->count)
 		queue->doubt = 0;
-		queue->sends = 0;
-	} else if (++queue->sends > SENDS_UNTIL_EMPTY) {
-		queue->doubt = 1;
-	}
+	queue->sent = 1;
 	result = *dscp == NOT_FOLLOWED ? OUTCOME_NO_FLOW : PARSED;
-	if (queue->several || (__s32)(tick - queue->trusted_from) < 0)
+	if (queue->differ || (__s32)(tick - queue->trusted_from) < 0)
 		result = OUTCOME_AMBIGUOUS;
 	queue->last = unique;
 	queue->answer = result;

@@ -103,7 +103,8 @@ static __always_inline struct read_queue *queue_of_reader(const struct control *
 	queue->passtos = control->passtos;
 	queue->pattern = pattern;
 	queue->since = since;
-	queue->count = queue->formats = queue->misfits = queue->sends = queue->doubt = 0;
+	queue->count = queue->formats = queue->misfits = queue->sent = queue->doubt = 0;
+	queue->number = 0;
 	seen_since = (__s32)(since - control->passtos) > 0 ? since : control->passtos;
 	queue->trusted_from = seen_since;
 	if ((__s32)((__u32)(started >> TICK_SHIFT) - seen_since) <= 0)
@@ -147,6 +148,13 @@ int qosctl_tun_reads(struct bpf_raw_tracepoint_args *ctx)
 		}
 		class = class_of(skb);
 	}
+	/*
+	 * Programs send all that they have read before they read on. One that has sent some of it, and reads on, has lost the
+	 * rest, or keeps it: from which of both it follows whose class comes next.
+	 */
+	if (queue->sent && queue->count)
+		queue->doubt = 1;
+	queue->sent = 0;
 	if (queue->count >= QUEUE_ENTRIES) { /* they are not sent by this task, or not as datagrams */
 		counters->forgotten += 1;
 		queue->doubt = 1;

@@ -20,8 +20,8 @@ from tests.lab.program import changed_sources
 CONTRACT = (SOURCES / "abi.h").read_text()
 
 _QUEUE_FIELDS = (
-    "start_time", "passtos", "pattern", "since", "trusted_from", "formats", "misfits", "sends", "doubt", "first", "count",
-    "found", "several", "fits", "dscp", "ip", "version", "answer", "reserved", "last",
+    "start_time", "passtos", "pattern", "since", "trusted_from", "formats", "misfits", "sent", "doubt", "first", "count",
+    "found", "several", "fits", "dscp", "ip", "version", "answer", "differ", "last", "number",
 )  # fmt: skip
 
 # Each struct, its fields in order, and the format that abi.py packs them with.
