@@ -324,14 +324,15 @@ def test_a_child_has_a_queue_of_its_own(program: TunProgram) -> None:
 def test_two_ciphers_of_one_program_never_give_a_wrong_class(program: TunProgram) -> None:
     """An OpenVPN server whose clients have different ones: what is left behind by one is not taken for the other's."""
     chance = random.Random(14)
-    sizes = (OPENVPN_FORMATS["aead"], OPENVPN_FORMATS["aes_cbc_sha1"])
-    wrong, marked = [], 0
+    sizes: list[Callable[[int], int]] = [OPENVPN_FORMATS["aead"], OPENVPN_FORMATS["aes_cbc_sha1"]]
+    wrong: list[tuple[int, Dscp, int]] = []
+    marked = 0
     for n in range(2000):
         length, dscp, size = chance.randrange(60, 200), chance.choice(CLASSES), sizes[n % 7 % 2]
         program.tun.take(length, dscp)
         left_with = stamped(program.leave(openvpn(size(length))))
         marked += left_with is not None
         if left_with not in (None, dscp.value):
-            wrong.append((n, length, dscp, left_with))
+            wrong.append((n, dscp, left_with))
     assert wrong == []
     assert marked > 200
