@@ -8,7 +8,7 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-from tests.lab.sandbox import enter_sandbox, unwind_on_signals
+from tests.lab.sandbox import enter_sandbox, show_few_kernel_symbols, unwind_on_signals
 
 # A machine that is busy with something else takes its time: that is no failure. `quick` is what `make unit` runs with.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -21,3 +21,4 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 unwind_on_signals()
 if os.geteuid() == 0:
     enter_sandbox()
+    show_few_kernel_symbols()

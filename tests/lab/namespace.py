@@ -17,6 +17,8 @@ from typing import IO, Any, Self
 _CLONE_NEWNET = 0x4000_0000
 PATIENCE_S = 120
 """For a command that should end by itself: only one that hangs takes so long, however busy the machine."""
+_MOMENTARY = frozenset({"ip", "tc", "nft", "bpftool"})
+"""What these do takes a moment, so nobody has to end them, and no wrapper begins before them: they run by the thousand."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _serial = itertools.count()
 
@@ -72,13 +74,15 @@ class Namespace:
         self, argv: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside and wait. LabError with what it said when it fails and `check` is set."""
-        return _command(self.argv(argv), check=check, stdin=stdin, timeout=timeout, shown=argv)
+        if argv[0] not in _MOMENTARY:
+            return _command(self.argv(argv), check=check, stdin=stdin, timeout=timeout, shown=argv)
+        with self.entered():
+            return _command(argv, check=check, stdin=stdin, timeout=timeout, shown=argv)
 
     def ip(self, *lines: str, check: bool = True) -> str:
         """Have one `ip` do all lines inside, as it takes them in a batch; return the JSON that it prints.
 
-        LabError when one fails and `check` is set: those behind it are not tried. What it does takes a moment, so nobody
-        has to end it, and no wrapper begins before it as in `argv`: networks are built by the hundred.
+        LabError when one fails and `check` is set: those behind it are not tried.
         """
         with self.entered():
             feed = "".join(f"{line}\n" for line in lines)

@@ -11,11 +11,13 @@ import ctypes
 import functools
 import os
 import signal
+import tempfile
 from pathlib import Path
 from types import FrameType
 
 _CLONE_NEWNS = 0x0002_0000
-_MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
+_SYMBOLS = "/proc/kallsyms"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,6 +36,21 @@ def enter_sandbox() -> None:
         Path(place).mkdir(mode=0o755, exist_ok=True)
         _mount("tmpfs", place, b"mode=0755")
     _mount("bpf", "/sys/fs/bpf", b"mode=0700")
+
+
+def show_few_kernel_symbols() -> None:
+    """Let bcc find the one symbol that it asks for among few: a fifth of each compile goes into reading 200,000 of them.
+
+    Call it in the sandbox; in one within another it does nothing. What is shown are the kernel's own lines: those of the
+    functions for BPF programs, by which bpftool names what a program calls.
+    """
+    if Path(_SYMBOLS).stat().st_dev != Path("/proc").stat().st_dev:
+        return
+    with tempfile.NamedTemporaryFile(prefix="qosctl-kallsyms-") as few:
+        few.writelines(line for line in Path(_SYMBOLS).read_bytes().splitlines(keepends=True) if b"bpf_" in line)
+        few.flush()
+        Path(few.name).chmod(0o644)
+        _check(_libc.mount(few.name.encode(), _SYMBOLS.encode(), None, _MS_BIND, None), f"bind to {_SYMBOLS}")
 
 
 def unwind_on_signals() -> None:

@@ -12,15 +12,15 @@ from tests.lab import Namespace
 
 def traces(namespace: Namespace) -> dict[str, Any]:
     """Return devices, addresses, routes, rules, queues, filters and BPF pins, for comparison with another time."""
-    # One shell: this runs twice a test.
-    words = "ip -j addr; ip -j -4 route; ip -j -6 route; tc -j qdisc; ip -j -4 rule; ip -j -6 rule"
-    said = namespace.run(["sh", "-c", words]).stdout
-    devices, routes4, routes6, qdiscs, *rules = (json.loads(row) for row in said.split("\n") if row.strip())
+    # As few processes as there can be: this runs twice a test.
+    devices, routes4, rules4 = _documents(namespace.ip("addr", "route", "rule"))
+    routes6, rules6 = _documents(namespace.run(["ip", "-j", "-6", "-batch", "-"], stdin="route\nrule\n").stdout)
+    qdiscs = tc(namespace, "qdisc")
     with_filters = {qdisc["dev"] for qdisc in qdiscs if qdisc["kind"] == "clsact"}
     return {
         "addresses": {d["ifname"]: sorted(a["local"] for a in d["addr_info"]) for d in devices},
         "routes": [(route["dst"], route["dev"]) for route in (*routes4, *routes6)],
-        "rules": rules,
+        "rules": [rules4, rules6],
         "qdiscs": qdiscs,
         "filters": {device: filters(namespace, device) for device in with_filters},
         "pins": pins(namespace),
@@ -50,6 +50,10 @@ def pins(namespace: Namespace) -> list[str]:
         cookie = str(netns.cookie())
     own = [path for path in bpffs.ROOT.glob("*") if cookie in path.name.split("_")]
     return sorted(str(pin) for path in own for pin in path.rglob("*") if pin.is_symlink() or not pin.is_dir())
+
+
+def _documents(said: str) -> list[Any]:
+    return [json.loads(row) for row in said.splitlines() if row.strip()]
 
 
 def _json(namespace: Namespace, *argv: str) -> list[dict[str, Any]]:
