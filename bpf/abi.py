@@ -22,6 +22,7 @@ RING_WORDS = 8192
 FLOW_INFO_WORDS = 512
 OUTCOME_SLOTS = 48
 FOLLOW_PATTERNS = 32
+REPLAY_WINDOW = 64
 QUEUE_ENTRIES = 64
 QUEUES = 4096
 
@@ -51,8 +52,8 @@ class FlowState(enum.IntEnum):
 # outcome slots, then (packets, bytes) for each outer DSCP
 DEVICE_COUNTERS = struct.Struct(f"={OUTCOME_SLOTS}Q{2 * DSCP_COUNT}Q")
 FOLLOW_PATTERN = struct.Struct("=2Q2QII")  # name, mask, since, reserved
-FOLLOW_COUNTERS = struct.Struct("=4Q")  # reads, batches, forgotten, passed_over
-READ_QUEUE = struct.Struct(f"=Q18I2Q{QUEUE_ENTRIES}Q")  # of the kernel alone: start_time to number, packets
+FOLLOW_COUNTERS = struct.Struct("=7Q")  # reads, batches, forgotten, passed_over, dtls, openvpn, beyond_window
+READ_QUEUE = struct.Struct(f"=Q18I2Q2I{REPLAY_WINDOW}Q{QUEUE_ENTRIES}Q")  # of the kernel alone
 
 
 def mark_word(number: int, dscp: Dscp) -> int:

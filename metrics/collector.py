@@ -20,6 +20,7 @@ from qosctl.bpf.maps.device_pins import DevicePins
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.namespace_maps import folder
 from qosctl.metrics import families, readings
+from qosctl.metrics.followed import followed_families
 from qosctl.metrics.readings import AttachmentOf, Device
 from qosctl.metrics.tunnels import tunnel_families
 
@@ -54,6 +55,7 @@ class KernelCollector(Collector):
         yield from families.switch_families(scrape.read("switch", lambda: readings.read_passtos(self._state())))
         yield from families.policy_families(scrape.read("policy", lambda: readings.read_policy(self._state())))
         yield from families.device_families(self._devices(scrape))
+        yield from followed_families(scrape.read("followed", lambda: readings.read_followed(self._state())))
         yield from self._flow_families(scrape)
         yield from families.scrape_families(scrape.readable, time.perf_counter() - started, self._version)
 

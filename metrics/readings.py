@@ -10,7 +10,7 @@ Errors: OSError from the kernel, QosctlError where the maps are another layout's
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from qosctl.bpf.maps.counters import DeviceCounters
 from qosctl.bpf.maps.counters import read as read_counters
 from qosctl.bpf.maps.device_pins import DevicePins
 from qosctl.bpf.maps.flows import RINGS_SHAPE, SLOTS_SHAPE, Flow, Flows
-from qosctl.bpf.maps.namespace_maps import CONTROL_SHAPE, POLICY_SHAPE, flow_pins
+from qosctl.bpf.maps.following import FollowPins, Reads, open_patterns
+from qosctl.bpf.maps.namespace_maps import CONTROL_SHAPE, FOLLOW, POLICY_SHAPE, flow_pins
 from qosctl.bpf.maps.policy import Policy, PolicyTable
 from qosctl.bpf.maps.switch import Control
 from qosctl.bpf.printable import one_line
@@ -100,6 +101,17 @@ def read_flows(state: Path, pages: RingPages) -> Sequence[Flow]:
         Flows(slots, rings, flow_pins(state), pages) as flows,
     ):
         return tuple(flows)
+
+
+def read_followed(state: Path) -> Mapping[str, Reads]:
+    """What was read from tunnels of others and sent, by the pattern that is followed."""
+    pins = FollowPins(state / FOLLOW)
+    if not bpffs.present(state) or not pins.path.exists():
+        return {}
+    if not pins.are_of_this_layout():
+        raise RefusedError(f"what is followed has another layout than {LAYOUT_VERSION}", "qosctl status")
+    with open_patterns(pins) as patterns:
+        return {one_line(pattern): reads for pattern, reads in patterns.reads().items()}
 
 
 def device_pins(state: Path) -> Sequence[DevicePins]:

@@ -16,9 +16,11 @@ from typing import Any
 from qosctl.bpf.flow_page.family import Family, Kind, Section
 from qosctl.bpf.flow_page.statistics import RECONNECTS, Statistic, by_family, cases_of
 from qosctl.bpf.outcome import Fate, Outcome, outcomes_of
+from qosctl.bpf.read_count import ReadCount
 
 ROOT = Path(__file__).parent.parent
 _OUTCOMES_HEAD = "| `outcome` | the packet was | worth a look when it grows |\n|---|---|---|\n"
+_FOLLOWED_HEAD = "| of others' tunnels, by `pattern` | what it counts | worth a look |\n|---|---|---|\n"
 _RULE = "---|\n"
 _SELECTOR = re.compile(r'(outcome(?:=~|!~)\\?")([a-z0-9_|]+)(?=\\?")')
 
@@ -37,7 +39,12 @@ def operations(text: str) -> str:
         wanted = {_name(family): _row(family) for family in by_family() if family.section is section}
         head = f"### {section.value}\n"
         text = _in_table(text, head, partial(_with_rows, wanted))
-    return text
+    read = {f"{count.metric}_total": _read_row(count) for count in ReadCount}
+    return _in_table(text, _FOLLOWED_HEAD, lambda _: list(read.values()))
+
+
+def _read_row(count: ReadCount) -> str:
+    return f"| `{count.metric}_total` | {count.help[:1].lower()}{count.help[1:].rstrip('.')} | {count.watch} |\n"
 
 
 def _in_table(text: str, head: str, draw: Callable[[list[str]], list[str]]) -> str:
@@ -99,13 +106,27 @@ def _behind(document: Any, path: str) -> Any:
     return document
 
 
+def _all_counts(text: str, path: str, kind: Mapping[str, Any]) -> str:
+    """Describe an object that has each count of what is followed, and nothing else."""
+    document = json.loads(text)
+    counts = [count.label for count in ReadCount]
+    _behind(document, path).update(properties={name: dict(kind) for name in counts}, required=counts)
+    return json.dumps(document, indent=2) + "\n"
+
+
 _ALL_OUTCOMES = [outcome.label for outcome in Outcome]
 _ALL_STATISTICS = [statistic.label for statistic in Statistic]
 
 DRAWN: Mapping[str, Callable[[str], str]] = {
     "docs/operations.md": operations,
-    "docs/schemas/status.json": schema(("devices.outcomes", _ALL_OUTCOMES)),
-    "docs/schemas/top.json": schema(("devices.outcomes_per_second", _ALL_OUTCOMES)),
+    "docs/schemas/status.json": lambda text: _all_counts(
+        schema(("devices.outcomes", _ALL_OUTCOMES))(text), "following.patterns.reads", {"type": "integer", "minimum": 0}
+    ),
+    "docs/schemas/top.json": lambda text: _all_counts(
+        schema(("devices.outcomes_per_second", _ALL_OUTCOMES))(text),
+        "followed.reads_per_second",
+        {"type": "number", "minimum": 0},
+    ),
     "docs/schemas/flows.json": schema(("flows.statistics", _ALL_STATISTICS), ("flows.reconnects", cases_of(RECONNECTS))),
     "deploy/grafana/dashboard.json": queries,
     "deploy/prometheus/alerts.yml": queries,

@@ -29,6 +29,7 @@ from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.maps.counters import possible_cpus
 from qosctl.bpf.maps.namespace_maps import FOLLOW, folder
 from qosctl.bpf.maps.ticks import ticks_now
+from qosctl.bpf.read_count import ReadCount
 
 PATTERNS_SHAPE = syscall.MapShape(syscall.MAP_TYPE_ARRAY, 4, FOLLOW_PATTERN.size, FOLLOW_PATTERNS, syscall.F_MMAPABLE)
 QUEUES_SHAPE = syscall.MapShape(syscall.MAP_TYPE_LRU_HASH, WORD.size, READ_QUEUE.size, QUEUES)
@@ -44,16 +45,20 @@ ANY_REST = "*"
 
 @dataclass(frozen=True)
 class Reads:
-    """What was read from the devices of one pattern, in packets.
-
-    `batches` are reads of more than one packet, which cannot be told apart; `forgotten` were never sent as datagrams, and
-    made room for others; `passed_over` left in another way, or not at all.
-    """
+    """What was read from the devices of one pattern, and sent: a field for each ReadCount, which says what they mean."""
 
     packets: int
     batches: int
     forgotten: int
     passed_over: int
+    dtls: int
+    openvpn: int
+    beyond_window: int
+
+    def __getitem__(self, count: ReadCount) -> int:
+        """Return one of them."""
+        found: int = getattr(self, count.label)
+        return found
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,18 @@ struct follow_pattern {
 /* Tasks; the least recently used one goes when there are more. */
 #define QUEUES 4096
 
+/*
+ * How far behind the highest number of a session a receiver takes a packet: RFC 6347 section 4.1.2.6, and OpenVPN's
+ * --replay-window where nobody has set it. A power of two.
+ */
+#define REPLAY_WINDOW 64
+
+/* When a packet left, and with which DSCP: of one in REPLAY_WINDOW numbers, the last. */
+struct sent_packet {
+	__u32 session;	     /* whose numbers they are; 0: none yet */
+	__u32 when_and_dscp; /* in units of 2^20 ns, 25 bits; below them the DSCP, DSCP_COUNT where it is not ours */
+};
+
 struct read_packet {
 	__u32 length;
 	__u16 tick; /* the low bits */
@@ -162,7 +174,10 @@ struct read_queue {
 	__u32 answer;
 	__u32 differ; /* of the search: whether two that it may be are of different classes */
 	__u64 last;
-	__u64 number; /* of the DTLS record before */
+	__u64 number; /* of that datagram: a DTLS record's, an OpenVPN packet's id */
+	__u32 session; /* of that number */
+	__u32 reserved;
+	struct sent_packet sent_before[REPLAY_WINDOW]; /* by number */
 	struct read_packet packets[QUEUE_ENTRIES];
 };
 
@@ -172,6 +187,9 @@ struct follow_counters {
 	__u64 batches;	   /* reads that held more than one packet */
 	__u64 forgotten;   /* entries that made room for others */
 	__u64 passed_over; /* entries whose packets left in another way, or not at all */
+	__u64 dtls;	   /* packets found in datagrams of this protocol */
+	__u64 openvpn;
+	__u64 beyond_window; /* datagrams that left soon after one of another DSCP, REPLAY_WINDOW numbers or more below */
 };
 
 #endif

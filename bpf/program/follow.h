@@ -34,8 +34,16 @@
  */
 #define UNIQUE_AT 4
 #define FIRST_BYTES (UNIQUE_AT + sizeof(__u64))
-/* Epoch and number of a DTLS record. */
+/* Epoch and number of a DTLS record; OpenVPN's packet id (AEAD) behind opcode and peer id, or the opcode alone. */
 #define NUMBER_AT 3
+#define PACKET_ID_AT 4
+#define PACKET_ID_AT_NO_PEER 1
+/*
+ * Queues on a path are seldom longer than this: whoever leaves later overtakes no more. In units of 2^20 ns: 0.1 s.
+ */
+#define OVERTAKES_WITHIN 96
+#define SENT_SHIFT 20
+#define SENT_DSCP_BITS 7
 
 /* In place of a class: read from a device that nobody follows. */
 #define NOT_FOLLOWED 0xff
@@ -126,6 +134,8 @@ static __always_inline void doubt_sender(const struct control *control)
 #define FORMATS_DTLS 0x000ff
 #define FORMATS_OPENVPN 0x01f00
 #define FORMATS_OPENVPN_NO_PEER 0x3e000
+/* Those that have a number in clear: all but OpenVPN's with CBC. */
+#define FORMATS_NUMBERED (FORMATS_DTLS | 0x06300)
 
 #define OPENVPN_OPCODE 0xf8
 #define OPENVPN_DATA_V1 (6 << 3)
@@ -170,7 +180,47 @@ static __always_inline void note_number(struct read_queue *queue, const __u8 *fi
 	/* 0: none before. The same: this one, at a second device. */
 	if (queue->number && number != queue->number + 1 && number != queue->number)
 		queue->doubt = 1;
+	if (number < queue->number)
+		queue->session++;
 	queue->number = number;
+}
+
+/* A server numbers the packets to each client, and under each key, anew: these are in the first four bytes. */
+static __always_inline void note_packet_id(struct read_queue *queue, const __u8 *first, __u32 formats)
+{
+	__be32 id;
+
+	if (formats == FORMATS_OPENVPN) {
+		__builtin_memcpy(&id, first + PACKET_ID_AT, sizeof(id));
+		__builtin_memcpy(&queue->session, first, sizeof(queue->session));
+	} else {
+		__builtin_memcpy(&id, first + PACKET_ID_AT_NO_PEER, sizeof(id));
+		queue->session = first[0];
+	}
+	queue->number = bpf_ntohl(id);
+}
+
+/*
+ * Count the datagram that leaves with `dscp` where one of another DSCP has left a moment before, so many numbers below that a
+ * receiver drops it as a replay if this one arrives first.
+ */
+static __always_inline void note_window(struct read_queue *queue, __u32 dscp)
+{
+	struct sent_packet *before = &queue->sent_before[queue->number & (REPLAY_WINDOW - 1)];
+	struct follow_counters *counters;
+	__u32 now = bpf_ktime_get_coarse_ns() >> SENT_SHIFT;
+	__u32 age = ((now << SENT_DSCP_BITS) - before->when_and_dscp) >> SENT_DSCP_BITS;
+
+	if (!queue->formats || queue->formats & ~FORMATS_NUMBERED)
+		return;
+	if (before->session == queue->session && (before->when_and_dscp & (DSCP_COUNT * 2 - 1)) != dscp &&
+	    age < OVERTAKES_WITHIN) {
+		counters = follow_counters_of(queue->pattern);
+		if (counters)
+			counters->beyond_window += 1;
+	}
+	before->session = queue->session;
+	before->when_and_dscp = now << SENT_DSCP_BITS | dscp;
 }
 
 /*
@@ -190,9 +240,12 @@ static __always_inline void leave_last(struct read_queue *queue)
 	queue->count = 1;
 }
 
-/* The class of the packet in this datagram, in `dscp` if the answer is PARSED. */
+/*
+ * The class of the packet in this datagram, in `dscp` if the answer is PARSED; and in `sender` the queue of whoever sends it, if
+ * it is its next datagram.
+ */
 static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const struct control *control,
-						  struct cursor *at, __u32 *dscp)
+						  struct cursor *at, __u32 *dscp, struct read_queue **sender)
 {
 	const void *task = current_task();
 	int not_its_own = interrupted(task);
@@ -231,10 +284,13 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 		queue->doubt = 1;
 		return OUTCOME_UNMATCHED;
 	}
-	if (formats == FORMATS_DTLS)
+	*sender = queue;
+	if (formats == FORMATS_DTLS) {
 		note_number(queue, first);
-	else
+	} else {
+		note_packet_id(queue, first, formats);
 		leave_last(queue);
+	}
 	tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT; /* a jiffy behind the clock of tun_reads.c */
 	if ((__s32)(tick - queue->trusted_from) < 0)
 		queue->doubt = 1;
@@ -291,8 +347,13 @@ static __always_inline enum outcome class_by_read(struct __sk_buff *skb, const s
 	queue->first += found;
 	queue->count -= found;
 	counters = follow_counters_of(queue->pattern);
-	if (counters)
+	if (counters) {
 		counters->passed_over += found - 1;
+		if (formats == FORMATS_DTLS)
+			counters->dtls += 1;
+		else
+			counters->openvpn += 1;
+	}
 	if (!queue->several) {
 		queue->formats = queue->fits;
 		queue->doubt = 0;

@@ -81,6 +81,7 @@ static __always_inline enum outcome mark_datagram(struct __sk_buff *skb, struct 
 static __always_inline enum outcome mark_followed(struct __sk_buff *skb, struct control *control, struct cursor *at,
 						  enum outcome result, struct dscp *outer)
 {
+	struct read_queue *sender = NULL;
 	__u32 dscp;
 
 	/*
@@ -93,11 +94,13 @@ static __always_inline enum outcome mark_followed(struct __sk_buff *skb, struct 
 		doubt_sender(control);
 	if (result != OUTCOME_NO_FLOW)
 		return result;
-	result = class_by_read(skb, control, at, &dscp);
-	if (result != PARSED)
-		return result;
-	return at->version == 4 ? apply_policy(skb, control, at, 4, dscp, outer)
-				: apply_policy(skb, control, at, 6, dscp, outer);
+	result = class_by_read(skb, control, at, &dscp, &sender);
+	if (result == PARSED)
+		result = at->version == 4 ? apply_policy(skb, control, at, 4, dscp, outer)
+					  : apply_policy(skb, control, at, 6, dscp, outer);
+	if (sender)
+		note_window(sender, result == OUTCOME_STAMPED || result == OUTCOME_UNCHANGED ? outer->value : DSCP_COUNT);
+	return result;
 }
 #endif
 

@@ -105,6 +105,7 @@ static __always_inline struct read_queue *queue_of_reader(const struct control *
 	queue->since = since;
 	queue->count = queue->formats = queue->misfits = queue->sent = queue->doubt = 0;
 	queue->number = 0;
+	queue->session++; /* what it has sent before is not compared with */
 	seen_since = (__s32)(since - control->passtos) > 0 ? since : control->passtos;
 	queue->trusted_from = seen_since;
 	if ((__s32)((__u32)(started >> TICK_SHIFT) - seen_since) <= 0)

@@ -13,6 +13,8 @@ from qosctl.bpf.flow_page.statistics import DROPPED, Statistic, cases_of
 from qosctl.bpf.maps.flows import Flow
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.outcome import Outcome
+from qosctl.bpf.read_count import ReadCount
+from qosctl.supervisor.devices.follow import Followed
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status
 
 _BITS = 8
@@ -66,6 +68,14 @@ class TunnelRates:
 
 
 @dataclass(frozen=True)
+class FollowedRates:
+    """Tunnels of others, by what is followed: each count a second."""
+
+    pattern: str
+    counts: Mapping[ReadCount, float]
+
+
+@dataclass(frozen=True)
 class Rates:
     """All of one network namespace over `seconds`."""
 
@@ -74,6 +84,7 @@ class Rates:
     policy_is_default: bool
     devices: Sequence[DeviceRates]
     tunnels: Sequence[TunnelRates]
+    followed: Sequence[FollowedRates]
 
 
 def rates(before: Sample, now: Sample) -> Rates:
@@ -81,11 +92,13 @@ def rates(before: Sample, now: Sample) -> Rates:
     seconds = max(now.at - before.at, 1e-9)
     devices = {device.index: device for device in before.status.devices}
     flows = {(flow.key, flow.owner.created): flow for flow in before.status.flows}
+    patterns = {followed.pattern: followed for followed in before.status.following.patterns}
     return Rates(
         seconds=seconds,
         passtos=now.status.passtos,
         policy_is_default=now.status.policy == Policy.identity(),
         devices=tuple(_device(devices.get(device.index), device, seconds) for device in now.status.devices),
+        followed=tuple(_followed(patterns.get(each.pattern), each, seconds) for each in now.status.following.patterns),
         tunnels=tuple(_tunnel(flows.get((flow.key, flow.owner.created)), flow, seconds) for flow in now.status.flows),
     )
 
@@ -130,6 +143,11 @@ def _tunnel(before: Flow | None, now: Flow, seconds: float) -> TunnelRates:
         backlog_ms=new[Statistic.BACKLOG_MS] if measured else None,
         numbering_replay_safe=bool(new[Statistic.NUMBERING_REPLAY_SAFE]),
     )
+
+
+def _followed(before: Followed | None, now: Followed, seconds: float) -> FollowedRates:
+    old = (before or now).reads
+    return FollowedRates(now.pattern, {count: _grown(old[count], now.reads[count]) / seconds for count in ReadCount})
 
 
 def _grown(before: int, now: int) -> int:

@@ -9,6 +9,8 @@ eth0  attached (tcx)                      packets/s    bit/s
 
 tunnel      server                      out      in   round trip    backlog
 tun0        vpn.example:443           12.0M    1.2M      12.3 ms      40 ms
+
+followed    oc*           packets read 1,250.0/s  sent over DTLS 1,250.0/s
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from collections.abc import Iterator
 
 from qosctl.bpf.outcome import Fate
 from qosctl.bpf.printable import one_column_each
+from qosctl.bpf.read_count import ReadCount
 from qosctl.supervisor.devices.status import DeviceState
-from qosctl.supervisor.top.rates import DeviceRates, Rates, TunnelRates
+from qosctl.supervisor.top.rates import DeviceRates, FollowedRates, Rates, TunnelRates
 
 WIDTH = 80
 _BAR_MAX = 18
@@ -51,6 +54,7 @@ def tick(rates: Rates, clock: str) -> str:
             backlog = f", backlog {tunnel.backlog_ms} ms" if tunnel.backlog_ms else ""
             flow = f"out {amount(tunnel.sent.bits)}bit/s, in {amount(tunnel.received.bits)}bit/s"
             parts.append(f"{one_column_each(tunnel.device)}: {flow}{backlog}")
+    parts += [f"{one_column_each(each.pattern)}: {_counts(each, ', ')}" for each in rates.followed]
     return f"{clock} {'; '.join(parts)}"
 
 
@@ -79,6 +83,10 @@ def _lines(rates: Rates, clock: str, width: int) -> Iterator[str]:
         yield f"{'tunnel':<12}{'server':<23}{'out':>8}{'in':>8}{'round trip':>13}{'backlog':>11}"
         for tunnel in rates.tunnels:
             yield from _tunnel(tunnel)
+    if rates.followed:
+        yield ""
+    for followed in rates.followed:
+        yield f"{'followed':<12}{one_column_each(followed.pattern):<14}{_counts(followed, '  ')}"
 
 
 def _device(device: DeviceRates) -> Iterator[str]:
@@ -115,6 +123,11 @@ def _tunnel(tunnel: TunnelRates) -> Iterator[str]:
     ]
     if wrong:
         yield "            " + "  ".join(wrong)
+
+
+def _counts(followed: FollowedRates, between: str) -> str:
+    shown = [(count.word, rate) for count, rate in followed.counts.items() if rate or count is ReadCount.PACKETS]
+    return between.join(f"{word} {rate:,.1f}/s" for word, rate in shown)
 
 
 def _on(rates: Rates) -> str:

@@ -41,7 +41,7 @@ def catalogue(root: Path) -> str:
     drawn = {name: anew((root / name).read_text(encoding="utf-8")) for name, anew in of_catalogue.DRAWN.items()}
     for name, text in drawn.items():
         write(root / name, text)
-    return f"{', '.join(drawn)}: from bpf/outcome.py and bpf/flow_page/statistics.py"
+    return f"{', '.join(drawn)}: from bpf/outcome.py, bpf/read_count.py and bpf/flow_page/statistics.py"
 
 
 def faults_page(root: Path) -> str:

@@ -140,6 +140,11 @@ def openvpn(size: int, opcode: int = 9) -> bytes:
     return bytes([opcode << 3]) + os.urandom(size - 1)
 
 
+def openvpn_numbered(size: int) -> bytes:
+    """The same, of one client, with an AEAD: with packet ids one after the other."""
+    return bytes([9 << 3, 0, 0, 1]) + (next(_NUMBERS) & 0xFFFFFFFF).to_bytes(4) + os.urandom(size - 8)
+
+
 def stamped(ran: Ran) -> int | None:
     """Return the DSCP that a packet left with; None where it was not marked."""
     if ran.outcome not in (Outcome.STAMPED, Outcome.UNCHANGED):

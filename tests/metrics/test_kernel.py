@@ -16,6 +16,7 @@ from qosctl.bpf.kernel import bpffs, syscall
 from qosctl.bpf.maps import namespace_maps
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.read_count import ReadCount
 
 from tests.lab import Namespace, Qosctl, veth
 from tests.lab.exporter import Exporter
@@ -246,3 +247,14 @@ def test_any_name_that_a_device_can_have_is_one_label(bare: Namespace, exporter:
         bare.run(["ip", "link", "set", "dev", os.fsdecode(name), "name", "plain0"])
     shown = name.decode("utf-8", "backslashreplace") if name != b"\xff\xfe" else r"\udcff\udcfe"
     assert answer.labelled("qosctl_program_attached", "device") == {shown: 1}
+
+
+def test_what_is_followed_is_counted_by_pattern_however_many_devices_it_means(bare: Namespace, exporter: Exporter) -> None:
+    qosctl = Qosctl(bare)
+    qosctl("follow", "vpns*", "tun*")
+    answer = exporter.scrape()
+    for count in ReadCount:
+        assert answer.labelled(f"{count.metric}_total", "pattern") == {"vpns*": 0, "tun*": 0}
+    assert answer.readable["followed"] == 1
+    qosctl("unfollow", "--all")
+    assert exporter.scrape().labelled("qosctl_followed_read_packets_total", "pattern") == {}

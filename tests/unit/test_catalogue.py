@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import fields
 
 import pytest
 from qosctl.bpf.abi import OUTCOME_SLOTS
+from qosctl.bpf.maps.following import Reads
 from qosctl.bpf.outcome import Fate, Outcome, outcomes_of
+from qosctl.bpf.read_count import ReadCount
 
 from tests.catalogue import DRAWN, ROOT, by_fate, queries
 
@@ -27,6 +30,13 @@ def test_the_header_and_the_catalogue_have_the_same_outcomes() -> None:
     declared = {name.lower(): int(number) for name, number in re.findall(r"^\tOUTCOME_(\w+) = (\d+),", ABI, re.MULTILINE)}
     assert {outcome.label: outcome.value for outcome in Outcome} == declared
     assert max(Outcome) < OUTCOME_SLOTS
+
+
+def test_the_header_the_catalogue_and_what_is_read_have_the_same_counts() -> None:
+    counted = re.search(r"struct follow_counters \{(.*?)\n\}", ABI, re.DOTALL)
+    assert counted is not None
+    names = re.findall(r"__u64 (\w+);", counted[1])
+    assert [count.label for count in ReadCount] == [field.name for field in fields(Reads)] == ["packets", *names[1:]]
 
 
 def test_the_program_ends_in_each_outcome() -> None:

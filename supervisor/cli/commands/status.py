@@ -9,14 +9,13 @@ from typing import TextIO
 
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.printable import one_line
+from qosctl.bpf.read_count import ReadCount
 from qosctl.supervisor.cli.summary import glance
 from qosctl.supervisor.devices.follow import Followed
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.json_documents import Json, counters_json, document, write_json
 from qosctl.supervisor.process.locked_file import TABLE_FILES, any_file
-
-_READS = {"packets": "packets read", "batches": "in batches", "forgotten": "never sent", "passed_over": "sent otherwise"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,9 +104,9 @@ def _print_followed(followed: Followed, out: TextIO) -> None:
     for device in followed.devices:
         if device.refusal:
             print(one_line(f"    {device.name}: not followed: {device.refusal}"), file=out)
-    for what, count in asdict(followed.reads).items():
-        if count or what == "packets":
-            print(f"    {_READS[what]:<18}{count:>14,}", file=out)
+    for count in ReadCount:
+        if followed.reads[count] or count is ReadCount.PACKETS:
+            print(f"    {count.word:<18}{followed.reads[count]:>14,}", file=out)
 
 
 def _print_device(device: DeviceStatus, out: TextIO) -> None:

@@ -14,7 +14,7 @@ from qosctl.bpf.errors import UsageError
 from qosctl.supervisor.devices.status import DeviceState, status
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.json_documents import Json, document
-from qosctl.supervisor.top.rates import DeviceRates, Rate, Rates, Sample, TunnelRates, rates
+from qosctl.supervisor.top.rates import DeviceRates, FollowedRates, Rate, Rates, Sample, TunnelRates, rates
 from qosctl.supervisor.top.screen import screen, tick
 from qosctl.supervisor.top.terminal import Screen, can_draw, wait
 
@@ -94,6 +94,7 @@ def top_json(now: Rates) -> Json:
         policy_is_default=now.policy_is_default,
         devices=[_device_json(device) for device in now.devices],
         tunnels=[_tunnel_json(tunnel) for tunnel in now.tunnels],
+        followed=[_followed_json(followed) for followed in now.followed],
     )
 
 
@@ -121,6 +122,13 @@ def _tunnel_json(tunnel: TunnelRates) -> Json:
         "backlog_records": tunnel.backlog_records,
         "backlog_ms": tunnel.backlog_ms,
         "numbering_replay_safe": tunnel.numbering_replay_safe,
+    }
+
+
+def _followed_json(followed: FollowedRates) -> Json:
+    return {
+        "pattern": followed.pattern,
+        "reads_per_second": {count.label: _rounded(rate) for count, rate in followed.counts.items()},
     }
 
 

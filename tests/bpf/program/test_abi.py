@@ -21,8 +21,11 @@ CONTRACT = (SOURCES / "abi.h").read_text()
 
 _QUEUE_FIELDS = (
     "start_time", "passtos", "pattern", "since", "trusted_from", "formats", "misfits", "sent", "doubt", "first", "count",
-    "found", "several", "fits", "dscp", "ip", "version", "answer", "differ", "last", "number",
+    "found", "several", "fits", "dscp", "ip", "version", "answer", "differ", "last", "number", "session", "reserved",
 )  # fmt: skip
+
+_SENT_BEFORE = tuple(f"sent_before[{n}]" for n in range(abi.REPLAY_WINDOW))
+_PACKETS = tuple(f"packets[{n}]" for n in range(abi.QUEUE_ENTRIES))
 
 # Each struct, its fields in order, and the format that abi.py packs them with.
 STRUCTS = {
@@ -33,9 +36,13 @@ STRUCTS = {
     ),
     "struct policy_entry": (abi.POLICY_ENTRY, ("action", "outer_dscp", "set_priority", "reserved", "priority")),
     "struct follow_pattern": (abi.FOLLOW_PATTERN, ("name[0]", "name[1]", "mask[0]", "mask[1]", "since", "reserved")),
-    "struct follow_counters": (abi.FOLLOW_COUNTERS, ("reads", "batches", "forgotten", "passed_over")),
+    "struct follow_counters": (
+        abi.FOLLOW_COUNTERS,
+        ("reads", "batches", "forgotten", "passed_over", "dtls", "openvpn", "beyond_window"),
+    ),
+    "struct sent_packet": (struct.Struct("=II"), ("session", "when_and_dscp")),
     "struct read_packet": (struct.Struct("=IHBB"), ("length", "tick", "dscp", "reserved")),
-    "struct read_queue": (abi.READ_QUEUE, (*_QUEUE_FIELDS, *(f"packets[{n}]" for n in range(abi.QUEUE_ENTRIES)))),
+    "struct read_queue": (abi.READ_QUEUE, (*_QUEUE_FIELDS, *_SENT_BEFORE, *_PACKETS)),
     "struct class_counter": (struct.Struct("=QQ"), ("packets", "bytes")),
     "struct device_counters": (
         abi.DEVICE_COUNTERS,
@@ -64,6 +71,7 @@ def expectations() -> dict[str, int]:
         "FOLLOW_PATTERNS": abi.FOLLOW_PATTERNS,
         "QUEUE_ENTRIES": abi.QUEUE_ENTRIES,
         "QUEUES": abi.QUEUES,
+        "REPLAY_WINDOW": abi.REPLAY_WINDOW,
         "sizeof(__u64)": abi.WORD.size,
     }
     wanted |= {f"OUTCOME_{outcome.name}": outcome.value for outcome in Outcome}

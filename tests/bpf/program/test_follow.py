@@ -7,18 +7,30 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import pytest
-from qosctl.bpf.abi import QUEUE_ENTRIES
+from qosctl.bpf.abi import QUEUE_ENTRIES, REPLAY_WINDOW
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.maps.policy import Policy, Rule
 from qosctl.bpf.outcome import Outcome
 
 from tests.lab.packets import TCP, frame, ipv4
-from tests.lab.tun_program import IFF_VNET_HDR, SETTLED_S, TunDevice, TunProgram, dtls, openvpn, stamped, tun_program
+from tests.lab.tun_program import (
+    IFF_VNET_HDR,
+    SETTLED_S,
+    TunDevice,
+    TunProgram,
+    dtls,
+    openvpn,
+    openvpn_numbered,
+    stamped,
+    tun_program,
+)
 
+OVERTAKES_WITHIN_S = 0.12
+"""What leaves later overtakes no more (OVERTAKES_WITHIN in follow.h), with what a jiffy can add."""
 AF41, CS1, DF = Dscp.parse("AF41"), Dscp.parse("CS1"), Dscp.parse("DF")
 CLASSES = (EF, AF41, CS1, DF)
 
@@ -336,3 +348,39 @@ def test_two_ciphers_of_one_program_never_give_a_wrong_class(program: TunProgram
             wrong.append((n, dscp, left_with))
     assert wrong == []
     assert marked > 200
+
+
+def beyond_window(program: TunProgram, send: Callable[[Dscp], object], classes: Sequence[Dscp]) -> int:
+    """Send these within a moment, on however busy a machine, and return how many of them the counter has counted."""
+    while True:
+        before, began = program.patterns.reads()["tun0"], time.monotonic()
+        for dscp in classes:
+            send(dscp)
+        took = time.monotonic() - began
+        found = program.patterns.reads()["tun0"].beyond_window - before.beyond_window
+        time.sleep(OVERTAKES_WITHIN_S)
+        if took < OVERTAKES_WITHIN_S / 2:
+            return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "sized"),
+    [(dtls, DTLS_FORMATS["aes_gcm"]), (openvpn_numbered, OPENVPN_FORMATS["aead"])],
+    ids=["dtls", "openvpn"],
+)
+def test_marks_that_may_overtake_beyond_a_window_are_counted(
+    program: TunProgram, kind: Callable[[int], bytes], sized: Callable[[int], int]
+) -> None:
+    def send(dscp: Dscp) -> None:
+        program.tun.take(100, dscp)
+        assert stamped(program.leave(kind(sized(100)))) == dscp.value
+
+    send(DF)  # from which the format is known
+    time.sleep(OVERTAKES_WITHIN_S)
+    for bulk, counted in ((REPLAY_WINDOW - 1, 0), (REPLAY_WINDOW, 1), (REPLAY_WINDOW + 9, 1)):
+        assert beyond_window(program, send, [DF] * bulk + [EF]) == counted
+    assert beyond_window(program, send, [DF] * (2 * REPLAY_WINDOW)) == 0
+    for dscp in [DF] * REPLAY_WINDOW:
+        send(dscp)
+    time.sleep(OVERTAKES_WITHIN_S)
+    assert beyond_window(program, send, [EF]) == 0, "who leaves so much later overtakes none"

@@ -72,7 +72,7 @@ def test_names_and_helps_are_the_same_when_nothing_can_be_read() -> None:
 
 def test_when_nothing_can_be_read_every_part_says_so_and_no_value_is_made_up() -> None:
     damaged = answer(broken)
-    assert damaged.readable == {"switch": 0, "policy": 0, "devices": 0, "flows": 0}
+    assert damaged.readable == {"switch": 0, "policy": 0, "devices": 0, "followed": 0, "flows": 0}
     for name in ("qosctl_passtos_enabled", "qosctl_policy_custom", "qosctl_flows"):
         assert damaged.families[name].samples == []
 

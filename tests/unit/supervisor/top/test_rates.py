@@ -14,8 +14,11 @@ from qosctl.bpf.flow_page.statistics import Statistic
 from qosctl.bpf.maps.counters import DeviceCounters, OuterTraffic
 from qosctl.bpf.maps.flow_key import FlowKey
 from qosctl.bpf.maps.flows import Flow
+from qosctl.bpf.maps.following import Reads
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.outcome import Outcome
+from qosctl.bpf.read_count import ReadCount
+from qosctl.supervisor.devices.follow import Followed, Following
 from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status
 from qosctl.supervisor.top.rates import Rate, Sample, rates
@@ -53,6 +56,20 @@ def test_what_is_new_or_began_anew_has_no_rate_yet() -> None:
     assert rates(sample(0, device(5000)), sample(1, device(1000))).devices[0].outcomes[Outcome.STAMPED] == 0
     reconnected = rates(sample(0, flows=(flow(100, created=1),)), sample(1, flows=(flow(900, created=2),)))
     assert reconnected.tunnels[0].sent.bits == 0
+
+
+def following(packets: int) -> Following:
+    reads = Reads(packets, 0, 0, 0, dtls=packets, openvpn=0, beyond_window=0)
+    return Following(running=True, patterns=[Followed("vpns*", (), reads)])
+
+
+def test_what_is_followed_has_rates_by_pattern() -> None:
+    looks = [replace(sample(at).status, following=following(packets)) for at, packets in ((0, 100), (2, 400))]
+    now = rates(Sample(0, looks[0]), Sample(2, looks[1]))
+    assert now.followed[0].counts[ReadCount.PACKETS] == 150
+    assert screen(now, "12:34:56")[-1] == "followed    vpns*         packets read 150.0/s  sent over DTLS 150.0/s"
+    assert tick(now, "12:34:56").endswith("vpns*: packets read 150.0/s, sent over DTLS 150.0/s")
+    assert rates(sample(0), Sample(1, looks[0])).followed[0].counts[ReadCount.PACKETS] == 0, "new: no rate yet"
 
 
 AMOUNTS = {0: "0", 0.4: "0", 999: "999", 999.6: "1.0k", 12_345: "12.3k", 99_960: "100k", 395_000: "395k", 1e6: "1.0M",
