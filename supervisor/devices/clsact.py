@@ -44,15 +44,17 @@ def ensure_qdisc(index: int) -> bool:
 def replace_filter(index: int, program_fd: int) -> None:
     """Put the program into our filter, atomically where there is one; RefusedError where our place is taken."""
     with conversation() as ip:
-        if any(_in_our_place(entry) and not _is_ours(entry) for entry in _filters(ip, index, _EGRESS)):
-            taken = f"priority {PRIORITY}, handle {HANDLE:#x}"
-            raise RefusedError(f"somebody else's egress filter has {taken}", "tc filter show dev DEVICE egress")
+        there = [entry for entry in _filters(ip, index, _EGRESS) if _in_our_place(entry)]
+        if not all(map(_is_ours, there)):
+            raise _taken()
         try:
             ip.tc(
-                "replace-filter", "bpf", index, handle=HANDLE, fd=program_fd, name=_NAME, parent=_EGRESS,
-                prio=PRIORITY, direct_action=True,
+                "replace-filter" if there else "add-filter", "bpf", index, handle=HANDLE, fd=program_fd, name=_NAME,
+                parent=_EGRESS, prio=PRIORITY, direct_action=True,
             )  # fmt: skip
         except NetlinkError as error:
+            if error.code == _EEXIST:  # one that came since we looked: to replace it would be to remove it
+                raise _taken() from error
             raise OSError(error.code, str(error)) from error
 
 
@@ -90,6 +92,11 @@ def delete_qdisc_if_empty(index: int) -> None:
         if not _has_clsact(ip, index) or _filters(ip, index, _EGRESS) or _filters(ip, index, _INGRESS):
             return
         ip.tc("del", "clsact", index)
+
+
+def _taken() -> RefusedError:
+    place = f"priority {PRIORITY}, handle {HANDLE:#x}"
+    return RefusedError(f"somebody else's egress filter has {place}", "tc filter show dev DEVICE egress")
 
 
 def _in_our_place(entry: Any) -> bool:

@@ -160,6 +160,30 @@ def test_a_filter_in_our_very_place_is_not_overwritten(stand: Stand) -> None:
     path.unlink()
 
 
+def test_a_filter_that_comes_while_ours_is_put_there_is_not_overwritten(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at our place and what goes there somebody else may be faster."""
+    program = foreign_program(ttl=77)
+    path = pinned(program, "foreign_filter")
+    place = ["prio", str(clsact.PRIORITY), "handle", str(clsact.HANDLE)]
+    stand.sender.run(["tc", "qdisc", "add", "dev", NEAR, "clsact"])
+    add = ["tc", "filter", "add", "dev", NEAR, "egress", *place, "bpf", "da", "pinned", str(path)]
+    filters = clsact._filters
+
+    def somebody_comes(ip: object, index: int, parent: int) -> list[object]:
+        seen = filters(ip, index, parent)
+        stand.sender.run(add, check=False)
+        return seen
+
+    monkeypatch.setattr(clsact, "_filters", somebody_comes)
+    with pytest.raises(RefusedError, match="somebody else's"):
+        clsact.replace_filter(stand.index, program)
+    assert "foreign_filter" in stand.sender.run(["tc", "filter", "show", "dev", NEAR, "egress"]).stdout
+    os.close(program)
+    path.unlink()
+
+
 def test_an_attach_that_the_kernel_refuses_leaves_nothing(stand: Stand) -> None:
     """Another kind of filter under our priority: the kernel does not mix kinds."""
     match = ["u32", "match", "u32", "0", "0", "flowid", "1:1"]
