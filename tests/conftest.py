@@ -3,6 +3,7 @@
 Without root the pure tests still run; those that need the kernel fail and say why.
 """
 
+import gc
 import os
 import signal
 
@@ -22,3 +23,14 @@ unwind_on_signals()
 if os.geteuid() == 0:
     enter_sandbox()
     show_few_kernel_symbols()
+
+
+def pytest_collection() -> None:
+    """Look for no garbage while the tests are collected: there is none, and each worker would look for a second."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor among what was collected: it stays to the end."""
+    gc.enable()
+    gc.freeze()

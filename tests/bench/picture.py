@@ -13,14 +13,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from tests.bench.rows import BY_NAME, RATES_MBIT, named
 from tests.bench.sides import QOSCTL_AUTO, SIDES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _OURS, _THEIRS = ("#0b61a4", "#7fb2d9"), ("#6b6b6b", "#bdbdbd")  # a shade for each kind of bulk
 _BAR = 0.38
@@ -64,6 +64,9 @@ def main() -> None:
 
 def draw(measured: Sequence[Figures]) -> Figure:
     """Return the figure: call and bulk, for the columns whose rows there are."""
+    import matplotlib as mpl  # noqa: PLC0415 - costs a second, which who draws nothing need not spend
+    from matplotlib.figure import Figure  # noqa: PLC0415 - the same
+
     mpl.rcParams["svg.hashsalt"] = "qosctl"  # the same figures give the same file
     known = {(each["row"], each["client"]): each for each in measured}
     columns = [column for column in _COLUMNS if any(row == name for row, _ in known for name, _ in column.rows)]

@@ -18,17 +18,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, ScalarFormatter, StrMethodFormatter
 
 from tests.deploy.test_dashboard import DASHBOARD, filled_in
 from tests.lab import Bottleneck, LabError, Ocserv, Qosctl, Topology, bulk_udp, call, enter_sandbox, unwind_on_signals
 from tests.lab.qosctl import COMMAND
 from tests.metrics.test_prometheus import Prometheus
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _METRICS = "127.0.0.1:24740"
 _RATE_INTERVAL = "8s"
@@ -140,6 +140,8 @@ def _legend(pattern: str, labels: dict[str, str]) -> str:
 
 def draw(answers: Answers) -> Figure:
     """Return the figure, laid out as the dashboard is."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - costs a second, which who draws nothing need not spend
+
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in DASHBOARD["panels"]) + 2
     figure = Figure(figsize=(24 * _INCH_PER_COLUMN, height * _INCH_PER_UNIT), facecolor="#f4f5f5")
     note = "drawn by a script from the panels' queries, answered by a real Prometheus; not a screenshot of Grafana"
@@ -176,6 +178,8 @@ def _stat(axes: Axes, panel: dict[str, Any], series: Series) -> None:
 
 
 def _lines(axes: Axes, panel: dict[str, Any], series: Series, begin: float, end: float) -> None:
+    from matplotlib.ticker import EngFormatter, ScalarFormatter, StrMethodFormatter  # noqa: PLC0415 - see draw
+
     defaults = panel["fieldConfig"]["defaults"]
     axes.set_title(panel["title"], fontsize=9, loc="left")
     curves = {one["legend"]: {float(t) - begin: float(v) for t, v in one["values"]} for one in series}
