@@ -25,6 +25,11 @@ FOLLOW_PATTERNS = 32
 REPLAY_WINDOW = 64
 QUEUE_ENTRIES = 64
 QUEUES = 4096
+UDP_PORTS = 65536
+PORT_ELSEWHERE = UDP_PORTS
+CARRIERS = 65536
+CARRIED_FLOW_BITS = 12
+CARRIED_CODES = DSCP_COUNT << CARRIED_FLOW_BITS
 
 WORD = struct.Struct("=Q")
 CONTROL = struct.Struct("=IIII")  # layout, passtos, policy_bank, generation
@@ -51,9 +56,19 @@ class FlowState(enum.IntEnum):
 
 # outcome slots, then (packets, bytes) for each outer DSCP
 DEVICE_COUNTERS = struct.Struct(f"={OUTCOME_SLOTS}Q{2 * DSCP_COUNT}Q")
-FOLLOW_PATTERN = struct.Struct("=2Q2QII")  # name, mask, since, reserved
+FOLLOW_PATTERN = struct.Struct("=2Q2QII")  # name, mask, since, ways
 FOLLOW_COUNTERS = struct.Struct("=7Q")  # reads, batches, forgotten, passed_over, dtls, openvpn, beyond_window
 READ_QUEUE = struct.Struct(f"=Q18I2Q2I{REPLAY_WINDOW}Q{QUEUE_ENTRIES}Q")  # of the kernel alone
+CARRIED = struct.Struct(f"={4 * UDP_PORTS}s{4 * CARRIERS}s{2 * CARRIED_CODES}s")  # device_at, port_of, given_at
+
+
+class FollowWay(enum.IntFlag):
+    """How the class of what is inside comes outside."""
+
+    READS = 1
+    """By what the tunnel's program has read."""
+    HASH = 2
+    """In the packet's own hash, through the kernel."""
 
 
 def mark_word(number: int, dscp: Dscp) -> int:

@@ -1,6 +1,7 @@
 """Where the running kernel keeps a field of a struct: read from its own BTF.
 
-The layout of /sys/kernel/btf/vmlinux is that of Documentation/bpf/btf.rst (struct btf_header, struct btf_type).
+The layout of /sys/kernel/btf/vmlinux is that of Documentation/bpf/btf.rst (struct btf_header, struct btf_type). A module's,
+beside it, goes on where the kernel's ends: its types count on from there, and so do the places of its strings.
 """
 
 from __future__ import annotations
@@ -50,19 +51,34 @@ class _Type:
 class Btf:
     """The kernel's description of its own types."""
 
-    def __init__(self, path: Path = VMLINUX) -> None:
-        """Read it, half a second; RefusedError where the kernel has none."""
+    def __init__(self, path: Path = VMLINUX, *, base: Btf | None = None) -> None:
+        """Read it, half a second; RefusedError where the kernel has none. A module's has the kernel's for its `base`."""
+        self._base = base
         try:
             self._raw = path.read_bytes()
-            magic, _, _, header, types, length, strings, _ = _HEADER.unpack_from(self._raw)
+            magic, _, _, header, types, length, strings, self._strings_length = _HEADER.unpack_from(self._raw)
         except (OSError, struct.error):
             raise _no_btf(path) from None
         if magic != _MAGIC:
             raise _no_btf(path)
         self._strings = header + strings
-        self._types: list[_Type] = [_Type(0, 0, 0, 0, bit_fields=False)]  # numbers count from 1
+        self._first = 0 if base is None else base.count
+        # Numbers of the kernel's own types count from 1.
+        self._types: list[_Type] = [] if base is not None else [_Type(0, 0, 0, 0, bit_fields=False)]
         self._structs: dict[str, int] = {}
         self._walk(header + types, header + types + length)
+
+    @property
+    def count(self) -> int:
+        """How many types there are, those of the base and the void type included."""
+        return self._first + len(self._types)
+
+    def size(self, name: str) -> int:
+        """Return the bytes of the struct `name`."""
+        number = self._structs.get(name)
+        if number is None:
+            raise _unknown(name)
+        return self._type(number).target
 
     def offset(self, name: str, *fields: str) -> int:
         """Return how many bytes into the struct `name` the field lies; more `fields` go into structs within it."""
@@ -71,7 +87,7 @@ class Btf:
         for field in fields:
             found = None if number is None else self._field(number, field)
             if found is None:
-                raise RefusedError(f"this kernel's BTF knows no {name}.{'.'.join(fields)}", "uname -r, and report it")
+                raise _unknown(f"{name}.{'.'.join(fields)}")
             number, more = found
             bits += more
         return bits // 8
@@ -87,7 +103,7 @@ class Btf:
             kind, parts = info >> 24 & 0x1F, info & 0xFFFF
             at += _TYPE.size
             if kind == _STRUCT and name != _UNNAMED:
-                self._structs.setdefault(self._text(name), len(self._types))
+                self._structs.setdefault(self._text(name), self.count)
             self._types.append(_Type(kind, target, at, parts, bit_fields=bool(info >> 31)))
             fixed, each = _BEHIND.get(kind, (0, 0))
             at += fixed + each * parts
@@ -97,25 +113,41 @@ class Btf:
         for name, number_of_type, bits in self._members(number):
             if name == wanted:
                 return number_of_type, bits
-            if not name and self._types[number_of_type].kind in (_STRUCT, _UNION):
+            if not name and self._type(number_of_type).kind in (_STRUCT, _UNION):
                 within = self._field(number_of_type, wanted)
                 if within is not None:
                     return within[0], bits + within[1]
         return None
 
     def _members(self, number: int) -> Iterator[tuple[str, int, int]]:
-        while self._types[number].kind in _OTHER_NAMES:
-            number = self._types[number].target
-        found = self._types[number]
+        while self._type(number).kind in _OTHER_NAMES:
+            number = self._type(number).target
+        if self._base is not None and number < self._first:
+            yield from self._base._members(number)
+            return
+        found = self._type(number)
         if found.kind not in (_STRUCT, _UNION):
             return
         for n in range(found.parts):
             name, number_of_type, offset = _MEMBER.unpack_from(self._raw, found.parts_at + n * _MEMBER.size)
             yield self._text(name), number_of_type, offset & 0xFFFFFF if found.bit_fields else offset
 
+    def _type(self, number: int) -> _Type:
+        if self._base is not None and number < self._first:
+            return self._base._type(number)
+        return self._types[number - self._first]
+
     def _text(self, at: int) -> str:
+        if self._base is not None:
+            if at < self._base._strings_length:
+                return self._base._text(at)
+            at -= self._base._strings_length
         begin = self._strings + at
         return self._raw[begin : self._raw.index(b"\0", begin)].decode()
+
+
+def _unknown(what: str) -> RefusedError:
+    return RefusedError(f"this kernel's BTF knows no {what}", "uname -r, and report it")
 
 
 def _no_btf(path: Path) -> RefusedError:

@@ -26,6 +26,8 @@ F_MMAPABLE = 1 << 10
 F_RDONLY = 1 << 3
 TCX_EGRESS = 47
 F_BEFORE = 1 << 3
+F_AFTER = 1 << 4
+F_ID = 1 << 5
 
 _NAME_BYTES = 15  # BPF_OBJ_NAME_LEN less the terminating zero
 _INFO_BYTES = 256
@@ -237,6 +239,11 @@ def link_info(fd: int) -> LinkInfo:
 def link_create_tcx_first(program_fd: int, ifindex: int) -> int:
     """Attach at the head of the device's TCX egress hook; the link lives as long as a descriptor or a pin."""
     return _bpf(_LINK_CREATE, struct.pack("=IIIIIIQ", program_fd, ifindex, TCX_EGRESS, F_BEFORE, 0, 0, 0))
+
+
+def link_create_tcx_after(program_fd: int, ifindex: int, program_id: int) -> int:
+    """Do the same right behind the program with this id."""
+    return _bpf(_LINK_CREATE, struct.pack("=IIIIIIQ", program_fd, ifindex, TCX_EGRESS, F_AFTER | F_ID, program_id, 0, 0))
 
 
 def raw_tracepoint_open(name: str, program_fd: int) -> int:

@@ -22,14 +22,14 @@ from pathlib import Path
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.load import kernel_layout
-from qosctl.bpf.load.programs import EGRESS, TUN_READS, Program
+from qosctl.bpf.load.programs import CARRY, EGRESS, TUN_READS, Program
 
 SOURCES = Path(__file__).parent.parent / "program"
 """The folder of the programs, as it is installed."""
 _KERNEL_SOURCE = "BCC_KERNEL_SOURCE"  # read by bcc when it compiles
 _NO_DEBUG_INFORMATION = "-g0"  # bcc asks for it: a seventh of the compiler's time, and nobody reads it
 _STATE_MAPS, _DEVICE_MAPS = ("control", "policy", "flow_slots", "rings"), ("counters",)
-_FOLLOW_MAPS = ("patterns", "queues", "empty_queue", "reads")
+_READS_MAPS, _CARRIED_MAP = ("patterns", "queues", "empty_queue", "reads"), "carried"
 
 
 class BccLoader:
@@ -44,15 +44,23 @@ class BccLoader:
         pins = [state / name for name in _STATE_MAPS] + [device / name for name in _DEVICE_MAPS]
         flags = [f"-DLINK_ETHERNET={int(ethernet)}"]
         follow = state / "follow"
-        if follow.exists():
-            pins += [follow / name for name in _FOLLOW_MAPS]
-            flags += ["-DFOLLOWING", *_constants()]
+        if (follow / "queues").exists():
+            pins += [follow / name for name in _READS_MAPS]
+            flags += ["-DFOLLOWING", *_constants(kernel_layout.following())]
+        if (follow / _CARRIED_MAP).exists():
+            pins.append(follow / _CARRIED_MAP)
+            flags.append("-DCARRYING")
         return self._load(EGRESS, pins, flags)
 
     def load_tun_reads(self, state: Path, namespace: int) -> int:
         """See loader.Loader.load_tun_reads."""
-        pins = [state / "control", *(state / "follow" / name for name in _FOLLOW_MAPS)]
-        return self._load(TUN_READS, pins, [f"-DNAMESPACE={namespace}ULL", *_constants()])
+        pins = [state / "control", *(state / "follow" / name for name in _READS_MAPS)]
+        return self._load(TUN_READS, pins, [f"-DNAMESPACE={namespace}ULL", *_constants(kernel_layout.following())])
+
+    def load_carry(self, state: Path, device: Path, namespace: int) -> int:
+        """See loader.Loader.load_carry."""
+        pins = [state / "control", state / "follow" / _CARRIED_MAP, *(device / name for name in _DEVICE_MAPS)]
+        return self._load(CARRY, pins, [f"-DNAMESPACE={namespace}ULL", *_constants(kernel_layout.wireguard())])
 
     def _load(self, program: Program, pins: Sequence[Path], flags: Sequence[str]) -> int:
         if not Path("/usr/include/linux/bpf.h").exists():
@@ -62,8 +70,8 @@ class BccLoader:
             return _compiled(program, _Sources.read(self._sources), tuple(maps), tuple(flags)).load(maps)
 
 
-def _constants() -> list[str]:
-    return [f"-D{name}={value}" for name, value in kernel_layout.following().items()]
+def _constants(layout: Mapping[str, int]) -> list[str]:
+    return [f"-D{name}={value}" for name, value in layout.items()]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 
 from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel.btf import Btf
 
+_WIREGUARD = Path("/sys/kernel/btf/wireguard")
+_PRIVATE_ALIGNED_TO = 32  # NETDEV_ALIGN in linux/netdevice.h
 _X86_STACK_BYTES = 16384  # THREAD_SIZE in arch/x86/include/asm/page_64_types.h; twice that with KASAN
 
 
@@ -32,6 +35,23 @@ def following() -> Mapping[str, int]:
         "NAMESPACE_COOKIE": btf.offset("net", "net_cookie"),
         "TASK_START_TIME": btf.offset("task_struct", "start_time"),
         **_softirq(btf),
+    }
+
+
+@functools.cache
+def wireguard() -> Mapping[str, int]:
+    """Return the constants for following WireGuard, by the name of each macro.
+
+    RefusedError where the kernel does not describe its WireGuard: no BTF, or another one than is known.
+    """
+    kernel = Btf()
+    described = kernel if not _WIREGUARD.exists() else Btf(_WIREGUARD, base=kernel)  # or it is no module
+    private = -(-kernel.size("net_device") // _PRIVATE_ALIGNED_TO) * _PRIVATE_ALIGNED_TO  # netdev_priv()
+    return {
+        "SKB_DEV": kernel.offset("sk_buff", "dev"),
+        "NAMESPACE_COOKIE": kernel.offset("net", "net_cookie"),
+        "WIREGUARD_PORT": private + described.offset("wg_device", "incoming_port"),
+        "WIREGUARD_NAMESPACE": private + described.offset("wg_device", "creating_net"),
     }
 
 

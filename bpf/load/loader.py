@@ -15,9 +15,9 @@ class Loader(Protocol):
         """Load the program for one device and return its descriptor, which is the caller's.
 
         `state` and `device` are the folders of pins that its maps are taken from; `ethernet` says whether packets there
-        begin with an Ethernet header, or with IP. Where `state` has maps for following tunnels of other programs, the
-        program does that too; where not, nothing of it is in the code. RefusedError where something is missing, or the
-        verifier says no.
+        begin with an Ethernet header, or with IP. Where `state` has maps for following tunnels of other programs or of the
+        kernel, the program does that too; where not, nothing of it is in the code. RefusedError where something is
+        missing, or the verifier says no.
         """
         ...
 
@@ -25,6 +25,13 @@ class Loader(Protocol):
         """Load the program that notes what is read from TUN devices of one network namespace, which goes by its cookie.
 
         `state` is the namespace's folder of pins. Errors as those of `load`.
+        """
+        ...
+
+    def load_carry(self, state: Path, device: Path, namespace: int) -> int:
+        """Load the program that puts a packet's class into its hash, for one WireGuard device.
+
+        `state` and `device` as for `load`, `namespace` is the cookie of the network namespace. Errors as those of `load`.
         """
         ...
 

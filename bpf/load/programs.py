@@ -28,4 +28,7 @@ EGRESS = Program("egress.c", "qosctl_egress", ProgramKind.TC)
 TUN_READS = Program("tun_reads.c", "qosctl_tun_reads", ProgramKind.RAW_TRACEPOINT)
 """At the tracepoint that a read from a TUN device passes: notes which packets a program of others is about to send."""
 
+CARRY = Program("carry.c", "qosctl_carry", ProgramKind.TC)
+"""At the egress of a WireGuard device: puts a packet's class into its hash, which stays when it is encrypted."""
+
 TUN_READS_TRACEPOINT = "skb_copy_datagram_iovec"

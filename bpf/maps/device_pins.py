@@ -19,16 +19,20 @@ from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.kernel.syscall import ProgramInfo
 from qosctl.bpf.maps.counters import SHAPE, DeviceCounters
 from qosctl.bpf.maps.counters import read as read_counters
-from qosctl.bpf.maps.namespace_maps import folder
+from qosctl.bpf.maps.namespace_maps import FOLLOW, folder
 
 _CLSACT_IS_OURS = "clsact_is_ours"
 
 
 @dataclass(frozen=True)
 class DevicePins:
-    """The folder of one device, by interface index."""
+    """The folder of one device, by interface index.
+
+    `inner` where it is a tunnel's own device, which is followed: the program there is another one, behind ours that marks.
+    """
 
     path: Path
+    inner: bool = False
 
     @property
     def index(self) -> int:
@@ -147,20 +151,24 @@ def _program_id(pin: Path) -> int | None:
         return syscall.program_info(fd).id
 
 
-def pins_of(index: int) -> DevicePins:
+def pins_of(index: int, *, inner: bool = False) -> DevicePins:
     """Return the pins of a device of this namespace, there or not."""
-    return DevicePins(folder() / "devices" / str(index))
+    return DevicePins(_devices(inner) / str(index), inner)
 
 
-def pinned_devices() -> Iterator[DevicePins]:
+def _devices(inner: bool) -> Path:
+    return (folder() / FOLLOW if inner else folder()) / "devices"
+
+
+def pinned_devices(*, inner: bool = False) -> Iterator[DevicePins]:
     """Yield what is pinned in this namespace, by index."""
     try:
         if not bpffs.present(folder()):
             return
-        names = sorted(int(path.name) for path in (folder() / "devices").iterdir() if path.name.isdigit())
+        names = sorted(int(path.name) for path in _devices(inner).iterdir() if path.name.isdigit())
     except FileNotFoundError:
         return
     except PermissionError:
         raise bpffs.no_permission() from None
     for index in names:
-        yield pins_of(index)
+        yield pins_of(index, inner=inner)

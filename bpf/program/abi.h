@@ -122,8 +122,11 @@ struct follow_pattern {
 	__u64 name[2];
 	__u64 mask[2];
 	__u32 since; /* in ticks of the monotonic clock; 0: not in use */
-	__u32 reserved;
+	__u32 ways;  /* FOLLOW_BY_*, as bits: of the devices that were there when it was last looked at. For user space */
 };
+
+#define FOLLOW_BY_READS 1
+#define FOLLOW_BY_HASH 2
 
 #define FOLLOW_PATTERNS 32
 /* Packets read and not sent yet, a task; openconnect reads 32 at most before it sends. A power of two. */
@@ -190,6 +193,26 @@ struct follow_counters {
 	__u64 dtls;	   /* packets found in datagrams of this protocol */
 	__u64 openvpn;
 	__u64 beyond_window; /* datagrams that left soon after one of another DSCP, REPLAY_WINDOW numbers or more below */
+};
+
+/*
+ * Tunnels in the kernel, WireGuard: carried.h says how a packet's own hash tells its class.
+ */
+
+#define UDP_PORTS 65536
+/* In `port_of`, in place of a port: the device's UDP socket is in another network namespace. */
+#define PORT_ELSEWHERE UDP_PORTS
+/* Devices are told apart by the low bits of their index. */
+#define CARRIERS 65536
+/* As much of a flow's hash is kept. With the class it is the code; what is left of the 32 bits is the check. */
+#define CARRIED_FLOW_BITS 12
+#define CARRIED_CODES (DSCP_COUNT << CARRIED_FLOW_BITS)
+
+/* The one entry of `carried`. A port is a device's where both arrays say so. */
+struct carried {
+	__u32 device_at[UDP_PORTS];    /* the index of the device that was last seen with this port; 0: none */
+	__u32 port_of[CARRIERS];       /* the port that the device was last seen with; 0: none, or not followed any more */
+	__u16 given_at[CARRIED_CODES]; /* when a packet was last given this code, in ticks, the low bits; 0: never */
 };
 
 #endif

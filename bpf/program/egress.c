@@ -4,8 +4,8 @@
  * operator's policy say. Whatever is in doubt leaves as it was, under a counter that says why; always TC_ACT_UNSPEC, so
  * that everybody else's filters run after it.
  *
- * bcc.py hands over the maps (maps.h) and LINK_ETHERNET; and FOLLOWING where tunnels of others are marked, too. Where none
- * is followed, none of it is in the program.
+ * bcc.py hands over the maps (maps.h) and LINK_ETHERNET; and, where tunnels of others are marked, too, FOLLOWING for those of
+ * programs, CARRYING for those of the kernel. Where none is followed, none of it is in the program.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>

@@ -24,7 +24,9 @@ static __always_inline struct device_counters *counters_of_device(void)
 	__u32 only = 0;
 	return bpf_map_lookup_elem(MAP(COUNTERS_MAP), &only);
 }
+#endif
 
+#ifdef POLICY_MAP
 static __always_inline struct policy_entry *policy_for(__u32 bank, __u32 dscp)
 {
 	__u32 index = (bank & (POLICY_BANKS - 1)) * DSCP_COUNT + dscp;
@@ -74,6 +76,14 @@ static __always_inline struct read_queue *empty_queue(void)
 static __always_inline void put_queue(const void **task, struct read_queue *queue)
 {
 	bpf_map_update_elem(MAP(QUEUES_MAP), task, queue, BPF_ANY);
+}
+#endif
+
+#ifdef CARRIED_MAP
+static __always_inline struct carried *carried_now(void)
+{
+	__u32 only = 0;
+	return bpf_map_lookup_elem(MAP(CARRIED_MAP), &only);
 }
 #endif
 

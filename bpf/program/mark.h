@@ -16,6 +16,9 @@
 #ifdef FOLLOWING
 #include "follow.h"
 #endif
+#ifdef CARRYING
+#include "carried.h"
+#endif
 
 /* The class that the client of a flow of ours has noted for the record in this datagram; in `dscp` if the answer is PARSED. */
 static __always_inline enum outcome class_by_record(struct __sk_buff *skb, struct cursor *at, void *ring, __u32 *dscp)
@@ -104,6 +107,22 @@ static __always_inline enum outcome mark_followed(struct __sk_buff *skb, struct 
 }
 #endif
 
+#ifdef CARRYING
+/* The look at what is no datagram of a flow of ours, where tunnels of the kernel are followed. */
+static __always_inline enum outcome mark_carried(struct __sk_buff *skb, struct control *control, struct cursor *at,
+						 union flow_slot *key, struct dscp *outer)
+{
+	enum outcome result;
+	__u32 dscp;
+
+	result = class_by_hash(skb, at, key->source_port, &dscp);
+	if (result != PARSED)
+		return result;
+	return at->version == 4 ? apply_policy(skb, control, at, 4, dscp, outer)
+				: apply_policy(skb, control, at, 6, dscp, outer);
+}
+#endif
+
 /* `outer` is what the packet carries now, if the answer is OUTCOME_STAMPED or OUTCOME_UNCHANGED. */
 static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *control, struct dscp *outer)
 {
@@ -123,6 +142,10 @@ static __always_inline enum outcome mark(struct __sk_buff *skb, struct control *
 		if (result == PARSED)
 			result = mark_datagram(skb, control, &at, &key, 6, outer);
 	}
+#ifdef CARRYING
+	if (result == OUTCOME_NO_FLOW)
+		result = mark_carried(skb, control, &at, &key, outer);
+#endif
 #ifdef FOLLOWING
 	result = mark_followed(skb, control, &at, result, outer);
 #endif

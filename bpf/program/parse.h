@@ -76,7 +76,7 @@ struct cursor {
 
 static __always_inline const void *header(struct __sk_buff *skb, __u32 offset, void *copy, __u32 size)
 {
-#ifdef FOLLOWING
+#if defined(FOLLOWING) || defined(CARRYING)
 	/* Else the compiler keeps the addresses of these fields in a program of this length: the verifier wants them fresh. */
 	asm volatile("" : "+r"(skb));
 #endif

@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
     "detach": "take it off again",
     "passtos": "switch the copying of marks on or off, or ask",
     "policy": "show or change what becomes of each inner class",
-    "follow": "mark the outer packets of tunnels that other programs run",
+    "follow": "mark the outer packets of tunnels that others run",
     "unfollow": "leave them alone again",
     "connect": "open a DTLS tunnel whose records are marked",
     "unblock": "let out again what a tunnel that died has left blocked",

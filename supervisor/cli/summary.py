@@ -15,7 +15,7 @@ def glance(now: Status) -> str:
     attached = [device for device in now.devices if device.state is DeviceState.ATTACHED]
     if now.following.patterns and not now.following.running:
         again = " ".join(followed.pattern for followed in now.following.patterns)
-        return f"NOT MARKING what is followed: our program is gone (try: qosctl follow {again})"
+        return f"NOT MARKING what is followed: our program is not there (try: qosctl follow {again})"
     return _of_attached(now, attached)
 
 

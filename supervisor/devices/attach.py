@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qosctl.bpf.errors import NotAttachedError, RefusedError, kernel_errors
-from qosctl.bpf.kernel import bpffs, syscall
-from qosctl.bpf.kernel.descriptors import opened
+from qosctl.bpf.kernel import bpffs
 from qosctl.bpf.load.loader import LOADER, Loader
 from qosctl.bpf.maps.device_pins import DevicePins, pinned_devices, pins_of
-from qosctl.bpf.maps.following import follow_pins
 from qosctl.bpf.maps.namespace_maps import create_state, folder, open_state, release_state
 from qosctl.bpf.maps.policy import Policy
-from qosctl.supervisor.devices import hooks, interfaces, tun_reads
-from qosctl.supervisor.devices.hooks import Hook, HookKind
+from qosctl.supervisor.devices import hooks, inner_side, interfaces
+from qosctl.supervisor.devices.hooks import HookKind
 from qosctl.supervisor.devices.interfaces import Interface
 from qosctl.supervisor.process import interrupts
 
@@ -56,9 +54,10 @@ def attach(
         try:
             if not keep_switch:
                 _switch_off_if_first()
-            tun_reads.renew_outdated_maps()
+            plan = inner_side.plan()
+            inner_side.provide(plan)
             done = _attach_each(devices, hook, loader, obey_ctrl_c)
-            tun_reads.bring_up_to_date(loader)
+            inner_side.bring_up_to_date(plan, loader)
             return done
         finally:
             release_state()
@@ -109,7 +108,7 @@ def _reset() -> bool:
         with open_state() as state:
             state.control.passtos = False
             state.policy.write(Policy.identity())
-        follow_pins().remove()
+        inner_side.take_away()
     except RefusedError:
         return False
     return True
@@ -156,39 +155,8 @@ def _attach_one(device: Interface, kind: HookKind, loader: Loader) -> Attached:
 
 
 def _hook_up(device: Interface, kind: HookKind, pins: DevicePins, loader: Loader) -> Attached:
-    before = hooks.in_use(pins)
-    hook = before if before is not None and kind in (HookKind.AUTO, before.kind) else hooks.choose(kind, pins)
-    with opened(loader.load(folder(), pins.path, ethernet=device.ethernet)) as program:
-        change = "attached" if before is None else "replaced"
-        if _same_program(hook, pins, program):
-            change = "already"
-        else:
-            pins.announce_program(program)
-            hook.attach(program)
-        _confirm_what_is_attached(hook, pins)
-        for other in hooks.others(hook, pins):  # after ours stands: a packet may pass both, but never none
-            if other.attached() is not None:
-                other.detach()
-                change = "replaced"
-    return Attached(device.name, hook.kind, change)
-
-
-def _confirm_what_is_attached(hook: Hook, pins: DevicePins) -> None:
-    """Give the program at the hook its name; done each time, since an earlier attach may have been killed before."""
-    present = hook.attached()
-    if present is None:
-        raise RefusedError("the program was taken off again at once", "qosctl status")
-    pins.confirm_program(present)
-
-
-def _same_program(hook: Hook, pins: DevicePins, program: int) -> bool:
-    """Whether the program at the hook is the same; one that is not pinned is taken for another: it is replaced."""
-    present = hook.attached()
-    fd = None if present is None else pins.open_program(present)
-    if fd is None:
-        return False
-    with opened(fd):
-        return syscall.same_program(fd, program)
+    used, change = hooks.put(kind, pins, lambda: loader.load(folder(), pins.path, ethernet=device.ethernet))
+    return Attached(device.name, used.kind, change)
 
 
 def _forget_gone(name: str) -> None:
@@ -212,8 +180,5 @@ def _pinned(name: str) -> DevicePins:
 def _detach_one(pins: DevicePins) -> Detached:
     name = interfaces.name_of(pins.index)
     attached_as = pins.device_name()
-    for hook in (hooks.TcxHook(pins), hooks.ClsactHook(pins)):
-        if name is not None or hook.kind is HookKind.TCX:
-            hook.detach()
-    pins.remove()
+    hooks.take_off(pins, there=name is not None)
     return Detached(name or attached_as, gone=name is None)

@@ -9,7 +9,8 @@ from qosctl.bpf.errors import RefusedError
 from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
 from qosctl.dtls.transport.rtnetlink import conversation
 
-# Ahead of most people's filters; ours returns TC_ACT_UNSPEC, so theirs run all the same.
+# Ahead of most people's filters; ours return TC_ACT_UNSPEC, so theirs run all the same. The program that marks has this
+# one, and behind it comes the one of a tunnel's own device.
 PRIORITY = 2
 HANDLE = 0x715  # others leave it to the kernel, which counts from 1
 _NAME = "qosctl"
@@ -17,7 +18,6 @@ _NAME = "qosctl"
 _CLSACT_HANDLE = 0xFFFF0000  # linux/pkt_sched.h: TC_H_CLSACT
 _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS / TC_H_MIN_EGRESS)
 _ALL_PROTOCOLS = 0x0300  # ETH_P_ALL in network order
-_INFO = PRIORITY << 16 | _ALL_PROTOCOLS
 _BPF_ID = 11  # TCA_BPF_ID, linux/pkt_cls.h; pyroute2 does not decode it
 
 _ENOENT, _EEXIST, _EINVAL, _ENODEV = 2, 17, 22, 19
@@ -41,46 +41,48 @@ def ensure_qdisc(index: int) -> bool:
     return True
 
 
-def replace_filter(index: int, program_fd: int) -> None:
+def replace_filter(index: int, program_fd: int, priority: int = PRIORITY) -> None:
     """Put the program into our filter, atomically where there is one; RefusedError where our place is taken."""
     with conversation() as ip:
-        there = [entry for entry in _filters(ip, index, _EGRESS) if _in_our_place(entry)]
-        if not all(map(_is_ours, there)):
-            raise _taken()
+        there = [entry for entry in _filters(ip, index, _EGRESS) if _in_our_place(entry, priority)]
+        if not all(_is_ours(entry, priority) for entry in there):
+            raise _taken(priority)
         try:
             ip.tc(
                 "replace-filter" if there else "add-filter", "bpf", index, handle=HANDLE, fd=program_fd, name=_NAME,
-                parent=_EGRESS, prio=PRIORITY, direct_action=True,
+                parent=_EGRESS, prio=priority, direct_action=True,
             )  # fmt: skip
         except NetlinkError as error:
             if error.code == _EEXIST:  # one that came since we looked: to replace it would be to remove it
-                raise _taken() from error
+                raise _taken(priority) from error
             raise OSError(error.code, str(error)) from error
 
 
-def our_program(index: int) -> int | None:
+def our_program(index: int, priority: int = PRIORITY) -> int | None:
     """Return the id of the program in our filter, or None."""
     with conversation() as ip:
         for entry in _filters(ip, index, _EGRESS):
-            if _is_ours(entry):
+            if _is_ours(entry, priority):
                 return _program_id(entry.get_attr("TCA_OPTIONS"))
     return None
 
 
-def filters_ahead(index: int) -> list[str]:
-    """Describe the egress filters that run before ours: those of a lower priority number."""
+def filters_ahead(index: int, priority: int = PRIORITY) -> list[str]:
+    """Describe others' egress filters that run before ours: those of a lower priority number."""
     with conversation() as ip:
-        ahead = [entry for entry in _filters(ip, index, _EGRESS) if entry["info"] >> 16 < PRIORITY and entry["handle"]]
+        ahead = [entry for entry in _filters(ip, index, _EGRESS) if entry["info"] >> 16 < priority and entry["handle"]]
+    ahead = [entry for entry in ahead if not _is_ours(entry, PRIORITY)]
     return [f"filter of kind {entry.get_attr('TCA_KIND')}, priority {entry['info'] >> 16}" for entry in ahead]
 
 
-def delete_filter(index: int) -> None:
+def delete_filter(index: int, priority: int = PRIORITY) -> None:
     """Delete our filter; nothing there is fine."""
-    if our_program(index) is None:
+    if our_program(index, priority) is None:
         return
     with conversation() as ip:
         try:
-            ip.tc("del-filter", "bpf", index, handle=HANDLE, parent=_EGRESS, prio=PRIORITY, info=_INFO)
+            info = priority << 16 | _ALL_PROTOCOLS
+            ip.tc("del-filter", "bpf", index, handle=HANDLE, parent=_EGRESS, prio=priority, info=info)
         except NetlinkError as error:
             if error.code not in (_ENOENT, _EINVAL, _ENODEV):
                 raise OSError(error.code, str(error)) from error
@@ -94,19 +96,19 @@ def delete_qdisc_if_empty(index: int) -> None:
         ip.tc("del", "clsact", index)
 
 
-def _taken() -> RefusedError:
-    place = f"priority {PRIORITY}, handle {HANDLE:#x}"
+def _taken(priority: int) -> RefusedError:
+    place = f"priority {priority}, handle {HANDLE:#x}"
     return RefusedError(f"somebody else's egress filter has {place}", "tc filter show dev DEVICE egress")
 
 
-def _in_our_place(entry: Any) -> bool:
-    return bool(entry["handle"] == HANDLE and entry["info"] >> 16 == PRIORITY)
+def _in_our_place(entry: Any, priority: int) -> bool:
+    return bool(entry["handle"] == HANDLE and entry["info"] >> 16 == priority)
 
 
-def _is_ours(entry: Any) -> bool:
+def _is_ours(entry: Any, priority: int) -> bool:
     options = entry.get_attr("TCA_OPTIONS")
     named = options is not None and entry.get_attr("TCA_KIND") == "bpf" and options.get_attr("TCA_BPF_NAME") == _NAME
-    return named and _in_our_place(entry)
+    return named and _in_our_place(entry, priority)
 
 
 def _has_clsact(ip: IPRoute, index: int) -> bool:

@@ -1,8 +1,8 @@
 """Following tunnels that others run: the counterparts of `qosctl follow` and `qosctl unfollow`.
 
-Two programs do it together: one at a tracepoint notes what the tunnel's program reads from its TUN device (tun_reads.py),
-the one at the egress of each attached device finds the packet in the datagram that leaves. While nothing is followed,
-neither the first is loaded nor anything of this in the second. The pins are the state, as everywhere: marking goes on when
+Programs on two sides do it together: on the inner side (inner_side.py) one knows a packet's class before it is encrypted;
+the one at the egress of each attached device finds it again in the datagram that leaves. While nothing is followed, neither
+is the first loaded, nor is anything of this in the second. The pins are the state, as everywhere: marking goes on when
 every process of ours is dead, and what a killed command left is brought up to date by the next one, or by an attach.
 """
 
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from qosctl.bpf.errors import NotAttachedError, RefusedError, UsageError, kernel_errors
 from qosctl.bpf.kernel import bpffs
-from qosctl.bpf.load import kernel_layout
 from qosctl.bpf.load.loader import LOADER, Loader
 from qosctl.bpf.maps.following import ANY_REST, Reads, follow_pins, open_patterns
 from qosctl.bpf.maps.namespace_maps import create_state, folder, release_state
-from qosctl.supervisor.devices import attach, tun_reads
+from qosctl.supervisor.devices import attach, carriers, inner_side
+from qosctl.supervisor.devices.carriers import Carrier
 from qosctl.supervisor.devices.interfaces import NAME_BYTES_MAX
 from qosctl.supervisor.devices.tunnel_kinds import Device, devices, matching
 from qosctl.supervisor.process import interrupts
@@ -35,10 +35,14 @@ class Followed:
 
 @dataclass(frozen=True)
 class Following:
-    """All that is followed in this network namespace; `running` is whether the program at the tracepoint is there."""
+    """All that is followed in this network namespace.
+
+    `running` is whether all programs of the inner side are where they belong; `carriers` are the WireGuard devices.
+    """
 
     running: bool
     patterns: Sequence[Followed]
+    carriers: Sequence[Carrier] = ()
 
     @property
     def tunnels(self) -> Sequence[str]:
@@ -53,8 +57,9 @@ def follow(patterns: Sequence[str], *, to_come: bool = False, loader: Loader = L
     """Mark the outer packets of these tunnels of others; say of each whether that is new.
 
     A pattern is a device's name, or how names begin and a star. A device that is named must be there, and must be one that
-    can be followed, unless it may be `to_come`. All of them are looked at before anything is done. Raises UsageError,
-    RefusedError (the kernel has no BTF, or refuses), NoPermissionError.
+    can be followed, unless it may be `to_come`. All of them are looked at before anything is done. What is followed
+    besides is brought up to date; without patterns that is all. Raises UsageError, RefusedError (the kernel has no BTF, or
+    refuses), NoPermissionError.
     """
     for pattern in patterns:
         check_pattern(pattern)
@@ -64,7 +69,9 @@ def follow(patterns: Sequence[str], *, to_come: bool = False, loader: Loader = L
             _refuse(pattern, there)
     bpffs.ensure_mounted()
     with bpffs.locked(), interrupts.held(), kernel_errors("follow"):
-        kernel_layout.following()  # refuses before anything is done
+        if not patterns and not follow_pins().path.exists():
+            return []
+        inner_side.check(inner_side.plan(patterns))
         create_state()
         try:
             return _follow(patterns, loader)
@@ -117,24 +124,32 @@ def following() -> Following:
             return NOTHING_FOLLOWED
         there = devices() if reads else {}
         followed = [Followed(each, [there[name] for name in matching(each, there)], read) for each, read in reads.items()]
-        return Following(running=tun_reads.standing() is not None, patterns=followed)
+        return Following(running=not inner_side.lacking(), patterns=followed, carriers=carriers.carriers())
 
 
 def _follow(patterns: Sequence[str], loader: Loader) -> list[bool]:
     pins = follow_pins()
     first = not pins.path.exists()
+    before = inner_side.plan()
+    needed = inner_side.plan(patterns)
     pins.create()
-    tun_reads.renew_outdated_maps()
     try:
-        attach.bring_all_up_to_date(loader)
-        tun_reads.bring_up_to_date(loader)
         with open_patterns(pins) as opened:
             opened.check_room(patterns)
-            return [opened.add(pattern) for pattern in patterns]
+        inner_side.provide(needed)
+        attach.bring_all_up_to_date(loader)
+        inner_side.bring_up_to_date(needed, loader)
     except BaseException:
         if first:
             _give_up(loader)
+        else:
+            carriers.keep_only(before.carriers)
         raise
+    known, new = set(before.patterns), []
+    for pattern in patterns:
+        new.append(pattern not in known)
+        known.add(pattern)
+    return new
 
 
 def _unfollow(patterns: Sequence[str], loader: Loader) -> None:
@@ -144,10 +159,15 @@ def _unfollow(patterns: Sequence[str], loader: Loader) -> None:
         left = opened.all()
     if not left:
         _give_up(loader)
+        return
+    needed = inner_side.plan()
+    carriers.keep_only(needed.carriers)
+    if inner_side.provide(needed):
+        attach.bring_all_up_to_date(loader)
 
 
 def _give_up(loader: Loader) -> None:
-    follow_pins().remove()
+    inner_side.take_away()
     attach.bring_all_up_to_date(loader)
     release_state()
 

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from qosctl.bpf.errors import RefusedError
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.kernel.descriptors import opened
-from qosctl.bpf.maps.device_pins import DevicePins
+from qosctl.bpf.maps.device_pins import DevicePins, pins_of
 from qosctl.supervisor.devices import clsact
 
 
@@ -84,7 +85,7 @@ class TcxHook:
 
     def ahead(self) -> list[Foreign]:
         """Return the TCX programs before ours."""
-        return _tcx_until(self._pins.index, self.attached())
+        return _tcx_until(self._pins.index, self.attached(), self._marker())
 
     def attach(self, program_fd: int) -> None:
         """Update the link, or make one and pin it."""
@@ -94,7 +95,7 @@ class TcxHook:
                     syscall.link_update(link, program_fd)
                     return
         self._pins.link.unlink(missing_ok=True)
-        with opened(syscall.link_create_tcx_first(program_fd, self._pins.index)) as new:
+        with opened(self._new_link(program_fd)) as new:
             syscall.obj_pin(new, str(self._pins.link))
 
     def detach(self) -> None:
@@ -103,6 +104,16 @@ class TcxHook:
             if link is not None and syscall.link_info(link).ifindex:
                 syscall.link_detach(link)
         self._pins.link.unlink(missing_ok=True)
+
+    def _new_link(self, program_fd: int) -> int:
+        marker = self._marker()
+        if marker is None:
+            return syscall.link_create_tcx_first(program_fd, self._pins.index)
+        return syscall.link_create_tcx_after(program_fd, self._pins.index, marker)
+
+    def _marker(self) -> int | None:
+        """Return the id of our program that marks on the same device: an inner packet's class is read behind it."""
+        return TcxHook(pins_of(self._pins.index)).attached() if self._pins.inner else None
 
     @contextmanager
     def _link(self) -> Iterator[int | None]:
@@ -122,14 +133,15 @@ class ClsactHook:
 
     def __init__(self, pins: DevicePins) -> None:
         self._pins = pins
+        self._priority = clsact.PRIORITY + pins.inner
 
     def attached(self) -> int | None:
         """Return the id of the program in our filter."""
-        return clsact.our_program(self._pins.index)
+        return clsact.our_program(self._pins.index, self._priority)
 
     def ahead(self) -> list[Foreign]:
         """Return all TCX programs, which run before clsact, and the filters of a lower priority number."""
-        filters = [Foreign(HookKind.CLSACT, text) for text in clsact.filters_ahead(self._pins.index)]
+        filters = [Foreign(HookKind.CLSACT, text) for text in clsact.filters_ahead(self._pins.index, self._priority)]
         return _tcx_until(self._pins.index, None) + filters
 
     def attach(self, program_fd: int) -> None:
@@ -139,21 +151,22 @@ class ClsactHook:
             self._pins.note_clsact_is_ours()  # before it is: whoever is killed in between must not leave it behind
             if not clsact.ensure_qdisc(index):
                 self._pins.forget_clsact()
-        clsact.replace_filter(index, program_fd)
+        clsact.replace_filter(index, program_fd, self._priority)
 
     def detach(self) -> None:
         """Delete our filter; the qdisc too if we made it and nobody else uses it."""
-        clsact.delete_filter(self._pins.index)
+        clsact.delete_filter(self._pins.index, self._priority)
         if self._pins.clsact_is_ours:
             clsact.delete_qdisc_if_empty(self._pins.index)
             self._pins.forget_clsact()
 
 
-def _tcx_until(index: int, ours: int | None) -> list[Foreign]:
+def _tcx_until(index: int, ours: int | None, marker: int | None = None) -> list[Foreign]:
     if not TcxHook.supported(index):
         return []
     before = itertools.takewhile(lambda program: program != ours, syscall.tcx_programs(index))
-    return [Foreign(HookKind.TCX, f"program {program}{_program_name(program)}") for program in before]
+    others_programs = [program for program in before if program != marker]
+    return [Foreign(HookKind.TCX, f"program {program}{_program_name(program)}") for program in others_programs]
 
 
 def _program_name(program_id: int) -> str:
@@ -183,6 +196,54 @@ def in_use(pins: DevicePins) -> Hook | None:
 def others(hook: Hook, pins: DevicePins) -> list[Hook]:
     """Return the hooks of another kind than `hook`."""
     return [other for other in (make(pins) for make in _HOOKS) if other.kind is not hook.kind]
+
+
+def put(kind: HookKind, pins: DevicePins, load: Callable[[], int]) -> tuple[Hook, str]:
+    """Have what `load` loads at the device's hook; return the hook, and "attached", "replaced" or "already".
+
+    Each step can be the last: what a killed call left is completed by the next. RefusedError where the kernel says no.
+    """
+    before = in_use(pins)
+    hook = before if before is not None and kind in (HookKind.AUTO, before.kind) else choose(kind, pins)
+    with opened(load()) as program:
+        change = "attached" if before is None else "replaced"
+        if _same_program(hook, pins, program):
+            change = "already"
+        else:
+            pins.announce_program(program)
+            hook.attach(program)
+        _confirm_what_is_attached(hook, pins)
+        for other in others(hook, pins):  # after ours stands: a packet may pass both, but never none
+            if other.attached() is not None:
+                other.detach()
+                change = "replaced"
+    return hook, change
+
+
+def take_off(pins: DevicePins, *, there: bool) -> None:
+    """Take our program off the device, which may not be `there` any more, and forget its pins."""
+    for hook in (TcxHook(pins), ClsactHook(pins)):
+        if there or hook.kind is HookKind.TCX:
+            hook.detach()
+    pins.remove()
+
+
+def _confirm_what_is_attached(hook: Hook, pins: DevicePins) -> None:
+    """Give the program at the hook its name; done each time, since an earlier attach may have been killed before."""
+    present = hook.attached()
+    if present is None:
+        raise RefusedError("the program was taken off again at once", "qosctl status")
+    pins.confirm_program(present)
+
+
+def _same_program(hook: Hook, pins: DevicePins, program: int) -> bool:
+    """Whether the program at the hook is the same; one that is not pinned is taken for another: it is replaced."""
+    present = hook.attached()
+    fd = None if present is None else pins.open_program(present)
+    if fd is None:
+        return False
+    with opened(fd):
+        return syscall.same_program(fd, program)
 
 
 def choose(kind: HookKind, pins: DevicePins) -> Hook:

@@ -7,6 +7,7 @@ and what is read before that has seen enough is left alone.
 
 from __future__ import annotations
 
+from qosctl.bpf.abi import FollowWay
 from qosctl.bpf.kernel import netns, syscall
 from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.load.loader import Loader
@@ -25,20 +26,14 @@ def standing() -> int | None:
         return syscall.link_info(fd).program_id
 
 
-def renew_outdated_maps() -> None:
-    """Make the maps anew where they are not of this layout; what is followed stays. Callers hold the lock."""
-    pins = follow_pins()
-    if pins.path.exists() and not pins.are_of_this_layout():
-        _begin_anew(pins)
-
-
 def bring_up_to_date(loader: Loader) -> bool:
-    """Let the tracepoint have today's program where something is followed; say whether it did not. Callers hold the lock.
+    """Let the tracepoint have today's program where something is followed so; say whether it did not.
 
-    RefusedError where the kernel does not take it.
+    Callers hold the lock. RefusedError where the kernel does not take it.
     """
     pins = follow_pins()
-    if not pins.path.exists():
+    if FollowWay.READS not in pins.ways:
+        take_away()
         return False
     with opened(loader.load_tun_reads(folder(), netns.cookie())) as program:
         if _same_program(pins, program):
@@ -51,6 +46,13 @@ def bring_up_to_date(loader: Loader) -> bool:
             _begin_queues_anew(pins)
             syscall.obj_pin(link, str(pins.link))
     return True
+
+
+def take_away() -> None:
+    """Take the program away from the tracepoint; nothing there is fine."""
+    pins = follow_pins()
+    pins.link.unlink(missing_ok=True)
+    pins.program.unlink(missing_ok=True)
 
 
 def _begin_queues_anew(pins: FollowPins) -> None:
@@ -68,16 +70,3 @@ def _same_program(pins: FollowPins, program: int) -> bool:
         return False
     with opened(fd):
         return syscall.program_info(fd).id == standing_id and syscall.same_program(fd, program)
-
-
-def _begin_anew(pins: FollowPins) -> None:
-    try:
-        with open_patterns(pins) as patterns:
-            followed = list(patterns.all())
-    except (OSError, ValueError):
-        followed = []
-    pins.remove()
-    pins.create()
-    with open_patterns(pins) as patterns:
-        for pattern in followed:
-            patterns.add(pattern)

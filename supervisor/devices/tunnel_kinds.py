@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from qosctl.bpf.abi import FollowWay
 from qosctl.bpf.maps.following import ANY_REST
 from qosctl.dtls.transport.rtnetlink import conversation
 
+_CARRYING = "wireguard"
 _TUN, _TAP = 1, 2  # IFF_TUN and IFF_TAP, linux/if_tun.h
 _KERNEL_COPIES = {
     "vxlan": "ip link set DEV type vxlan tos inherit",
@@ -26,12 +28,21 @@ _KERNEL_COPIES = {
 
 @dataclass(frozen=True)
 class Device:
-    """A device of this network namespace. `refusal` says why it cannot be followed and `hint` what to do; "" if it can."""
+    """A device of this network namespace. `refusal` says why it cannot be followed and `hint` what to do; "" if it can.
+
+    `way` is how, where it can.
+    """
 
     name: str
+    index: int
     kind: str
     refusal: str
     hint: str = ""
+
+    @property
+    def way(self) -> FollowWay:
+        """How the class of what is inside comes outside."""
+        return FollowWay.HASH if self.kind == _CARRYING else FollowWay.READS
 
 
 def devices() -> Mapping[str, Device]:
@@ -39,6 +50,13 @@ def devices() -> Mapping[str, Device]:
     with conversation() as ip:
         links = list(ip.get_links())
     return {device.name: device for device in map(_device, links)}
+
+
+def of_the_kernel() -> Mapping[str, int]:
+    """Return the index of each WireGuard device, by name: the kernel looks at the others for us."""
+    with conversation() as ip:
+        links = list(ip.get_links(kind=_CARRYING))
+    return {os.fsdecode(link.get_attr("IFLA_IFNAME")): link["index"] for link in links}
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -49,20 +67,23 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def _device(link: Any) -> Device:
+    index: int = link["index"]
     name = os.fsdecode(link.get_attr("IFLA_IFNAME"))  # bytes where they are no UTF-8
     info = link.get_attr("IFLA_LINKINFO")
     kind = (info.get_attr("IFLA_INFO_KIND") if info is not None else None) or "none"
-    if kind == "tun":
-        return Device(name, kind, *_why_not_tun(info.get_attr("IFLA_INFO_DATA")))
     if kind in _KERNEL_COPIES:
         return Device(
-            name, kind, "the kernel itself copies the mark, when told to", _KERNEL_COPIES[kind].replace("DEV", name)
+            name, index, kind, "the kernel itself copies the mark, when told to", _KERNEL_COPIES[kind].replace("DEV", name)
         )
     if kind == "xfrm":
-        return Device(name, kind, "the kernel itself copies the mark of what IPsec carries", "ip xfrm state")
-    if kind in ("wireguard", "ovpn"):
-        return Device(name, kind, f"tunnels of kind {kind} cannot be followed yet: the kernel sends what is in them")
-    return Device(name, kind, "no tunnel", "ip -details link")
+        return Device(name, index, kind, "the kernel itself copies the mark of what IPsec carries", "ip xfrm state")
+    if kind == _CARRYING:
+        return Device(name, index, kind, "")
+    if kind == "tun":
+        return Device(name, index, kind, *_why_not_tun(info.get_attr("IFLA_INFO_DATA")))
+    if kind == "ovpn":
+        return Device(name, index, kind, f"tunnels of kind {kind} cannot be followed yet: the kernel sends what is in them")
+    return Device(name, index, kind, "no tunnel", "ip -details link")
 
 
 def _why_not_tun(data: Any) -> tuple[str, str]:

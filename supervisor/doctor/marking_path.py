@@ -14,6 +14,7 @@ from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.bpf.maps.counters import DeviceCounters
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.outcome import Fate, outcomes_of
+from qosctl.supervisor.devices.carriers import Carrier
 from qosctl.supervisor.devices.follow import Following
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
 from qosctl.supervisor.doctor import host_snapshot
@@ -154,8 +155,8 @@ def _followed(following: Following) -> Iterator[Finding]:
     patterns = " ".join(each.pattern for each in following.patterns)
     if patterns and not following.running:
         yield failed(
-            "followed", f"our program is not at the tracepoint of reads, though {patterns} shall be followed",
-            "tunnels of other programs are not marked", f"qosctl follow {patterns}",
+            "followed", f"our program is not where it belongs, though {patterns} shall be followed",
+            "tunnels of other programs, or some of them, are not marked", f"qosctl follow {patterns}",
         )  # fmt: skip
     elif patterns:
         names = ", ".join(following.tunnels)
@@ -163,6 +164,21 @@ def _followed(following: Following) -> Iterator[Finding]:
     for device in (device for each in following.patterns for device in each.devices if device.refusal):
         fix = device.hint or "qosctl status"
         yield warned("followed", f"{device.name} is not followed, though its name fits", device.refusal, fix)
+    for carrier in following.carriers:
+        yield from _carrier(carrier)
+
+
+def _carrier(carrier: Carrier) -> Iterator[Finding]:
+    if carrier.elsewhere:
+        yield warned(
+            "followed", f"{carrier.name} was made in another network namespace, where its packets leave",
+            "they are not marked here", "make it in this namespace: ip link add NAME type wireguard",
+        )  # fmt: skip
+    for foreign in carrier.ahead:
+        yield warned(
+            "followed", f"{carrier.name}: {foreign.description} runs before ours",
+            "if it ends the chain, the class of what is inside is not known", f"bpftool net show dev {carrier.name}",
+        )  # fmt: skip
 
 
 def _counters(seen: Observation) -> Iterator[Finding]:

@@ -39,8 +39,7 @@ def _attach(request: dict[str, Any]) -> dict[str, str]:
 
 
 def _follow(request: dict[str, Any]) -> dict[str, str]:
-    if request["follow"]:
-        follow(request["follow"], to_come=True)
+    follow(request["follow"], to_come=True)
     for pattern in request["unfollow"]:
         with suppress(NotAttachedError):  # somebody has been faster
             unfollow([pattern])

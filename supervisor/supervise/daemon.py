@@ -223,7 +223,8 @@ class Supervisor:
             self._refusals.tried(_task(request), now)
             return
         self._refusals.forget(_task(request))
-        self._say(Severity.NOTICE, f"following {', '.join(request.wanted) or 'nothing'}, as configured")
+        what = f"following {', '.join(request.wanted) or 'nothing'}, as configured"
+        self._say(Severity.NOTICE, what if self.config.follow is not None else "what is followed is up to date")
 
     def _end_attaching(self) -> None:
         if self._attaching is not None:

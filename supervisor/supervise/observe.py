@@ -6,13 +6,14 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from qosctl.bpf.abi import FollowWay
 from qosctl.bpf.errors import RefusedError, kernel_errors
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.kernel.descriptors import opened
 from qosctl.bpf.maps.device_pins import DevicePins, pinned_devices
 from qosctl.bpf.maps.following import follow_pins, open_patterns
 from qosctl.bpf.maps.namespace_maps import folder
-from qosctl.supervisor.devices import hooks, interfaces, tun_reads
+from qosctl.supervisor.devices import hooks, inner_side, interfaces, tun_reads
 from qosctl.supervisor.supervise.reconcile import Link, Observed, Pinned
 
 
@@ -29,6 +30,7 @@ def observe(wanted: Callable[[str], bool]) -> Observed:
             pinned={pins.index: _pinned(pins, pins.index in names) for pins in pinned_devices()},
             maps=_id_of(folder() / "control"),
             followed=_followed(),
+            unserved=_unserved(),
         )
 
 
@@ -52,9 +54,19 @@ def _pinned(pins: DevicePins, there: bool) -> Pinned:
 def _followed() -> frozenset[str]:
     try:
         with open_patterns(follow_pins()) as patterns:
-            return frozenset(patterns.all()) if tun_reads.standing() is not None else frozenset()
+            whole = FollowWay.READS not in follow_pins().ways or tun_reads.standing() is not None
+            return frozenset(patterns.all()) if whole else frozenset()
     except FileNotFoundError:
         return frozenset()
+
+
+def _unserved() -> frozenset[int]:
+    try:
+        with open_patterns(follow_pins()) as patterns:
+            followed = patterns.all()
+    except FileNotFoundError:
+        return frozenset()
+    return inner_side.unserved(followed)
 
 
 def _id_of(pin: Path) -> int | None:

@@ -40,7 +40,8 @@ class Observed:
     """The current state. By interface index: `names` of all links, `links` that are wanted, `pinned` that were attached.
 
     `maps` tells this namespace's maps from others made later; None where there are none. `followed` are the names and
-    patterns of tunnels of other programs, none of them where our program is not at the tracepoint.
+    patterns of tunnels of other programs, none of them where our program is not at the tracepoint. `unserved` are WireGuard
+    devices, by index, that have come or have another name since they were looked at, or that are gone.
     """
 
     names: Mapping[int, str]
@@ -48,6 +49,7 @@ class Observed:
     pinned: Mapping[int, Pinned]
     maps: int | None
     followed: frozenset[str] = frozenset()
+    unserved: frozenset[int] = frozenset()
 
     @property
     def gone(self) -> list[int]:
@@ -180,7 +182,7 @@ class DropPins:
 
 @dataclass(frozen=True)
 class Follow:
-    """Follow all of `wanted` and none of `dropped`, in a process of its own."""
+    """Follow all of `wanted` and none of `dropped`, in a process of its own, and bring all that is followed up to date."""
 
     wanted: tuple[str, ...]
     dropped: tuple[str, ...]
@@ -234,8 +236,7 @@ def _for_gone(observed: Observed, memory: Memory, now: float) -> Iterator[Action
 
 
 def _for_followed(config: Config, observed: Observed, memory: Memory) -> Iterator[Action]:
-    if config.follow is None:
-        return
-    dropped = memory.followed & observed.followed - set(config.follow)
-    if dropped or not observed.followed.issuperset(config.follow):
-        yield Follow(config.follow, tuple(sorted(dropped)))
+    wanted = config.follow or ()
+    dropped = memory.followed & observed.followed - set(wanted) if config.follow is not None else frozenset()
+    if dropped or observed.unserved or not observed.followed.issuperset(wanted):
+        yield Follow(wanted, tuple(sorted(dropped)))

@@ -37,7 +37,7 @@ FLOW6 = FlowKey((packets.CLIENT6, packets.CLIENT_PORT), (packets.SERVER6, packet
 
 # struct __sk_buff: the fields that a test run takes or gives back, by offset.
 _SK_BUFF_BYTES = 192
-_PRIORITY_AT, _WIRE_LEN_AT, _GSO_SEGS_AT, _GSO_SIZE_AT = 32, 160, 164, 176
+_MARK_AT, _PRIORITY_AT, _WIRE_LEN_AT, _GSO_SEGS_AT, _GSO_SIZE_AT = 8, 32, 160, 164, 176
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,12 @@ class Kernel:
         return Ran(run.verdict, run.packet, outcome, segments, priority, after)
 
 
-def sk_buff(*, gso_size: int = 0, gso_segs: int = 0, wire_len: int = 0, priority: int = 0) -> bytes:
+def sk_buff(*, gso_size: int = 0, gso_segs: int = 0, wire_len: int = 0, priority: int = 0, mark: int = 0) -> bytes:
     """struct __sk_buff with these fields set."""
     context = bytearray(_SK_BUFF_BYTES)
     for at, value in (
-        (_PRIORITY_AT, priority), (_WIRE_LEN_AT, wire_len), (_GSO_SEGS_AT, gso_segs), (_GSO_SIZE_AT, gso_size),
+        (_MARK_AT, mark), (_PRIORITY_AT, priority), (_WIRE_LEN_AT, wire_len), (_GSO_SEGS_AT, gso_segs),
+        (_GSO_SIZE_AT, gso_size),
     ):  # fmt: skip
         struct.pack_into("=I", context, at, value)
     return bytes(context)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from qosctl.bpf.abi import FollowWay
 from qosctl.bpf.dscp import EF, Dscp
 from qosctl.bpf.kernel import netns, syscall
 from qosctl.bpf.load.loader import LOADER
@@ -159,6 +160,7 @@ def tun_program() -> Iterator[TunProgram]:
         loaded = stack.enter_context(kernel())
         pins = follow_pins()
         pins.create()
+        pins.provide(FollowWay.READS)
         following = LOADER.load(folder(), pins_of(1).path, ethernet=True)
         stack.callback(os.close, following)
         reads = LOADER.load_tun_reads(folder(), netns.cookie())

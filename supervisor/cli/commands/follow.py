@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TextIO
 
+from qosctl.bpf.abi import FollowWay
 from qosctl.bpf.maps.following import ANY_REST
 from qosctl.bpf.printable import one_line
 from qosctl.supervisor.devices.follow import Followed, follow, following
@@ -35,12 +36,24 @@ def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
             if device.refusal:
                 hint = f" (try: {device.hint})" if device.hint else ""
                 Log(sys.stderr, os.environ).warning(f"{device.name}: not followed: {device.refusal}{hint}")
+    if any(pattern.endswith(ANY_REST) and _may_be_wireguard(now.get(pattern)) for pattern in arguments.device):
+        print(
+            "WireGuard devices to come are followed while `qosctl supervise` runs, or once this command is repeated",
+            file=out,
+        )
     present = status()
     if not present.devices:
         print("nothing is attached: nothing is marked until `qosctl attach IFACE`, where the outer packets leave", file=out)
     elif not present.passtos:
         print("passtos is off: nothing is marked until `qosctl passtos on`", file=out)
     return Exit.FINE
+
+
+def _may_be_wireguard(followed: Followed | None) -> bool:
+    """Of devices that come later, TUNs alone are followed with no process of ours about."""
+    return followed is not None and (
+        not followed.devices or any(device.way is FollowWay.HASH for device in followed.devices)
+    )
 
 
 def _by_now(followed: Followed | None) -> str:

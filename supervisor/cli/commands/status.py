@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TextIO
 
+from qosctl.bpf.abi import FollowWay
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.printable import one_line
 from qosctl.bpf.read_count import ReadCount
 from qosctl.supervisor.cli.summary import glance
+from qosctl.supervisor.devices.carriers import Carrier
 from qosctl.supervisor.devices.follow import Followed
+from qosctl.supervisor.devices.hooks import Foreign
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.json_documents import Json, counters_json, document, write_json
@@ -53,6 +57,7 @@ def _json(now: Status) -> Json:
         following={
             "running": now.following.running,
             "patterns": [_followed_json(followed) for followed in now.following.patterns],
+            "carriers": [_carrier_json(carrier) for carrier in now.following.carriers],
         },
     )
 
@@ -67,6 +72,21 @@ def _followed_json(followed: Followed) -> Json:
     }
 
 
+def _carrier_json(carrier: Carrier) -> Json:
+    return {
+        "device": carrier.name,
+        "ifindex": carrier.index,
+        "port": carrier.port,
+        "elsewhere": carrier.elsewhere,
+        "packets": carrier.packets,
+        "ahead": _ahead_json(carrier.ahead),
+    }
+
+
+def _ahead_json(ahead: Sequence[Foreign]) -> list[Json]:
+    return [{"hook": foreign.where.value, "description": foreign.description} for foreign in ahead]
+
+
 def _device_json(device: DeviceStatus) -> Json:
     program = device.program
     return {
@@ -75,7 +95,7 @@ def _device_json(device: DeviceStatus) -> Json:
         "state": device.state.value,
         "hook": device.hook.value if device.hook else None,
         "program": {"id": program.id, "tag": program.tag} if program else None,
-        "ahead": [{"hook": foreign.where.value, "description": foreign.description} for foreign in device.ahead],
+        "ahead": _ahead_json(device.ahead),
         **counters_json(device.counters),
     }
 
@@ -84,7 +104,7 @@ def _print(now: Status, out: TextIO) -> None:
     if not now.devices:
         print("nothing is attached (try: qosctl attach IFACE)", file=out)
         for followed in now.following.patterns:
-            _print_followed(followed, out)
+            _print_followed(followed, now.following.carriers, out)
         return
     print(one_line(glance(now)), file=out)
     alive = sum(flow.alive for flow in now.flows)
@@ -95,18 +115,42 @@ def _print(now: Status, out: TextIO) -> None:
         _print_device(device, out)
     for followed in now.following.patterns:
         print(file=out)
-        _print_followed(followed, out)
+        _print_followed(followed, now.following.carriers, out)
 
 
-def _print_followed(followed: Followed, out: TextIO) -> None:
+def _print_followed(followed: Followed, carriers: Sequence[Carrier], out: TextIO) -> None:
     names = [device.name for device in followed.devices if not device.refusal]
     print(one_line(f"following {followed.pattern}: {', '.join(names) or 'no such device now'}"), file=out)
     for device in followed.devices:
         if device.refusal:
             print(one_line(f"    {device.name}: not followed: {device.refusal}"), file=out)
+    known = {carrier.name: carrier for carrier in carriers}
+    for device in (each for each in followed.devices if each.way is FollowWay.HASH):
+        _print_carrier(device.name, known.get(device.name), out)
+    reads_tuns = not followed.devices or any(device.way is FollowWay.READS for device in followed.devices)
     for count in ReadCount:
-        if followed.reads[count] or count is ReadCount.PACKETS:
+        if followed.reads[count] or (count is ReadCount.PACKETS and reads_tuns):
             print(f"    {count.word:<18}{followed.reads[count]:>14,}", file=out)
+
+
+def _print_carrier(name: str, carrier: Carrier | None, out: TextIO) -> None:
+    if carrier is None:
+        said = "our program does not stand there (try: qosctl follow again, or qosctl supervise)"
+    elif carrier.elsewhere:
+        said = "was made in another network namespace, and its packets leave there: not marked here"
+    elif carrier.port is None:
+        said = "no packet has gone into it while passtos was on"
+    else:
+        said = f"sends from port {carrier.port}, {carrier.packets:,} packets have gone into it"
+    print(one_line(f"    {name}: {said}"), file=out)
+    if carrier is not None:
+        _print_ahead(carrier.ahead, out)
+
+
+def _print_ahead(ahead: Sequence[Foreign], out: TextIO) -> None:
+    for foreign in ahead:
+        said = f"runs before us: {foreign.description}, {foreign.where.value}; if it ends the chain we see nothing"
+        print(f"    {one_line(said)}", file=out)
 
 
 def _print_device(device: DeviceStatus, out: TextIO) -> None:
@@ -117,9 +161,7 @@ def _print_device(device: DeviceStatus, out: TextIO) -> None:
             device.state, f"not attached any more (try: qosctl attach {device.name})"
         )
     print(one_line(f"{device.name}: {where}"), file=out)
-    for foreign in device.ahead:
-        ahead = f"runs before us: {foreign.description}, {foreign.where.value}; if it ends the chain we see nothing"
-        print(f"    {one_line(ahead)}", file=out)
+    _print_ahead(device.ahead, out)
     outcomes = {o.label: n for o, n in device.counters.outcomes.items() if n}
     for label, count in sorted(outcomes.items(), key=lambda item: -item[1]):
         print(f"    {label:<18}{count:>14,}", file=out)

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 from qosctl.bpf import abi
-from qosctl.bpf.abi import FlowState, PolicyAction
+from qosctl.bpf.abi import FlowState, FollowWay, PolicyAction
 from qosctl.bpf.dscp import DSCP_COUNT
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.load.bcc import SOURCES, BccLoader
@@ -35,12 +35,13 @@ STRUCTS = {
         ("source", "destination", "source_port", "destination_port", "state"),
     ),
     "struct policy_entry": (abi.POLICY_ENTRY, ("action", "outer_dscp", "set_priority", "reserved", "priority")),
-    "struct follow_pattern": (abi.FOLLOW_PATTERN, ("name[0]", "name[1]", "mask[0]", "mask[1]", "since", "reserved")),
+    "struct follow_pattern": (abi.FOLLOW_PATTERN, ("name[0]", "name[1]", "mask[0]", "mask[1]", "since", "ways")),
     "struct follow_counters": (
         abi.FOLLOW_COUNTERS,
         ("reads", "batches", "forgotten", "passed_over", "dtls", "openvpn", "beyond_window"),
     ),
     "struct sent_packet": (struct.Struct("=II"), ("session", "when_and_dscp")),
+    "struct carried": (abi.CARRIED, ("device_at", "port_of", "given_at")),
     "struct read_packet": (struct.Struct("=IHBB"), ("length", "tick", "dscp", "reserved")),
     "struct read_queue": (abi.READ_QUEUE, (*_QUEUE_FIELDS, *_SENT_BEFORE, *_PACKETS)),
     "struct class_counter": (struct.Struct("=QQ"), ("packets", "bytes")),
@@ -72,10 +73,16 @@ def expectations() -> dict[str, int]:
         "QUEUE_ENTRIES": abi.QUEUE_ENTRIES,
         "QUEUES": abi.QUEUES,
         "REPLAY_WINDOW": abi.REPLAY_WINDOW,
+        "UDP_PORTS": abi.UDP_PORTS,
+        "PORT_ELSEWHERE": abi.PORT_ELSEWHERE,
+        "CARRIERS": abi.CARRIERS,
+        "CARRIED_FLOW_BITS": abi.CARRIED_FLOW_BITS,
+        "CARRIED_CODES": abi.CARRIED_CODES,
         "sizeof(__u64)": abi.WORD.size,
     }
     wanted |= {f"OUTCOME_{outcome.name}": outcome.value for outcome in Outcome}
     wanted |= {f"FLOW_{state.name}": state.value for state in FlowState}
+    wanted |= {f"FOLLOW_BY_{way.name}": way.value for way in FollowWay}
     wanted |= {f"POLICY_{action.name}": action.value for action in PolicyAction}
     for name, (packed, fields) in STRUCTS.items():
         wanted[f"sizeof({name})"] = packed.size

@@ -38,6 +38,9 @@ class InTurn:
     def load_tun_reads(self, state: Path, namespace: int) -> int:
         raise AssertionError(f"nothing is followed here: {state}, {namespace}")
 
+    def load_carry(self, state: Path, device: Path, namespace: int) -> int:
+        raise AssertionError(f"nothing is followed here: {state}, {device}, {namespace}")
+
 
 @contextmanager
 def versions_in_turn(stand: Stand) -> Iterator[Loader]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +26,9 @@ from qosctl.supervisor.doctor import marking_path
 from qosctl.supervisor.doctor.finding import Finding, Level
 
 from tests.lab import Namespace
+from tests.lab.carrier_program import tuns_are_carriers
 from tests.lab.packets import record
+from tests.lab.tun_program import TunDevice
 from tests.lab.wire import ADDRESSES, FAR, NEAR, Stand, Tunnel, foreign_program
 from tests.supervisor.doctor.looking import bad, causes, look_at, one
 
@@ -207,7 +210,7 @@ def test_a_program_ahead_that_ends_the_chain(stand: Stand, monkeypatch: pytest.M
     assert "program" in one(found, "seen").means
 
 
-@causes("followed", "our program is not at the tracepoint of reads")
+@causes("followed", "our program is not where it belongs")
 @causes("followed", " is not followed, though its name fits")
 def test_what_is_followed_and_what_is_not(stand: Stand) -> None:
     for name, mode in (("tun7", "tun"), ("tap7", "tap")):
@@ -223,3 +226,23 @@ def test_what_is_followed_and_what_is_not(stand: Stand) -> None:
     follow_pins().link.unlink()
     found = look_at(finding for finding in look() if finding.check == "followed")
     assert (found[0].level, found[0].fix) == (Level.FAIL, "qosctl follow t*")
+
+
+@causes("followed", " was made in another network namespace, where its packets leave")
+@causes("followed", " runs before ours")
+@pytest.mark.usefixtures("stand")
+def test_a_carrier_that_is_not_heard_here() -> None:
+    """A WireGuard device whose socket is elsewhere, and on which somebody else's program comes first."""
+    with tuns_are_carriers(namespace_at=8), contextlib.closing(TunDevice("wg0", 0)) as device:
+        attach([NEAR])
+        set_passtos(True)
+        follow(["wg0"])
+        device.take(100)
+        program = foreign_program(7)
+        link = syscall.link_create_tcx_first(program, socket.if_nametoindex("wg0"))
+        found = look_at(finding for finding in look() if finding.check == "followed")
+        os.close(link)
+        os.close(program)
+    assert [finding.level for finding in found] == [Level.PASS, Level.WARN, Level.WARN]
+    assert found[1].seen.startswith("wg0 was made in another network namespace")
+    assert found[2].seen.startswith("wg0: program ")

@@ -55,6 +55,32 @@ def test_fields_are_found_through_unnamed_unions_typedefs_and_bit_fields(tmp_pat
     assert (btf.has("thing", "c"), btf.has("thing", "net"), btf.has("nothing", "a")) == (True, False, False)
 
 
+def made_module(tmp_path: Path, base: bytes) -> Path:
+    """struct private { thing t; int n; }; its types and strings go on where those of the kernel end."""
+    kernels_names: int = struct.unpack_from("=HBBIIIII", base)[-1]
+    names = b"private\0t\0n\0"
+
+    def name(text: str) -> int:
+        return kernels_names + names.index(text.encode() + b"\0")
+
+    members = struct.pack("=IIIIII", name("t"), 6, 0, name("n"), 1, 256)
+    types = struct.pack("=III", name("private"), STRUCT << 24 | 2, 40) + members
+    path = tmp_path / "module"
+    path.write_bytes(struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names)
+    return path
+
+
+def test_a_module_s_description_goes_on_where_the_kernel_s_ends(tmp_path: Path) -> None:
+    kernel = made(tmp_path)
+    btf = Btf(made_module(tmp_path, kernel.read_bytes()), base=Btf(kernel))
+    assert (btf.offset("private", "n"), btf.size("private")) == (32, 40)
+    assert btf.offset("private", "t", "w", "net") == 24
+    with pytest.raises(RefusedError, match=r"knows no private\.w"):
+        btf.offset("private", "w")
+    with pytest.raises(RefusedError, match="knows no nothing"):
+        btf.size("nothing")
+
+
 @pytest.mark.parametrize("fields", [("x",), ("a", "x"), ("w", "x")])
 def test_what_is_not_there_is_refused(tmp_path: Path, fields: tuple[str, ...]) -> None:
     with pytest.raises(RefusedError, match=f"knows no thing.{'.'.join(fields)}"):

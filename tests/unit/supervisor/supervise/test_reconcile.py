@@ -59,6 +59,10 @@ TABLE: dict[str, tuple[Config, Observed, Memory, list[Action]]] = {
         Config(), followed("tun0"), Memory(followed=frozenset({"tun0"})), []),
     "followed until now, and not in the configuration any more": (
         Config(follow=()), followed("tun0", "by-hand"), Memory(followed=frozenset({"tun0"})), [Follow((), ("tun0",))]),
+    "a WireGuard device has come, and is followed by hand": (
+        Config(), replace(followed("wg*"), unserved=frozenset({7})), Memory(), [Follow((), ())]),
+    "a WireGuard device has come, and is followed as configured": (
+        Config(follow=("wg*",)), replace(followed("wg*"), unserved=frozenset({7})), Memory(), [Follow(("wg*",), ())]),
     "nothing is wanted": (Config(), so({7: "eth0"}, {}, Config()), Memory(), []),
     "a wanted device": (WANTS_ETH, so({7: "eth0"}, {}), Memory(), [Attach(7, "eth0", AUTO, True)]),
     "one that was attached before this supervisor began may be of an older version": (
