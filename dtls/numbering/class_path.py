@@ -103,6 +103,11 @@ class ClassPath:
         """Whether its records take numbers behind the newest."""
         return self.overtaking.state is State.BEHIND
 
+    @property
+    def probes_low(self) -> bool:
+        """Whether its probes take numbers behind the newest: its records do, or it learns whether they may."""
+        return self.behind or self.overtaking.state is State.LEARNING
+
     def less_urgent_than(self, other: ClassPath) -> bool:
         """Tell whether the other class goes first where not all can."""
         return rank(self.dscp) > rank(other.dscp)

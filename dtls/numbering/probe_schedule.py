@@ -8,6 +8,7 @@
                                        overtakes; every 50 ms while it is silent
     numbers that changed places        every second
     no echo for long, or many classes  every second
+    of all classes together            1,500 a second, at the most
 
 Nobody is woken for a probe: it rides with the next packets, and but for those with low numbers with one of its own class,
 so that it moves the receiver's window no further than that packet does.
@@ -44,6 +45,9 @@ ALONE_S, WATCH_S, QUEUED_S, SILENT_S, LEARNING_S, SELDOM_S = 0.1, 0.05, 0.02, 0.
 FIRST_SELDOM_S, MOST_SELDOM_S = 10.0, 600.0
 LOOK_S = 0.005
 """Nothing is decided anew more often than this, unless LEAST_NUMBERS have been sent."""
+MOST_PER_S, MOST_AT_ONCE_S = 1500, 0.04
+"""Probes a second at the most, of all classes together, and for how long of that they may come at once: sixty in a burst.
+From some 20,000 records a second of mixed classes on, one for each PROBE_EVERY would cost the client more than they do."""
 QUEUE_ROUND_TRIPS = 1.5
 """What has not come back after so many round trips is late or lost."""
 MUTE_AFTER, MUTE_S = 16, 3.0
@@ -69,6 +73,7 @@ class ProbeSchedule:
         self.window = window
         self._look_at = -inf
         self._look_number = 0.0
+        self._spent_until = -inf  # by when the probes so far would have been sent at MOST_PER_S
         self._awaited = frozenset[Dscp]()
         self._low_probe = 0  # the newest number at the last low-numbered probe
         self._unheard = 0
@@ -79,11 +84,13 @@ class ProbeSchedule:
 
     def waits(self, now: float, newest: int) -> bool:
         """Tell cheaply that there is nothing to probe yet, whatever is sent next."""
-        return now < self._look_at and newest < self._look_number and not self._awaited
+        return self._too_many(now) or (now < self._look_at and newest < self._look_number and not self._awaited)
 
     def passes(self, now: float, newest: int, present: Collection[Dscp]) -> bool:
         """Tell cheaply that there is nothing to probe before packets of these classes."""
-        return now < self._look_at and newest < self._look_number and self._awaited.isdisjoint(present)
+        return self._too_many(now) or (
+            now < self._look_at and newest < self._look_number and self._awaited.isdisjoint(present)
+        )
 
     def hurry(self) -> None:
         """Look again at the next occasion: a class has begun to send."""
@@ -91,6 +98,7 @@ class ProbeSchedule:
 
     def probed(self, path: ClassPath, now: float, newest: int) -> None:
         """Note a probe."""
+        self._spent_until = max(self._spent_until, now) + 1 / MOST_PER_S
         path.probed_at, path.probed_newest = now, newest
         if path.behind:
             self._low_probe = newest
@@ -110,7 +118,15 @@ class ProbeSchedule:
         """Return the classes that are due, the longest waiting first. `present` are those of the next packets."""
         lately = [path for path in self._paths if now - path.carried_at <= LATELY_S or path.dscp in present]
         pace = self._pace(lately, now, present)
-        due = [path for path in lately if self._due(path, lately, pace, now, newest, present)]
+        due = [
+            path
+            for path in lately
+            if (
+                self._low_due(path, lately, now, newest, present)
+                if path.probes_low and pace.seconds < SELDOM_S
+                else _new_due(path, pace, now, newest, present)
+            )
+        ]
         return sorted(due, key=lambda path: path.probed_at)
 
     def rest(self, now: float, newest: int) -> None:
@@ -129,35 +145,37 @@ class ProbeSchedule:
             self.seldom_until = now + self._seldom
             self._seldom = min(MOST_SELDOM_S, 2 * self._seldom)
 
+    def _too_many(self, now: float) -> bool:
+        return self._spent_until - now > MOST_AT_ONCE_S
+
     def _pace(self, lately: list[ClassPath], now: float, present: Collection[Dscp]) -> Pace:
         if len(lately) > CLASSES_MAX or self.mute(now) or now < self.seldom_until:
             return Pace(SELDOM_S)
         sending = [path for path in lately if now - path.carried_at <= SENDING_S or path.dscp in present]
-        queued = any(path.queued for path in lately) or self._late(lately)
         if any(path.overtaking.state is State.LEARNING or (path.behind and path in sending) for path in lately):
             return Pace(0.0, least=PROBE_EVERY)
+        late = self._late(lately)
+        queued = late or any(path.queued for path in lately)
         if len(lately) == 1:
             return Pace(QUEUED_S if queued else ALONE_S)
-        if len(sending) > 1 and self._late(lately):
+        if len(sending) > 1 and late:
             return Pace(0.0)
         return Pace(QUEUED_S if queued else WATCH_S, self.window)
 
-    def _due(  # noqa: PLR0913, PLR0917  (what the choice depends on)
-        self, path: ClassPath, lately: list[ClassPath], pace: Pace, now: float, newest: int, present: Collection[Dscp]
+    def _low_due(
+        self, path: ClassPath, lately: list[ClassPath], now: float, newest: int, present: Collection[Dscp]
     ) -> bool:
+        """Tell whether a class that takes low numbers, or learns to, is due."""
+        others = [each for each in lately if not each.probes_low]
+        if not any(now - each.carried_at <= SENDING_S for each in others):
+            return False
         since, elapsed = newest - path.probed_newest, now - path.probed_at
-        state = path.overtaking.state
-        if state in {State.LEARNING, State.BEHIND} and pace.seconds < SELDOM_S:
-            others = [each for each in lately if each.overtaking.state in {State.NEWEST, State.DISTRUSTED}]
-            if not any(now - each.carried_at <= SENDING_S for each in others):
-                return False
-            if state is State.LEARNING:
-                return since >= LEAST_NUMBERS and elapsed >= LEARNING_S
-            if now - path.carried_at > SENDING_S and path.dscp not in present:
-                return since >= LEAST_NUMBERS and elapsed >= SILENT_S
-            stale = all(newest - each.heard_newest >= STALE for each in others)
-            return newest - self._low_probe >= (STALE_PROBE_EVERY if stale else LOW_PROBE_EVERY)
-        return path.dscp in present and since >= pace.least and (elapsed >= pace.seconds or since >= pace.numbers)
+        if not path.behind:
+            return since >= LEAST_NUMBERS and elapsed >= LEARNING_S
+        if now - path.carried_at > SENDING_S and path.dscp not in present:
+            return since >= LEAST_NUMBERS and elapsed >= SILENT_S
+        stale = all(newest - each.heard_newest >= STALE for each in others)
+        return newest - self._low_probe >= (STALE_PROBE_EVERY if stale else LOW_PROBE_EVERY)
 
     def _late(self, lately: list[ClassPath]) -> bool:
         """Tell whether a probe has been out for longer than an empty path takes, while a window's numbers were sent."""
@@ -167,3 +185,11 @@ class ProbeSchedule:
             for path in lately
             if path.unanswered
         )
+
+
+def _new_due(path: ClassPath, pace: Pace, now: float, newest: int, present: Collection[Dscp]) -> bool:
+    """Tell whether a class that takes new numbers is due."""
+    since = newest - path.probed_newest
+    if since < pace.least or (since < pace.numbers and now - path.probed_at < pace.seconds):
+        return False
+    return path.dscp in present
