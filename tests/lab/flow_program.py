@@ -4,7 +4,7 @@
     call ADDRESS PORT SECONDS SIZE INTERVAL TOS        send one every INTERVAL s, print round trips as JSON
     sink PORT SECONDS                                  count what arrives, print as JSON
     send ADDRESS PORT SECONDS SIZE MBIT TOS            send at a fixed rate, print as JSON
-    burst ADDRESS PORT SECONDS SIZE COUNT PERIOD TOS   send COUNT at once every PERIOD s, print as JSON
+    burst ADDRESS PORT SECONDS SIZE COUNT PERIOD TOS   send COUNT at once every PERIOD s on average, print as JSON
 
 Standard library only: it is started by file name inside a namespace.
 """
@@ -23,6 +23,8 @@ from collections.abc import Callable
 
 _GRACE_SECONDS = 1.0  # for what is still on its way at the end
 _RECEIVE_BYTES = 8 << 20
+_PHASES_SECONDS = 0.02  # a call's interval
+_GOLDEN = 0.618034  # its multiples, less whole ones, are spread evenly however many there are
 
 
 def _socket_to(address: str, port: int, tos: int) -> socket.socket:
@@ -124,13 +126,15 @@ def send(address: str, port: str, *rest: str) -> None:
 
 
 def burst(address: str, port: str, *rest: str) -> None:
+    """Begin the bursts at all moments between two packets of a call: what they lose hangs on that, and a run on luck."""
     seconds, size, count, period, tos = rest
     sock = _socket_to(address, int(port), int(tos))
     payload = bytes(int(size))
     start = time.monotonic()
     packets = bursts = 0
     while bursts * float(period) < float(seconds):
-        time.sleep(max(0.0, start + bursts * float(period) - time.monotonic()))
+        phase = bursts * _GOLDEN % 1 * _PHASES_SECONDS
+        time.sleep(max(0.0, start + bursts * float(period) + phase - time.monotonic()))
         bursts += 1
         for _ in range(int(count)):
             with contextlib.suppress(OSError):  # the device is full: not sent

@@ -169,7 +169,7 @@ def bulk_bursts(
     tos: int = 0,
     port: int = 4001,
 ) -> Load[BulkResult]:
-    """Offer so many kilobytes of payload at once, in datagrams of `size` bytes, every `period` seconds."""
+    """Offer so many kilobytes of payload at once, in datagrams of `size` bytes, every `period` seconds on average."""
     far = _listen(server, "sink", str(port), str(seconds))
     count = round(kilobytes * 1000 / size)
     near = _start(client, "burst", address, str(port), str(seconds), str(size), str(count), str(period), str(tos))
