@@ -42,8 +42,6 @@ class Probe:
     """Its own."""
     behind: bool = False
     """Whether that lies behind the newest on purpose."""
-    bound: int | None = None
-    """How far the receiver could be by then, as far as was known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +116,12 @@ class ClassPath:
         return self._extremes.shortest
 
     def lowest(self, now: float) -> float:
-        """Return the lowest number behind the newest that may be on its way yet; inf without any."""
-        low, since = self._low, now - self.longest_rtt
+        """Return the lowest number behind the newest that may be on its way yet; inf without any.
+
+        What was sent before a probe that has come back has arrived, however long a round trip took lately.
+        """
+        arrived = -inf if self.last is None else self.last.sent
+        low, since = self._low, max(arrived, now - self.longest_rtt)
         while low and low[0][0] < since:
             low.popleft()
         return min((number for _, number in low), default=inf)

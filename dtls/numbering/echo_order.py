@@ -13,7 +13,7 @@ from qosctl.dtls.numbering.class_path import Answered, ClassPath, Probe
 from qosctl.dtls.numbering.gap_share import CROWDED
 from qosctl.dtls.numbering.overtaking import BELIEVE_S, Event
 from qosctl.dtls.numbering.plain import WINDOW
-from qosctl.dtls.numbering.probe_schedule import LATELY_S, PROBE_EVERY, ProbeSchedule
+from qosctl.dtls.numbering.probe_schedule import LATELY_S, QUEUE_ROUND_TRIPS, SPARSE_EVERY, ProbeSchedule
 from qosctl.dtls.numbering.receiver_position import GROWTH
 
 REORDERING = 16
@@ -57,7 +57,7 @@ class EchoOrder:
         if last is not None:
             if not probe.behind and last.number - probe.number >= self.window:
                 self._widen(last.number - probe.number + 1)
-            if probe.bound is not None and last.id < probe.id and last.number > probe.bound:
+            if probe.behind and last.id < probe.id and last.number - probe.number >= self.window:
                 self.disprove(path, now)
         if not other.less_urgent_than(path):
             return
@@ -68,11 +68,13 @@ class EchoOrder:
             self._reversed(now)
         older = list(other.unanswered_before(probe))
         if not older:
-            path.overtaking.found_nothing(other.dscp)
-            return
+            if (path.rtt or 0.0) > QUEUE_ROUND_TRIPS * min(each.min_rtt for each in self._paths):
+                path.overtaking.found_nothing(other.dscp)
+            return  # where nobody waits, between two bursts say, there is nothing to find
         dead_below = self._arrived_before(other, probe) - WINDOW
-        deep = probe.newest - (self.window - PROBE_EVERY)
-        overtaken = sum(dead_below < each.number <= deep for each in older)
+        if last is not None and probe.newest - last.number < self.window:
+            return  # so little waits that plain numbers cost nothing
+        overtaken = sum(dead_below < each.number <= probe.newest - SPARSE_EVERY for each in older)
         if overtaken and now >= self._schedule.seldom_until:
             path.overtaking.overtook(other.dscp, overtaken, now)
 

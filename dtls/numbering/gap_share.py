@@ -13,7 +13,7 @@ SPAN, CROWDED_SPAN = 64, 512
 CROWDED = 0.5
 """Records that overtake for each of the others, from which on there are not enough places for them."""
 DECISIONS, USELESS = 128, 96
-"""Of so many times that numbers were chosen, those for which bulk paid all the same, from which on it is not worth it."""
+"""Of so many times that numbers were chosen, those that spared bulk next to nothing, from which on it is not worth it."""
 
 
 class GapShare:
@@ -23,12 +23,16 @@ class GapShare:
         self._ratio = 0.0
         self._overtaken = self._overtaking = 0
         self._overtaken_long = self._overtaking_long = 0
-        self._decisions = self._paid = 0
+        self._decisions = self._useless = 0
 
-    def chosen(self, *, paid: bool) -> None:
-        """Note that numbers were chosen, and whether so high that they may drop what is overtaken."""
+    def chosen(self, *, useless: bool) -> None:
+        """Note that numbers were chosen, and whether so high that they spare next to nothing of what is overtaken."""
         self._decisions += 1
-        self._paid += paid
+        self._useless += useless
+
+    def start_over(self) -> None:
+        """Forget the decisions: other classes made them."""
+        self._decisions = self._useless = 0
 
     def overtaken(self, count: int) -> None:
         """Count records that took new numbers."""
@@ -47,8 +51,8 @@ class GapShare:
             useless = self._overtaking_long > CROWDED * self._overtaken_long
             self._overtaken_long = self._overtaking_long = 0
         if self._decisions >= DECISIONS:
-            useless |= self._paid >= USELESS
-            self._decisions = self._paid = 0
+            useless |= self._useless >= USELESS
+            self._decisions = self._useless = 0
         return useless
 
     def share(self, burst: int) -> float:

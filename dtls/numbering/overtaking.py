@@ -22,10 +22,10 @@ from math import inf
 
 from qosctl.bpf.dscp import Dscp
 
-WITNESSES, FEW_WITNESSES = 24, 8
+WITNESSES, FEW_WITNESSES = 24, 10
 """Overtaken probes that prove the order; fewer where another class has proved already that the path has one."""
-MOST_WITNESSES = 8
-"""Of these that a single probe may count for."""
+LEAST_WITNESSES, MOST_WITNESSES = 3, 8
+"""Of these that a single probe counts for. A burst has one or two probes in it: eight bursts are enough."""
 BELIEVE_S, BELIEVE_ROUND_TRIPS = 2.0, 8
 """For so long there must have been nothing that contradicts. A path that reorders at times shows it in such a time."""
 CLEAN_PROBES = 12
@@ -38,6 +38,9 @@ UNUSED_S = 10.0
 """A class that has overtaken nothing for so long takes new numbers again, and none is left free for it."""
 DISTRUST_S, MOST_DISTRUST_S = 10.0, 600.0
 """For so long numbers are plain after something went wrong; twice as long each time."""
+
+DOUBT_S, MOST_DOUBT_S, CALM_S = 0.25, 16.0, 10.0
+"""The same after a doubt, in which no number need have been wrong; the first again after so long without any."""
 
 
 class State(enum.Enum):
@@ -113,6 +116,7 @@ class Overtaking:
     _until: float = -inf  # DISTRUSTED, or else believing nothing
     _learn_after: float = -inf  # nothing was learnt
     _distrust: float = DISTRUST_S
+    _doubt: float = DOUBT_S
     _evidence: dict[Dscp, Evidence] = field(default_factory=dict)
 
     def happens(self, event: Event, now: float) -> bool:
@@ -120,7 +124,8 @@ class Overtaking:
         after = TRANSITIONS.get((self.state, event))
         if after is None or (event is Event.QUEUE_SEEN and now < max(self._until, self._learn_after)):
             return False
-        before, self.state, self.since = self.state, after, now
+        before, before_since = self.state, self.since
+        self.state, self.since = after, now
         self.clean = self.missing = 0
         if after is State.BEHIND:
             self.overtook_at = now
@@ -135,7 +140,10 @@ class Overtaking:
             self._until = now + AGAIN_S
             self._evidence.clear()
         elif event is Event.DOUBTED:
-            self._until = now + BELIEVE_S
+            if now - before_since > CALM_S:
+                self._doubt = DOUBT_S
+            self._until = now + self._doubt
+            self._doubt = min(MOST_DOUBT_S, 2 * self._doubt)
             self._evidence.clear()
         return True
 
@@ -162,10 +170,10 @@ class Overtaking:
         evidence = self._evidence.setdefault(other, Evidence())
         if not evidence.witnesses:
             evidence.since = now
-        evidence.witnesses += min(probes, MOST_WITNESSES)
+        evidence.witnesses += max(LEAST_WITNESSES, min(probes, MOST_WITNESSES))
 
     def found_nothing(self, other: Dscp) -> None:
-        """All older probes of the other class have come back before: there is no queue, or no priority."""
+        """It waited itself, and all older probes of the other class have come back before: that is no priority."""
         evidence = self._evidence.get(other)
         if evidence is not None and evidence.witnesses:
             evidence.witnesses -= 1

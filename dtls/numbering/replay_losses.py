@@ -86,14 +86,14 @@ class ReplayLosses:
                 path.arrived *= MEMORY
         path.arrived += (1 - path.arrived) * (1 - MEMORY)
         before, probe = answered.before, answered.probe
-        if before is None or answered.missed:
+        if before is None or answered.missed or probe.behind:
             return
         heard = min(before.sent + answered.before_rtt, now)
         pace = (now - heard) / max(1, probe.records - before.records)
         arrivals = _Arrivals(heard - pace * before.records, pace)
         if self._overtaken(path, probe.number, min(now, max(probe.sent + path.min_rtt, arrivals.at(probe.records)))):
             self._wrong += 1
-        elif not probe.behind:
+        else:
             self._count_between(path, before, probe, arrivals, now)
 
     def _count_between(self, path: ClassPath, before: Probe, probe: Probe, arrivals: _Arrivals, now: float) -> None:

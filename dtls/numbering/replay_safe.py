@@ -43,7 +43,7 @@ that they are the first to fail. A receiver with a wider window (128, say) drops
 drop a few records more than of plain numbers, for gaps stretch its window too.
 
 WHAT BULK GETS. A steady queue that is longer than what the link serves in ten round trips (GROWTH) loses nothing. A shorter
-one has plain numbers beside it, and a burst that was sent at once has numbers in doubt: neither is worse off for that. The
+one has plain numbers beside it. A burst that was sent at once has numbers in doubt: of twice a window it loses nothing. The
 first records of a class that was never seen beside this queue have plain numbers.
 
 FALLBACK. One class, no echo, none that overtakes, or one for which low numbers are of no use (USELESS): plain numbers,
@@ -81,6 +81,8 @@ BELOW_PLAIN = 8
 """Numbers below those that drop what plain ones would; for records that a more urgent class may overtake, and in doubt."""
 NEAR = 4
 """A place this close below the newest number is as good as the newest one."""
+SPARES_LITTLE = 0.75
+"""Of what a plain number drops: one that drops more than this is not worth the numbers left free for it."""
 GOOD_FOR_S = 0.002
 """For so long a low number may be sent. Half a window, at 16,000 records a second."""
 IDLE_S = 10.0
@@ -98,6 +100,7 @@ class ReplaySafeNumbering:
         self._next_id = 0
         self._looked = self._looked_before = -inf
         self._share = GapShare()
+        self._behind_before: list[ClassPath] = []
         self._plain = True  # no class takes low numbers, or learns to
         self._probes_sent = self._probes_echoed = self._probes_missed = self._gaps_used = 0
         self._paths: dict[Dscp, ClassPath] = {}
@@ -213,8 +216,8 @@ class ReplaySafeNumbering:
             self._doubt_less_urgent(path, numbers[-1], now)
             return numbers
         paid = lowest + ACCEPTED_BELOW >= allocator.newest - NEAR
-        self._share.chosen(paid=paid)
         wished = int(max(lowest, reached + ABOVE_REACHED))
+        self._share.chosen(useless=paid and self._spares_little(wished, reached))
         if paid and self._may_be_overtaken(path):
             wished = max(wished, self._as_plain())
         least = int(max(lowest, reached + LEARNING_ABOVE_REACHED))
@@ -232,13 +235,19 @@ class ReplaySafeNumbering:
         self.good_until = now + GOOD_FOR_S
         return numbers
 
+    def _spares_little(self, number: int, reached: float) -> bool:
+        """Tell whether a number drops nearly as many of the records above `reached` as a plain one would."""
+        numbers = self._allocator.newest - reached
+        records = numbers - self._allocator.gaps.above(int(reached))
+        dropped = (number - reached - WINDOW) * records / numbers
+        return dropped > SPARES_LITTLE * max(0.0, records - WINDOW)
+
     def _for_probe(self, path: ClassPath, probe: Probe, now: float) -> int:
         """Return the number of a probe: a low one where its class takes such, or learns to."""
         number = self._low_number(path, now)
         if number is None:
             return self._newest(path, 1)[0]
         probe.behind = True
-        probe.bound = self._position.bound(path, now)
         self._gaps_used += 1
         self._share.overtaking(1)
         self.good_until = now + GOOD_FOR_S
@@ -357,6 +366,9 @@ class ReplaySafeNumbering:
         """Leave as many numbers free as overtaking records ask for; none while a class overtakes unproved, or none does."""
         paths = self._paths.values()
         behind = [path for path in paths if path.behind]
+        if behind != self._behind_before:
+            self._behind_before = behind
+            self._share.start_over()
         self._plain = not behind and all(path.overtaking.state is not State.LEARNING for path in paths)
         if sum(not path.behind and now - path.carried_at <= PAUSED_S for path in paths) > 1:
             self._allocator.leave(0.0)

@@ -54,7 +54,8 @@ def test_what_the_search_has_found_before(seed: int) -> None:
     judge(run(draw(random.Random(seed))))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same cases each time: what fails tells of the change then. Others are drawn by `python -m tests.simulator`.
+@settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.randoms(use_true_random=False))
 def test_no_class_is_worse_off_than_with_plain_numbers(rng: random.Random) -> None:
     outcome = run(draw(rng))
