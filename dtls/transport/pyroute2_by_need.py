@@ -10,8 +10,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from pyroute2.config import log
+    from pyroute2.iproute import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+__all__ = ["IPRoute", "NetlinkError", "log", "rtmsg"]
 _NAME = "pyroute2"
 
 
@@ -35,11 +42,15 @@ def _put_in_place() -> None:
     sys.modules[_NAME] = package
 
 
-_put_in_place()
+def __getattr__(name: str) -> Any:
+    """Import what is asked for here, at the first time (PEP 562): a command that talks to nobody need not wait for it."""
+    if name not in __all__:
+        raise AttributeError(name)
+    _put_in_place()
+    from pyroute2.config import log  # noqa: PLC0415 - as the package does: else its warnings are printed
+    from pyroute2.iproute import IPRoute  # noqa: PLC0415 - as said
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - as said
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: PLC0415 - as said
 
-from pyroute2.config import log  # noqa: E402 - as the package does: else its warnings are printed
-from pyroute2.iproute import IPRoute  # noqa: E402
-from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
-from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
-
-__all__ = ["IPRoute", "NetlinkError", "log", "rtmsg"]
+    globals().update(IPRoute=IPRoute, NetlinkError=NetlinkError, log=log, rtmsg=rtmsg)
+    return globals()[name]

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from qosctl.bpf.errors import ShortageError
-from qosctl.dtls.transport.pyroute2_by_need import IPRoute
+from qosctl.dtls.transport import pyroute2_by_need
 
 _DESCRIPTORS = 6
 """What a conversation takes, and two to spare."""
 
 
 @contextmanager
-def conversation() -> Iterator[IPRoute]:
+def conversation() -> Iterator[pyroute2_by_need.IPRoute]:
     """Yield a pyroute2.IPRoute. ShortageError before anything is begun where there is no room for it."""
     try:
         with ExitStack() as room:
@@ -26,5 +26,5 @@ def conversation() -> Iterator[IPRoute]:
                 room.callback(os.close, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         raise ShortageError.of("rtnetlink", error) from None
-    with IPRoute() as ip:
+    with pyroute2_by_need.IPRoute() as ip:
         yield ip

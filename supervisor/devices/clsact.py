@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from qosctl.bpf.errors import RefusedError
-from qosctl.dtls.transport.pyroute2_by_need import IPRoute, NetlinkError
+from qosctl.dtls.transport import pyroute2_by_need
 from qosctl.dtls.transport.rtnetlink import conversation
 
 # Ahead of most people's filters; ours return TC_ACT_UNSPEC, so theirs run all the same. The program that marks has this
@@ -34,7 +34,7 @@ def ensure_qdisc(index: int) -> bool:
     with conversation() as ip:
         try:
             ip.tc("add", "clsact", index)
-        except NetlinkError as error:
+        except pyroute2_by_need.NetlinkError as error:
             if error.code == _EEXIST and _has_clsact(ip, index):
                 return False
             raise OSError(error.code, str(error)) from error
@@ -52,7 +52,7 @@ def replace_filter(index: int, program_fd: int, priority: int = PRIORITY) -> Non
                 "replace-filter" if there else "add-filter", "bpf", index, handle=HANDLE, fd=program_fd, name=_NAME,
                 parent=_EGRESS, prio=priority, direct_action=True,
             )  # fmt: skip
-        except NetlinkError as error:
+        except pyroute2_by_need.NetlinkError as error:
             if error.code == _EEXIST:  # one that came since we looked: to replace it would be to remove it
                 raise _taken(priority) from error
             raise OSError(error.code, str(error)) from error
@@ -83,7 +83,7 @@ def delete_filter(index: int, priority: int = PRIORITY) -> None:
         try:
             info = priority << 16 | _ALL_PROTOCOLS
             ip.tc("del-filter", "bpf", index, handle=HANDLE, parent=_EGRESS, prio=priority, info=info)
-        except NetlinkError as error:
+        except pyroute2_by_need.NetlinkError as error:
             if error.code not in (_ENOENT, _EINVAL, _ENODEV):
                 raise OSError(error.code, str(error)) from error
 
@@ -111,16 +111,16 @@ def _is_ours(entry: Any, priority: int) -> bool:
     return named and _in_our_place(entry, priority)
 
 
-def _has_clsact(ip: IPRoute, index: int) -> bool:
+def _has_clsact(ip: pyroute2_by_need.IPRoute, index: int) -> bool:
     return any(
         qdisc["handle"] == _CLSACT_HANDLE and qdisc.get_attr("TCA_KIND") == "clsact" for qdisc in ip.get_qdiscs(index)
     )
 
 
-def _filters(ip: IPRoute, index: int, parent: int) -> list[Any]:
+def _filters(ip: pyroute2_by_need.IPRoute, index: int, parent: int) -> list[Any]:
     try:
         return list(ip.get_filters(index=index, parent=parent))
-    except NetlinkError as error:
+    except pyroute2_by_need.NetlinkError as error:
         if error.code in (_ENOENT, _EINVAL, _ENODEV):
             return []
         raise OSError(error.code, str(error)) from error

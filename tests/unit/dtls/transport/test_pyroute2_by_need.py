@@ -22,6 +22,12 @@ def test_no_command_imports_what_it_never_uses() -> None:
     assert "pyroute2.ndb" not in python(f"{imports}; import sys; print(*sys.modules)").split()
 
 
+def test_who_asks_the_kernel_nothing_imports_none_of_it() -> None:
+    names = ("attach", "flows", "passtos", "policy", "status")
+    imports = "; ".join(f"import qosctl.supervisor.cli.commands.{name}" for name in names)
+    assert "pyroute2" not in python(f"{imports}; import sys; print(*sys.modules)").split()
+
+
 def test_only_one_module_imports_it() -> None:
     """Whoever imported it first would get all of it. Below the package there is no order: its modules stand alone."""
     importing = re.compile(r"^ *(from pyroute2 import|import pyroute2)", re.MULTILINE)
