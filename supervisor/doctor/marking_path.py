@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from qosctl.bpf.abi import REPLAY_WINDOW
 from qosctl.bpf.dscp import DF, EF, Dscp
 from qosctl.bpf.maps.counters import DeviceCounters
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.outcome import Fate, outcomes_of
 from qosctl.supervisor.devices.carriers import Carrier
 from qosctl.supervisor.devices.follow import Following
+from qosctl.supervisor.devices.replay_windows import window_risk
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
 from qosctl.supervisor.doctor import host_snapshot
 from qosctl.supervisor.doctor.finding import Finding, failed, passed, warned
@@ -164,6 +166,7 @@ def _followed(following: Following) -> Iterator[Finding]:
     for device in (device for each in following.patterns for device in each.devices if device.refusal):
         fix = device.hint or "qosctl status"
         yield warned("followed", f"{device.name} is not followed, though its name fits", device.refusal, fix)
+    yield from _windows(following)
     for carrier in following.carriers:
         yield from _carrier(carrier)
 
@@ -178,6 +181,19 @@ def _carrier(carrier: Carrier) -> Iterator[Finding]:
         yield warned(
             "followed", f"{carrier.name}: {foreign.description} runs before ours",
             "if it ends the chain, the class of what is inside is not known", f"bpftool net show dev {carrier.name}",
+        )  # fmt: skip
+
+
+def _windows(following: Following) -> Iterator[Finding]:
+    for risk in filter(None, map(window_risk, following.patterns)):
+        if not risk.overrun:
+            yield passed("window", str(risk))
+            continue
+        yield warned(
+            "window",
+            f"{risk.names}: {risk.overrun:,} packets left soon after one of another class, {REPLAY_WINDOW} or more behind",
+            f"where they overtake it, a receiver with a window of {REPLAY_WINDOW} drops it; cure: {risk.cure}",
+            "qosctl policy fold 2",
         )  # fmt: skip
 
 

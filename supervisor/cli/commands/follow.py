@@ -11,6 +11,7 @@ from qosctl.bpf.abi import FollowWay
 from qosctl.bpf.maps.following import ANY_REST
 from qosctl.bpf.printable import one_line
 from qosctl.supervisor.devices.follow import Followed, follow, following
+from qosctl.supervisor.devices.replay_windows import window_risk
 from qosctl.supervisor.devices.status import status
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.log import Log
@@ -28,14 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: TextIO) -> Exit:
     """Follow and say what came of it."""
+    log = Log(sys.stderr, os.environ)
     new = follow(arguments.device)
     now = {followed.pattern: followed for followed in following().patterns}
     for pattern, is_new in zip(arguments.device, new, strict=True):
         print(one_line(f"{pattern}: {'followed' if is_new else 'followed already'}{_by_now(now.get(pattern))}"), file=out)
-        for device in now[pattern].devices if pattern in now else ():  # or somebody has given it up already
+        if pattern not in now:  # somebody has given it up already
+            continue
+        for device in now[pattern].devices:
             if device.refusal:
                 hint = f" (try: {device.hint})" if device.hint else ""
-                Log(sys.stderr, os.environ).warning(f"{device.name}: not followed: {device.refusal}{hint}")
+                log.warning(f"{device.name}: not followed: {device.refusal}{hint}")
+        if (risk := window_risk(now[pattern])) is not None:
+            log.notice(str(risk))
     if any(pattern.endswith(ANY_REST) and _may_be_wireguard(now.get(pattern)) for pattern in arguments.device):
         print(
             "WireGuard devices to come are followed while `qosctl supervise` runs, or once this command is repeated",

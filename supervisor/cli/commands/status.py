@@ -16,6 +16,7 @@ from qosctl.supervisor.cli.summary import glance
 from qosctl.supervisor.devices.carriers import Carrier
 from qosctl.supervisor.devices.follow import Followed
 from qosctl.supervisor.devices.hooks import Foreign
+from qosctl.supervisor.devices.replay_windows import window_risk
 from qosctl.supervisor.devices.status import DeviceState, DeviceStatus, Status, status
 from qosctl.supervisor.output.exit_codes import Exit
 from qosctl.supervisor.output.json_documents import Json, counters_json, document, write_json
@@ -131,6 +132,9 @@ def _print_followed(followed: Followed, carriers: Sequence[Carrier], out: TextIO
     for count in ReadCount:
         if followed.reads[count] or (count is ReadCount.PACKETS and reads_tuns):
             print(f"    {count.word:<18}{followed.reads[count]:>14,}", file=out)
+    risk = window_risk(followed)
+    if risk is not None:
+        print(one_line(f"    {risk}"), file=out)
 
 
 def _print_carrier(name: str, carrier: Carrier | None, out: TextIO) -> None:

@@ -7,15 +7,18 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 
 import pytest
+from qosctl.bpf.abi import FOLLOW_COUNTERS
 from qosctl.bpf.dscp import DF, EF
 from qosctl.bpf.flow_page.flow_pins import Owner
 from qosctl.bpf.kernel import syscall
 from qosctl.bpf.maps import namespace_maps
+from qosctl.bpf.maps.counters import possible_cpus
 from qosctl.bpf.maps.device_pins import pins_of
 from qosctl.bpf.maps.flow_key import FlowKey
-from qosctl.bpf.maps.following import follow_pins
+from qosctl.bpf.maps.following import Reads, follow_pins
 from qosctl.bpf.maps.policy import Policy
 from qosctl.bpf.maps.ring import Ring
 from qosctl.supervisor.devices.attach import attach
@@ -25,7 +28,7 @@ from qosctl.supervisor.devices.policy import change_policy, parse_rules
 from qosctl.supervisor.doctor import marking_path
 from qosctl.supervisor.doctor.finding import Finding, Level
 
-from tests.lab import Namespace
+from tests.lab import Namespace, Qosctl
 from tests.lab.carrier_program import tuns_are_carriers
 from tests.lab.packets import record
 from tests.lab.tun_program import TunDevice
@@ -208,6 +211,37 @@ def test_a_program_ahead_that_ends_the_chain(stand: Stand, monkeypatch: pytest.M
     assert bad(found) == {"seen": Level.FAIL}
     assert "saw none" in one(found, "seen").seen
     assert "program" in one(found, "seen").means
+
+
+@causes("window", " packets left soon after one of another class, ")
+def test_what_marks_can_cost_at_a_receiver_is_said_and_counted(stand: Stand) -> None:
+    """The counts are put in by hand: tests/bpf/program/test_follow.py has them counted."""
+    stand.sender.run(["ip", "tuntap", "add", "dev", "tun7", "mode", "tun"])
+    follow(["tun*"])
+    cures = ("`qosctl connect` as the client of ocserv, `--replay-window 4096` there of OpenVPN",
+             "`qosctl connect` as the client", "`--replay-window 4096` there")  # fmt: skip
+    for counts, cure in zip(
+        (Reads(0, 0, 0, 0, 0, 0, 0), Reads(9, 0, 0, 0, 9, 0, 0), Reads(9, 0, 0, 0, 0, 9, 0)), cures, strict=True
+    ):
+        put_reads(counts)
+        (found,) = look_at(finding for finding in look() if finding.check == "window")
+        line = f"tun7: what is overtaken by more than 64 packets, its receiver may drop; cure: {cure}"
+        assert (found.level, found.seen) == (Level.PASS, line)
+        assert line in Qosctl(stand.sender)("status", check=False).stdout
+        assert line in Qosctl(stand.sender)("follow", "tun*").stderr
+    put_reads(Reads(9, 0, 0, 0, 0, 9, 1234))
+    (found,) = look_at(finding for finding in look() if finding.check == "window")
+    assert found.level is Level.WARN
+    assert found.seen.startswith("tun7: 1,234 packets left soon after one of another class, 64 or more behind")
+    assert found.means.endswith(f"cure: {cures[2]}")
+
+
+def put_reads(counts: Reads) -> None:
+    """Let the first pattern have these counts, on the first processor."""
+    fd = syscall.obj_get(str(follow_pins().path / "reads"))
+    whole = FOLLOW_COUNTERS.pack(*astuple(counts))
+    syscall.map_update(fd, bytes(4), whole.ljust(FOLLOW_COUNTERS.size * possible_cpus(), b"\0"))
+    os.close(fd)
 
 
 @causes("followed", "our program is not where it belongs")
