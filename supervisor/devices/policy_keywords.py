@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from qosctl.bpf.maps.folding import FOLDS, fold
 from qosctl.bpf.maps.policy import Policy
+from qosctl.bpf.maps.wifi import wifi
 from qosctl.supervisor.devices.policy import parse_dscp, parse_rules
 
 Change = Callable[[Policy], Policy]
@@ -21,7 +22,7 @@ class Keyword:
     """One way to say what becomes of the classes.
 
     `change` reads the words behind it; UsageError says what is wrong with which. `words` is what they are called, empty
-    where there are none; `numbers` are all that are allowed where it is a single number.
+    where there are none (a file says `true` then); `numbers` are all that are allowed where it is a single number.
     """
 
     help: str
@@ -44,6 +45,10 @@ def _allow(words: Sequence[str]) -> Change:
     return lambda _: allowed
 
 
+def _wifi(_: Sequence[str]) -> Change:
+    return lambda _: wifi()
+
+
 def _set(words: Sequence[str]) -> Change:
     rules = parse_rules(words)
     return lambda before: before.replaced(rules)
@@ -56,6 +61,7 @@ def _reset(_: Sequence[str]) -> Change:
 KEYWORDS: Mapping[str, Keyword] = {
     "fold": Keyword("let only so many kinds of marks out, besides LE (RFC 5127)", _fold, numbers=FOLDS),
     "allow": Keyword("mark these classes with their own DSCP and leave all others alone", _allow, "DSCP"),
+    "wifi": Keyword("each class its own DSCP, and its queue of this machine's own Wi-Fi (RFC 8325)", _wifi),
     "set": Keyword(
         "change the rules of some classes: EF=EF AF41=AF31 CS6=leave EF=EF,priority=6",
         _set, "INNER=OUTER[,priority=N]", "OUTER is a DSCP, or `leave`", whole=False,

@@ -199,9 +199,18 @@ def _keyword(name: str, against: str, before: Policy, value: Any) -> Policy:
     """Return what the keyword makes of `before`; `against`, if not empty, names one that has said all already."""
     if against:
         raise UsageError(f"does not go with {against}", "one of the two, and `set` for exceptions")
-    numbers = KEYWORDS[name].numbers
-    words = [str(_one_of(name, numbers, value))] if numbers else _words(value)
-    return KEYWORDS[name].change(words)(before)
+    keyword = KEYWORDS[name]
+    if keyword.numbers:
+        words = [str(_one_of(name, keyword.numbers, value))]
+    else:
+        words = _words(value) if keyword.words else _none(name, value)
+    return keyword.change(words)(before)
+
+
+def _none(name: str, value: Any) -> list[str]:
+    if value is not True:
+        raise UsageError(f"must be true, or not be there, not {_kind(value)}", f"{name} = true")
+    return []
 
 
 def _one_of(name: str, numbers: Sequence[int], value: Any) -> int:

@@ -59,10 +59,11 @@ def _print(table: Policy, out: TextIO) -> None:
 
 def _print_unassigned(rules: dict[Dscp, Rule], out: TextIO) -> None:
     """One line where all numbers without a name are treated alike, a line each otherwise."""
-    own = all(rule == Rule(dscp) for dscp, rule in rules.items())
+    own = all(rule.outer is dscp for dscp, rule in rules.items())
+    priorities = {rule.priority for rule in rules.values()}
     kinds = set(rules.values())
-    if own:
-        print("others  own", file=out)
+    if own and len(priorities) == 1:
+        print(f"{'others':<8}{'own':<8}{'' if None in priorities else priorities.pop()}".rstrip(), file=out)
     elif len(kinds) == 1:
         print(_row("others", kinds.pop()), file=out)
     else:
