@@ -1,4 +1,4 @@
-"""Boot Debian's kernel and run the doctor's probes and the tests of attach, stamp and detach on it.
+"""Boot Debian's kernel and run the doctor's probes and the tests of attach, stamp and detach, and of WireGuard, on it.
 
 python -m tests.kernels [COMMAND...]        by default the probes and tests below; ends with the command's status
 """
@@ -18,9 +18,10 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "build/kernels"
 OUT = FOLDER / "out"
 _SCRIPT = Path(__file__).with_name("guest.sh")
-_MINUTES = 30
+_MINUTES = 60
 _MEMORY_MB = 3072
 _TESTS = (
+    "tests/kernels/test_wireguard.py",
     "tests/supervisor/doctor/test_matrix.py tests/bpf/program/test_program.py",
     "tests/kernels/test_attach.py tests/kernels/everything_debian_has.py",
     # Of the two hooks, the one that is everywhere.
