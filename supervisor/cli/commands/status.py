@@ -127,7 +127,7 @@ def _print_followed(followed: Followed, carriers: Sequence[Carrier], out: TextIO
             print(one_line(f"    {device.name}: not followed: {device.refusal}"), file=out)
     known = {carrier.name: carrier for carrier in carriers}
     for device in (each for each in followed.devices if each.way is FollowWay.HASH):
-        _print_carrier(device.name, known.get(device.name), out)
+        _print_carrier(device.name, known.get(device.name), followed.pattern, out)
     reads_tuns = not followed.devices or any(device.way is FollowWay.READS for device in followed.devices)
     for count in ReadCount:
         if followed.reads[count] or (count is ReadCount.PACKETS and reads_tuns):
@@ -137,9 +137,9 @@ def _print_followed(followed: Followed, carriers: Sequence[Carrier], out: TextIO
         print(one_line(f"    {risk}"), file=out)
 
 
-def _print_carrier(name: str, carrier: Carrier | None, out: TextIO) -> None:
+def _print_carrier(name: str, carrier: Carrier | None, pattern: str, out: TextIO) -> None:
     if carrier is None:
-        said = "our program does not stand there (try: qosctl follow again, or qosctl supervise)"
+        said = f"not marked: it has come since (try: qosctl follow '{pattern}')"
     elif carrier.elsewhere:
         said = "was made in another network namespace, and its packets leave there: not marked here"
     elif carrier.port is None:

@@ -87,6 +87,7 @@ def test_devices_that_come_are_found_by_the_next_look_of_a_supervisor() -> None:
         look = observe(lambda _: False)
         assert look.unserved == {index("wg0")}
         assert not following().running
+        assert "    wg0: not marked: it has come since (try: qosctl follow 'wg*')\n" in run("status")
         ((action),) = plan(Config(), look, Memory(), 0)
         assert action == Follow((), ())
         serve()
