@@ -40,7 +40,9 @@ DISTRUST_S, MOST_DISTRUST_S = 10.0, 600.0
 """For so long numbers are plain after something went wrong; twice as long each time."""
 
 DOUBT_S, MOST_DOUBT_S, CALM_S = 0.25, 16.0, 10.0
-"""The same after a doubt, in which no number need have been wrong; the first again after so long without any."""
+"""So long numbers are plain after a doubt, in which none need have been wrong, or where low ones spare nobody: twice as
+long each time, and the first again after so long without any. What was seen is as true as before, and could not be seen
+again: plain numbers drop the probes that would show it."""
 
 
 class State(enum.Enum):
@@ -136,15 +138,11 @@ class Overtaking:
             self._evidence.clear()
         elif before is State.LEARNING:
             self._learn_after = now + AGAIN_S
-        elif event is Event.USELESS:
-            self._until = now + AGAIN_S
-            self._evidence.clear()
-        elif event is Event.DOUBTED:
+        elif event in {Event.USELESS, Event.DOUBTED}:
             if now - before_since > CALM_S:
                 self._doubt = DOUBT_S
             self._until = now + self._doubt
             self._doubt = min(MOST_DOUBT_S, 2 * self._doubt)
-            self._evidence.clear()
         return True
 
     def time_passes(self, now: float) -> None:
@@ -198,6 +196,8 @@ class Overtaking:
 
     def proves(self, now: float, rtt: float, *, orderly: bool) -> bool:
         """Tell whether what was seen is enough. `orderly`: another class has proved that the path has an order."""
+        if now < self._until:
+            return False
         if self.state is State.LEARNING and self.clean >= CLEAN_PROBES:
             return now - self.since >= BELIEVE_ROUND_TRIPS * rtt
         least, patience = (FEW_WITNESSES, 0.0) if orderly else (WITNESSES, BELIEVE_S)
