@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from qosctl.dtls.numbering.class_path import Answered, ClassPath, Probe
 from qosctl.dtls.numbering.gap_share import CROWDED
-from qosctl.dtls.numbering.overtaking import BELIEVE_S, Event
+from qosctl.dtls.numbering.overtaking import BELIEVE_S, LEAST_WITNESSES, Event
 from qosctl.dtls.numbering.plain import WINDOW
 from qosctl.dtls.numbering.probe_schedule import LATELY_S, QUEUE_ROUND_TRIPS, SPARSE_EVERY, ProbeSchedule
 from qosctl.dtls.numbering.receiver_position import GROWTH
@@ -22,6 +22,8 @@ OVERTAKEN_BY, OVERTAKEN_BY_S, FAR_OVERTAKEN_BY = 8, 0.002, 48
 """By more than this a probe must not be overtaken by a class that it should overtake; by so many numbers, never."""
 PROBES_MISSING = 3
 """Low-numbered probes in a row whose silence is no chance."""
+ARRIVED = 0.9
+"""Of the class's own probes; where fewer come back, silence of others is no witness that counts for more than itself."""
 QUEUED_ECHOES = 8
 """Echoes in a row that must come through a queue before numbers are left free for a class that is silent."""
 OWN_QUEUE_S = 0.04
@@ -76,7 +78,8 @@ class EchoOrder:
             return  # so little waits that plain numbers cost nothing
         overtaken = sum(dead_below < each.number <= probe.newest - SPARSE_EVERY for each in older)
         if overtaken and now >= self._schedule.seldom_until:
-            path.overtaking.overtook(other.dscp, overtaken, now)
+            few = 1 if path.arrived < ARRIVED else LEAST_WITNESSES
+            path.overtaking.overtook(other.dscp, max(few, overtaken), now)
 
     def _arrived_before(self, other: ClassPath, probe: Probe) -> int:
         """Return the highest number that any class but `other` had been given before a probe was sent."""

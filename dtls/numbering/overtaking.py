@@ -25,7 +25,7 @@ from qosctl.bpf.dscp import Dscp
 WITNESSES, FEW_WITNESSES = 24, 10
 """Overtaken probes that prove the order; fewer where another class has proved already that the path has one."""
 LEAST_WITNESSES, MOST_WITNESSES = 3, 8
-"""Of these that a single probe counts for. A burst has one or two probes in it: eight bursts are enough."""
+"""Of these that one probe counts for, where probes come back. A burst has one or two in it: eight bursts are enough."""
 BELIEVE_S, BELIEVE_ROUND_TRIPS = 2.0, 8
 """For so long there must have been nothing that contradicts. A path that reorders at times shows it in such a time."""
 CLEAN_PROBES = 12
@@ -161,14 +161,14 @@ class Overtaking:
             self.happens(Event.UNUSED, now)
 
     def overtook(self, other: Dscp, probes: int, now: float) -> None:
-        """A probe came back while so many older ones of the other class did not."""
+        """A probe came back while older ones of the other class did not: it counts for so many."""
         self.overtook_at = now
         if now < self._until:
             return
         evidence = self._evidence.setdefault(other, Evidence())
         if not evidence.witnesses:
             evidence.since = now
-        evidence.witnesses += max(LEAST_WITNESSES, min(probes, MOST_WITNESSES))
+        evidence.witnesses += min(probes, MOST_WITNESSES)
 
     def found_nothing(self, other: Dscp) -> None:
         """It waited itself, and all older probes of the other class have come back before: that is no priority."""
