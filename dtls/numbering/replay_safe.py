@@ -237,10 +237,11 @@ class ReplaySafeNumbering:
 
     def _spares_little(self, number: int, reached: float) -> bool:
         """Tell whether a number drops nearly as many of the records above `reached` as a plain one would."""
-        numbers = self._allocator.newest - reached
+        window, numbers = self._order.window, self._allocator.newest - reached
         records = numbers - self._allocator.gaps.above(int(reached))
-        dropped = (number - reached - WINDOW) * records / numbers
-        return dropped > SPARES_LITTLE * max(0.0, records - WINDOW)
+        if records <= window:
+            return window > WINDOW
+        return (number - reached - window) * records / numbers > SPARES_LITTLE * (records - window)
 
     def _for_probe(self, path: ClassPath, probe: Probe, now: float) -> int:
         """Return the number of a probe: a low one where its class takes such, or learns to."""
