@@ -21,7 +21,7 @@ _SCRIPT = Path(__file__).with_name("guest.sh")
 _MINUTES = 60
 _MEMORY_MB = 3072
 _TESTS = (
-    "tests/kernels/test_wireguard.py",
+    "tests/kernels/wireguard_itself.py",
     "tests/supervisor/doctor/test_matrix.py tests/bpf/program/test_program.py",
     "tests/kernels/test_attach.py tests/kernels/everything_debian_has.py",
     # Of the two hooks, the one that is everywhere.

@@ -33,13 +33,21 @@ FOLLOWED = {
     "devices": [{"device": str, "kind": str, "refusal": (str, type(None))}],
     "reads": {"packets": int, "batches": int, "forgotten": int, "passed_over": int},
 }
+CARRIER = {
+    "device": str,
+    "ifindex": int,
+    "port": (int, type(None)),
+    "elsewhere": bool,
+    "packets": int,
+    "ahead": list,
+}
 STATUS = {
     "schema_version": int,
     "passtos": bool,
     "policy_is_default": bool,
     "devices": [DEVICE],
     "flows": int,
-    "following": {"running": bool, "patterns": [FOLLOWED]},
+    "following": {"running": bool, "patterns": [FOLLOWED], "carriers": [CARRIER]},
 }
 CLASS = {"dscp": int, "sent": COUNTED, "received": COUNTED, "backlog": {"records": int, "milliseconds": float}}
 FLOW = {
@@ -60,7 +68,7 @@ RULE = {"inner": str, "outer": (str, type(None)), "inner_dscp": int, "outer_dscp
 POLICY = {"schema_version": int, "policy": [RULE]}
 
 
-NOTHING_FOLLOWED: dict[str, Any] = {"running": False, "patterns": []}
+NOTHING_FOLLOWED: dict[str, Any] = {"running": False, "patterns": [], "carriers": []}
 
 
 def _differences(value: Any, shape: Any, path: str = "$") -> list[str]:

@@ -123,7 +123,7 @@ def test_the_example_means_what_its_comments_say() -> None:
     settings = [line for line in text.splitlines() if line.startswith("# ") and ("= " in line or line.startswith("# ["))]
     for line in settings:  # each setting that is commented out would be taken as it stands
         setting = line.removeprefix("# ")
-        within = "[policy]\n" if setting.startswith(("fold", "allow", "set")) else ""
+        within = "[policy]\n" if setting.startswith(("fold", "allow", "wifi", "set")) else ""
         within = '[metrics]\nlisten = "9"\n' if setting.startswith("names") else within
         assert parse((within + setting).encode(), "x") != Config(), line
 
