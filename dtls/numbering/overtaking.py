@@ -24,8 +24,8 @@ from qosctl.bpf.dscp import Dscp
 
 WITNESSES, FEW_WITNESSES = 24, 10
 """Overtaken probes that prove the order; fewer where another class has proved already that the path has one."""
-LEAST_WITNESSES, MOST_WITNESSES = 2, 8
-"""Of these that one probe counts for, where probes come back. A burst has one or two in it: twelve bursts are enough."""
+LEAST_WITNESSES, MOST_WITNESSES = 3, 8
+"""Of these that one probe counts for, where probes come back. A burst has one or two in it: eight bursts are enough."""
 BELIEVE_S, BELIEVE_ROUND_TRIPS = 2.0, 8
 """For so long there must have been nothing that contradicts. A path that reorders at times shows it in such a time."""
 CLEAN_PROBES = 12
