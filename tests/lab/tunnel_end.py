@@ -74,6 +74,12 @@ class End:
             if packet is not None and packet.payload.startswith(bytes((packet.version, packet.traffic_class)) + b"x")
         ]
 
+    def framed(self) -> list[tuple[int, Frame]]:
+        """Return (inner traffic class, outer packet) of each byte of EVERY_BYTE, which have come in their order."""
+        carried = self.carried()
+        assert [(version, byte) for version, byte, _ in carried] == EVERY_BYTE
+        return [(byte, record.frame) for _, byte, record in carried]
+
     def wait_for(self, count: int, after: int = 0) -> list[tuple[int, int, Carrier]]:
         """Wait for `count` of them behind the first `after`."""
         deadline = time.monotonic() + 5
