@@ -6,8 +6,10 @@ import pytest
 from qosctl.bpf.dscp import DF
 from qosctl.dtls.numbering.overtaking import (
     BELIEVE_S,
+    CALM_S,
     CLEAN_PROBES,
     DISTRUST_S,
+    DOUBT_S,
     LEARN_S,
     TRANSITIONS,
     UNUSED_S,
@@ -103,3 +105,20 @@ def test_a_wider_window_makes_what_was_seen_worthless_but_for_those_that_overtak
         overtaking.overtook(DF, 2, step * 0.02)
     overtaking.start_over()
     assert overtaking.proves(4.0, 0.001, orderly=False) is (state is not State.NEWEST)
+
+
+@pytest.mark.parametrize("event", [Event.DOUBTED, Event.USELESS])
+def test_after_a_doubt_it_is_believed_again_without_new_proof_and_later_each_time(event: Event) -> None:
+    overtaking, now = Overtaking(), BELIEVE_S + 1
+    for step in range(200):
+        overtaking.overtook(DF, 2, step * now / 200)
+    for wait in (DOUBT_S, 2 * DOUBT_S, 4 * DOUBT_S):
+        overtaking.happens(Event.PROVED, now)
+        overtaking.happens(event, now)
+        assert not overtaking.proves(now + 0.9 * wait, 0.001, orderly=False)
+        now += wait
+        assert overtaking.proves(now, 0.001, orderly=False)
+    overtaking.happens(Event.PROVED, now)
+    now += CALM_S + 1
+    overtaking.happens(event, now)
+    assert overtaking.proves(now + DOUBT_S, 0.001, orderly=False)
